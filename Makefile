@@ -1,0 +1,144 @@
+# byol: `make demo` installs what is missing, builds and runs the main job on the offline example; `make test` runs every suite.
+# Every target is listed by `make help`. Options: BUILD=dir, CC=…, WERROR=1, URING=0 and DNNL=0 (build without that part).
+
+BUILD  ?= build
+PREFIX ?= /usr/local
+CC     ?= cc
+SANITIZE ?=
+
+# --- optional parts: found by asking the compiler, each can be switched off -------------------------------------------------
+
+have = $(shell printf '\#include <$(1)>\nint main(void){return 0;}\n' | $(CC) $(CPPFLAGS) -x c - $(2) -o /dev/null 2>/dev/null && echo 1 || echo 0)
+ifeq ($(filter help deps clean format layers headers demo,$(MAKECMDGOALS)),)
+URING ?= $(call have,liburing.h,-luring)
+DNNL  ?= $(call have,oneapi/dnnl/dnnl.h,-ldnnl)
+endif
+URING ?= 0
+DNNL  ?= 0
+
+# --- flags ------------------------------------------------------------------------------------------------------------------
+
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes $(if $(WERROR),-Werror)
+HARDENING := -fstack-protector-strong -fPIE $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2)
+# -ffp-contract=off: a fused multiply-add would change the pixels, and golden data and resume rely on the same bits everywhere.
+CFLAGS   ?= -O2 -g
+ALL_CFLAGS = -std=gnu17 $(CFLAGS) -ffp-contract=off -pthread -fopenmp $(WARNINGS) $(HARDENING) $(SANITIZE)
+ALL_CPPFLAGS = -I. -D_GNU_SOURCE $(CPPFLAGS) -DHAVE_URING=$(URING) -DHAVE_DNNL=$(DNNL)
+ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -pthread -fopenmp $(SANITIZE) $(LDFLAGS)
+LIBS = -ljpeg -lpng -lzstd -llmdb -larchive -lyaml -ljansson -lm \
+       $(if $(filter 1,$(URING)),-luring) $(if $(filter 1,$(DNNL)),-ldnnl)
+
+# --- sources ----------------------------------------------------------------------------------------------------------------
+
+LAYERS := formats augment pipeline trainer
+LIB_SOURCES := $(wildcard formats/*.c augment/*.c pipeline/*.c trainer/*/*.c)
+ifeq ($(URING),0)
+LIB_SOURCES := $(filter-out pipeline/reader_uring.c,$(LIB_SOURCES))
+endif
+ifeq ($(DNNL),0)
+LIB_SOURCES := $(filter-out trainer/device/cpu%.c,$(LIB_SOURCES))
+endif
+TOOL_SOURCES := $(wildcard tools/*.c)
+SUPPORT_SOURCES := $(wildcard tests/support/*.c)
+SUITES := $(wildcard tests/formats/*.c tests/augment/*.c tests/pipeline/*.c tests/trainer/*.c tests/tools/*.c)
+GOLDEN_SUITES := $(wildcard tests/golden/*.c)
+
+objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+programs = $(patsubst %.c,$(BUILD)/%,$(1))
+
+.PHONY: all help deps demo test test-golden asan tsan layers headers lint format install clean parts tests
+.DELETE_ON_ERROR:
+
+all: parts $(BUILD)/byol $(BUILD)/libbyol.a  ## release build of build/byol and build/libbyol.a
+
+parts:
+	@echo "io_uring (liburing)  $(if $(filter 1,$(URING)),yes,no: reads fall back to pread)"
+	@echo "oneDNN (libdnnl)     $(if $(filter 1,$(DNNL)),yes,no: no device 'cpu'; training needs it)"
+
+$(BUILD)/libbyol.a: $(call objects,$(LIB_SOURCES))
+	@rm -f $@ && $(AR) rcs $@ $^
+
+$(BUILD)/byol: $(call objects,$(TOOL_SOURCES)) $(BUILD)/libbyol.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+# Recompile when flags or optional parts change.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS)' > $@
+FORCE:
+
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call objects,$(SUPPORT_SOURCES)) $(BUILD)/libbyol.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libbyol.a -lcmocka $(LIBS)
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
+
+# --- what a person runs -----------------------------------------------------------------------------------------------------
+
+deps:  ## install the system packages (sudo when not root; elsewhere print the list)
+	@sh tools/deps.sh
+
+demo:  ## install, build, and run the main job on the offline example
+	@sh tools/deps.sh --missing
+	@$(MAKE) --no-print-directory BUILD=$(BUILD) all
+	@sh tools/demo.sh $(BUILD)
+
+install: all  ## into PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/share/byol/recipes
+	install -m 755 $(BUILD)/byol $(DESTDIR)$(PREFIX)/bin/byol
+	install -m 644 $(BUILD)/libbyol.a $(DESTDIR)$(PREFIX)/lib/libbyol.a
+	install -m 644 $(wildcard tools/recipes/*.yaml) $(DESTDIR)$(PREFIX)/share/byol/recipes
+	cd formats && cd .. && for h in $(wildcard formats/*.h augment/*.h pipeline/*.h trainer/*/*.h); do \
+		install -D -m 644 $$h $(DESTDIR)$(PREFIX)/include/byol/$$h; done
+
+# --- tests ------------------------------------------------------------------------------------------------------------------
+
+tests: $(call programs,$(SUITES) $(GOLDEN_SUITES)) $(BUILD)/byol
+
+test:  ## install what is missing, build, check layers and headers, run every suite
+	@sh tools/deps.sh --missing
+	@$(MAKE) --no-print-directory BUILD=$(BUILD) run-tests
+
+.PHONY: run-tests
+run-tests: layers headers all tests
+	@sh tests/run.sh $(BUILD) $(call programs,$(SUITES) $(GOLDEN_SUITES))
+
+test-golden: all $(call programs,$(GOLDEN_SUITES))  ## the golden suites alone; BYOL_GOLDEN=DIR chooses the data
+	@sh tests/run.sh $(BUILD) $(call programs,$(GOLDEN_SUITES))
+
+asan:  ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan CFLAGS='-O1 -g' \
+		SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' all tests
+	@sh tests/run.sh $(BUILD)-asan $(patsubst %.c,$(BUILD)-asan/%,$(SUITES) $(GOLDEN_SUITES))
+
+tsan:  ## the suite under ThreadSanitizer
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-tsan CFLAGS='-O1 -g' SANITIZE='-fsanitize=thread' all tests
+	@sh tests/run.sh $(BUILD)-tsan $(patsubst %.c,$(BUILD)-tsan/%,$(SUITES) $(GOLDEN_SUITES))
+
+# --- the shape of the code --------------------------------------------------------------------------------------------------
+
+layers:  ## prove that includes only point left: formats < augment < pipeline < trainer < tools
+	@sh tests/layers.sh
+
+HEADERS := $(wildcard formats/*.h augment/*.h pipeline/*.h trainer/*/*.h tools/*.h tests/support/*.h)
+headers:  ## compile each header alone
+	@for h in $(HEADERS); do \
+		$(CC) -I. -D_GNU_SOURCE -std=gnu17 $(WARNINGS) -fsyntax-only -x c -include $$h /dev/null || exit 1; done
+	@echo "headers: $(words $(HEADERS)) compile alone"
+
+C_FILES = $(wildcard formats/*.[ch] augment/*.[ch] pipeline/*.[ch] trainer/*/*.[ch] tools/*.[ch] tests/*/*.[ch])
+lint:  ## cppcheck, clang-tidy and the length of functions
+	@sh tests/lint.sh $(C_FILES)
+
+format:  ## clang-format everything
+	@clang-format -i $(C_FILES)
+
+clean:  ## remove the build directories
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Runs test programs one after the other and sums what cmocka reports: run.sh BUILD PROGRAM…
+# Each program's output goes to BUILD/test-logs/NAME.log and is shown when it fails. Last line: "N passed, N failed, N skipped".
+set -u
+build=$1
+shift
+logs=$build/test-logs
+mkdir -p "$logs"
+export BYOL_PROGRAM="$build/byol" CMOCKA_MESSAGE_OUTPUT=STDOUT
+passed=0 failed=0 skipped=0
+for program in "$@"; do
+    name=$(echo "${program#"$build"/tests/}" | tr / -)
+    log=$logs/$name.log
+    start=$(date +%s)
+    "$program" >"$log" 2>&1
+    code=$?
+    ok=$(grep -c '^\[       OK \]' "$log")
+    bad=$(grep -c '^\[  FAILED  \] [^0-9]' "$log")
+    skip=$(grep -c '^\[  SKIPPED \] [^0-9]' "$log")
+    # cmocka names each failed or skipped test again in its summary.
+    ran_bad=$(sed -n 's/^\[  FAILED  \] [A-Za-z0-9_ ]*: *\([0-9]*\) test(s).*/\1/p' "$log" | awk '{s += $1} END {print s + 0}')
+    ran_skip=$(sed -n 's/^\[  SKIPPED \] [A-Za-z0-9_ ]*: *\([0-9]*\) test(s).*/\1/p' "$log" | awk '{s += $1} END {print s + 0}')
+    [ "$ran_bad" -gt 0 ] && bad=$ran_bad
+    [ "$ran_skip" -gt 0 ] && skip=$ran_skip
+    if [ "$code" -ne 0 ] && [ "$bad" -eq 0 ]; then
+        bad=1 # crashed, or a sanitizer spoke
+    fi
+    passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + skip))
+    printf '%-44s %4d passed, %d failed, %d skipped  (%ds)\n' "$name" "$ok" "$bad" "$skip" "$(($(date +%s) - start))"
+    grep -h '^skipped:' "$log"
+    [ "$bad" -gt 0 ] && tail -n 60 "$log"
+done
+printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
