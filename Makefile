@@ -5,6 +5,7 @@ BUILD  ?= build
 PREFIX ?= /usr/local
 CC     ?= cc
 SANITIZE ?=
+WERROR ?= $(if $(CI),1)
 
 # --- optional parts: found by asking the compiler, each can be switched off -------------------------------------------------
 

@@ -1,5 +1,6 @@
-// Philox4x32-10: a counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). The same
-// key and counter give the same four words anywhere, so nothing random is ever stored or shared between threads.
+// Philox4x32-10: a counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1,
+// 2, 3", SC 2011). The same key and counter give the same four words anywhere, so nothing random is
+// ever stored or shared between threads.
 #ifndef AUGMENT_PHILOX_H
 #define AUGMENT_PHILOX_H
 

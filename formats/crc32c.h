@@ -1,12 +1,13 @@
-// CRC-32C (Castagnoli, reflected polynomial 0x82f63b78), the checksum of every record, index and tensor.
+// CRC-32C (Castagnoli, reflected polynomial 0x82f63b78), the checksum of every record, index and
+// tensor.
 #ifndef FORMATS_CRC32C_H
 #define FORMATS_CRC32C_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-// Extends `crc` (0 to start) over `len` bytes. Uses the CPU's instruction where there is one; the same value everywhere.
-// crc32c(0, "123456789", 9) == 0xe3069283.
+// Extends `crc` (0 to start) over `len` bytes. Uses the CPU's instruction where there is one; the
+// same value everywhere. crc32c(0, "123456789", 9) == 0xe3069283.
 uint32_t crc32c(uint32_t crc, const void *bytes, size_t len);
 
 #endif

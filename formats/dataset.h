@@ -1,9 +1,12 @@
-// A dataset: a directory with a checksummed index over an LMDB or over zstd shards (layout and byte tables: formats/README.md).
+// A dataset: a directory with a checksummed index over an LMDB or over zstd shards (layout and byte
+// tables: formats/README.md).
 //
-// Knowing where is not reading: a dataset answers where record i lies; the pipeline reads the bytes; dataset_unpack turns
-// stored bytes into the image file's bytes and verifies them. Nothing here walks a B-tree or maps a file.
+// Knowing where is not reading: a dataset answers where record i lies; the pipeline reads the
+// bytes; dataset_unpack turns stored bytes into the image file's bytes and verifies them. Nothing
+// here walks a B-tree or maps a file.
 //
-// Threads: an open dataset is immutable; any number of threads may use it. A dataset_unpacker belongs to one thread.
+// Threads: an open dataset is immutable; any number of threads may use it. A dataset_unpacker
+// belongs to one thread.
 #ifndef FORMATS_DATASET_H
 #define FORMATS_DATASET_H
 
@@ -15,8 +18,9 @@
 enum dataset_store { DATASET_LMDB, DATASET_SHARDS };
 
 enum dataset_coding {
-    DATASET_CODING_RAW = 0,  // the extent is the image file's bytes
-    DATASET_CODING_ZSTD = 1, // the extent is one zstd frame; the image lies at `inner_offset` of its content
+    DATASET_CODING_RAW = 0, // the extent is the image file's bytes
+    DATASET_CODING_ZSTD =
+        1, // the extent is one zstd frame; the image lies at `inner_offset` of its content
 };
 
 // Where a record's bytes lie and what they are. 48 bytes on disk.
@@ -41,33 +45,41 @@ void dataset_close(struct dataset **dataset);
 const char *dataset_directory(const struct dataset *dataset);
 enum dataset_store dataset_store(const struct dataset *dataset);
 uint64_t dataset_count(const struct dataset *dataset);
-uint64_t dataset_id(const struct dataset *dataset); // hash of the index: changes when any byte of it does
+uint64_t
+dataset_id(const struct dataset *dataset); // hash of the index: changes when any byte of it does
 struct dataset_record dataset_record(const struct dataset *dataset, uint64_t record);
-const char *dataset_record_name(const struct dataset *dataset, uint64_t record); // the source's member name
-uint32_t dataset_class_count(const struct dataset *dataset);                     // 0 when there are no labels
+const char *dataset_record_name(const struct dataset *dataset,
+                                uint64_t record);            // the source's member name
+uint32_t dataset_class_count(const struct dataset *dataset); // 0 when there are no labels
 const char *dataset_class_name(const struct dataset *dataset, uint32_t label);
 uint32_t dataset_file_count(const struct dataset *dataset);
-const char *dataset_file_path(const struct dataset *dataset, uint32_t file); // full path, for open()
+const char *dataset_file_path(const struct dataset *dataset,
+                              uint32_t file); // full path, for open()
 uint64_t dataset_file_length(const struct dataset *dataset, uint32_t file);
 const char *dataset_provenance(const struct dataset *dataset); // text: sources, converter version
-uint32_t dataset_max_stored_length(const struct dataset *dataset); // the largest extent: sizes read buffers
+uint32_t
+dataset_max_stored_length(const struct dataset *dataset); // the largest extent: sizes read buffers
 uint32_t dataset_max_frame_length(const struct dataset *dataset);
 uint64_t dataset_max_pixels(const struct dataset *dataset); // of one image: sizes decode buffers
 
 // Unpacks extents; keeps its zstd context and buffer. One per thread.
 struct dataset_unpacker;
-enum status dataset_unpacker_open(struct dataset_unpacker **out, const struct dataset *dataset, struct error *error);
+enum status dataset_unpacker_open(struct dataset_unpacker **out, const struct dataset *dataset,
+                                  struct error *error);
 void dataset_unpacker_close(struct dataset_unpacker **unpacker);
-// From the `stored` bytes of `record`'s extent to the image file's bytes, which point into `stored` or into the unpacker and
-// stay valid until the next call. Verifies length and CRC: STATUS_CORRUPT names file, offset and record.
-enum status dataset_unpack(struct dataset_unpacker *unpacker, uint64_t record, const void *stored, const uint8_t **bytes,
-                           size_t *len, struct error *error);
+// From the `stored` bytes of `record`'s extent to the image file's bytes, which point into `stored`
+// or into the unpacker and stay valid until the next call. Verifies length and CRC: STATUS_CORRUPT
+// names file, offset and record.
+enum status dataset_unpack(struct dataset_unpacker *unpacker, uint64_t record, const void *stored,
+                           const uint8_t **bytes, size_t *len, struct error *error);
 
-// Reads one record by itself with pread (tools and tests; training reads go through pipeline/). `*bytes` is malloc'ed.
-enum status dataset_read(const struct dataset *dataset, uint64_t record, uint8_t **bytes, size_t *len,
-                         struct error *error);
+// Reads one record by itself with pread (tools and tests; training reads go through pipeline/).
+// `*bytes` is malloc'ed.
+enum status dataset_read(const struct dataset *dataset, uint64_t record, uint8_t **bytes,
+                         size_t *len, struct error *error);
 
-// --- writing -----------------------------------------------------------------------------------------------------------
+// --- writing
+// -----------------------------------------------------------------------------------------------------------
 
 struct dataset_writer_config {
     enum dataset_store store;
@@ -76,7 +88,8 @@ struct dataset_writer_config {
     int threads;            // compression threads; the bytes do not depend on it
 };
 
-// One image to add. `name` is the key: unique, valid UTF-8, no control bytes, not absolute, no "..".
+// One image to add. `name` is the key: unique, valid UTF-8, no control bytes, not absolute, no
+// "..".
 struct dataset_item {
     const char *name;
     const void *bytes;
@@ -85,15 +98,17 @@ struct dataset_item {
     struct image_info info;
 };
 
-// Writes DIRECTORY.partial-* beside the target and renames it into place when all of it is on disk, so a half-written dataset
-// never opens. `directory` must not exist (or be an earlier partial). Records keep the order they were added in.
+// Writes DIRECTORY.partial-* beside the target and renames it into place when all of it is on disk,
+// so a half-written dataset never opens. `directory` must not exist (or be an earlier partial).
+// Records keep the order they were added in.
 struct dataset_writer;
 enum status dataset_writer_open(struct dataset_writer **out, const char *directory,
                                 const struct dataset_writer_config *config, struct error *error);
-enum status dataset_writer_add(struct dataset_writer *writer, const struct dataset_item *item, struct error *error);
+enum status dataset_writer_add(struct dataset_writer *writer, const struct dataset_item *item,
+                               struct error *error);
 // `class_names` in label order, copied. After a failure the writer can only be aborted.
-enum status dataset_writer_commit(struct dataset_writer **writer, const char *const *class_names, uint32_t class_count,
-                                  struct error *error);
+enum status dataset_writer_commit(struct dataset_writer **writer, const char *const *class_names,
+                                  uint32_t class_count, struct error *error);
 void dataset_writer_abort(struct dataset_writer **writer);
 
 #endif

@@ -1,5 +1,6 @@
-// The seam to the file system: whole-file reads, positioned reads and writes that finish, and the one durable way to put a
-// file in place. Everything that writes a file others rely on goes through here, and so do the tests' injected failures.
+// The seam to the file system: whole-file reads, positioned reads and writes that finish, and the
+// one durable way to put a file in place. Everything that writes a file others rely on goes through
+// here, and so do the tests' injected failures.
 #ifndef FORMATS_FILE_H
 #define FORMATS_FILE_H
 
@@ -7,25 +8,32 @@
 
 #include <stdbool.h>
 
-// Reads a regular file of at most `limit` bytes into malloc'ed memory (one NUL byte is added past the end).
-enum status file_read_all(const char *path, uint64_t limit, uint8_t **bytes, size_t *len, struct error *error);
+// Reads a regular file of at most `limit` bytes into malloc'ed memory (one NUL byte is added past
+// the end).
+enum status file_read_all(const char *path, uint64_t limit, uint8_t **bytes, size_t *len,
+                          struct error *error);
 
-// Reads exactly `len` bytes at `offset`; EINTR and short reads are resumed; an early end is STATUS_TRUNCATED.
-enum status file_read_at(int fd, const char *path, void *buf, size_t len, uint64_t offset, struct error *error);
+// Reads exactly `len` bytes at `offset`; EINTR and short reads are resumed; an early end is
+// STATUS_TRUNCATED.
+enum status file_read_at(int fd, const char *path, void *buf, size_t len, uint64_t offset,
+                         struct error *error);
 
 // Writes all of it at the current position; EINTR and short writes are resumed.
-enum status file_write_all(int fd, const char *path, const void *buf, size_t len, struct error *error);
+enum status file_write_all(int fd, const char *path, const void *buf, size_t len,
+                           struct error *error);
 
-// A file being written. It appears under its name only when file_commit succeeds (create PATH.tmp-PID exclusively, write,
-// fsync, rename, fsync the directory); until then, and after any error, an older file of that name is untouched and the
-// temporary is gone. A failed sync is never retried on the same file.
+// A file being written. It appears under its name only when file_commit succeeds (create
+// PATH.tmp-PID exclusively, write, fsync, rename, fsync the directory); until then, and after any
+// error, an older file of that name is untouched and the temporary is gone. A failed sync is never
+// retried on the same file.
 struct file_replace {
     int fd; // -1 when closed
     char path[512];
     char temporary[544];
 };
 enum status file_replace_open(struct file_replace *file, const char *path, struct error *error);
-enum status file_replace_write(struct file_replace *file, const void *buf, size_t len, struct error *error);
+enum status file_replace_write(struct file_replace *file, const void *buf, size_t len,
+                               struct error *error);
 enum status file_replace_commit(struct file_replace *file, struct error *error);
 void file_replace_abort(struct file_replace *file); // harmless after commit or on {.fd = -1}
 
@@ -40,9 +48,9 @@ enum status file_make_directories(const char *path, struct error *error);
 
 bool file_exists(const char *path);
 
-// Test seam. When set, `file_fault` is asked before each system call of this module that changes the disk, with the call's
-// name ("open", "write", "fsync", "rename", "fsyncdir", "close"); a non-zero answer is the errno the call then fails with.
-// NULL in production.
+// Test seam. When set, `file_fault` is asked before each system call of this module that changes
+// the disk, with the call's name ("open", "write", "fsync", "rename", "fsyncdir", "close"); a
+// non-zero answer is the errno the call then fails with. NULL in production.
 extern int (*file_fault)(const char *call, const char *path);
 
 #endif

@@ -1,12 +1,14 @@
-// Image files to pixels and back: JPEG (libjpeg-turbo) and PNG (libpng). Whole images, or a window with exactly the pixels
-// that the BYOL reference's decoder gives for that window.
+// Image files to pixels and back: JPEG (libjpeg-turbo) and PNG (libpng). Whole images, or a window
+// with exactly the pixels that the BYOL reference's decoder gives for that window.
 //
-// Pixels are always 8-bit RGB, rows tightly packed (stride = 3 * width). Grey becomes R = G = B; Adobe CMYK and YCCK become
-// c * k / 255 per channel, truncated; PNG alpha is dropped, 16-bit PNG keeps its high byte, palettes are expanded. EXIF
-// orientation is ignored, as the reference ignores it.
+// Pixels are always 8-bit RGB, rows tightly packed (stride = 3 * width). Grey becomes R = G = B;
+// Adobe CMYK and YCCK become c * k / 255 per channel, truncated; PNG alpha is dropped, 16-bit PNG
+// keeps its high byte, palettes are expanded. EXIF orientation is ignored, as the reference ignores
+// it.
 //
-// Window rule (tests/golden, group decode_crop_resize): fast integer DCT, fancy chroma upsampling as it falls at the window's
-// edges. Decoding the whole image and cutting afterwards gives other pixels where chroma is subsampled.
+// Window rule (tests/golden, group decode_crop_resize): fast integer DCT, fancy chroma upsampling
+// as it falls at the window's edges. Decoding the whole image and cutting afterwards gives other
+// pixels where chroma is subsampled.
 #ifndef FORMATS_IMAGE_H
 #define FORMATS_IMAGE_H
 
@@ -28,7 +30,8 @@ struct image_window {
     uint32_t x, y, width, height;
 };
 
-// Pixels owned by the caller's struct; start from {0}, reuse freely (the buffer only grows), end with image_free.
+// Pixels owned by the caller's struct; start from {0}, reuse freely (the buffer only grows), end
+// with image_free.
 struct image {
     uint8_t *pixels; // height * width * 3
     uint32_t width, height;
@@ -38,26 +41,32 @@ struct image {
 void image_free(struct image *image);
 
 // Makes room for width x height pixels and sets both; keeps the buffer when it is large enough.
-enum status image_reserve(struct image *image, uint32_t width, uint32_t height, struct error *error);
+enum status image_reserve(struct image *image, uint32_t width, uint32_t height,
+                          struct error *error);
 
-// A decoder keeps libjpeg's state and buffers between images. One decoder, one thread. After any error it renews itself, so
-// a corrupt image never harms the next one. A decoder warning (premature end, bad Huffman code…) is STATUS_CORRUPT.
+// A decoder keeps libjpeg's state and buffers between images. One decoder, one thread. After any
+// error it renews itself, so a corrupt image never harms the next one. A decoder warning (premature
+// end, bad Huffman code…) is STATUS_CORRUPT.
 struct image_decoder;
 enum status image_decoder_open(struct image_decoder **out, struct error *error);
 void image_decoder_close(struct image_decoder **decoder); // accepts a pointer to NULL
 
 // Reads the header only. STATUS_UNSUPPORTED for bytes that are neither JPEG nor PNG.
-enum status image_probe(struct image_decoder *decoder, const void *bytes, size_t len, struct image_info *info,
-                        struct error *error);
+enum status image_probe(struct image_decoder *decoder, const void *bytes, size_t len,
+                        struct image_info *info, struct error *error);
 
-// Decodes `window`, or the whole image when it is NULL, into `out` (whose size becomes the window's).
-// Errors: STATUS_CORRUPT, _TRUNCATED, _UNSUPPORTED, _LIMIT, _INVALID (window outside the image), _NO_MEMORY.
-enum status image_decode(struct image_decoder *decoder, const void *bytes, size_t len, const struct image_window *window,
-                         struct image *out, struct error *error);
+// Decodes `window`, or the whole image when it is NULL, into `out` (whose size becomes the
+// window's). Errors: STATUS_CORRUPT, _TRUNCATED, _UNSUPPORTED, _LIMIT, _INVALID (window outside the
+// image), _NO_MEMORY.
+enum status image_decode(struct image_decoder *decoder, const void *bytes, size_t len,
+                         const struct image_window *window, struct image *out, struct error *error);
 
-// Encoders. `*bytes` is malloc'ed for the caller to free. JPEG: baseline 4:2:0 at quality 1-100, accurate integer DCT,
-// optimised Huffman tables: the same pixels give the same bytes on every machine. `quality` above 90 writes 4:4:4.
-enum status image_encode_jpeg(const struct image *image, int quality, uint8_t **bytes, size_t *len, struct error *error);
-enum status image_encode_png(const struct image *image, uint8_t **bytes, size_t *len, struct error *error);
+// Encoders. `*bytes` is malloc'ed for the caller to free. JPEG: baseline 4:2:0 at quality 1-100,
+// accurate integer DCT, optimised Huffman tables: the same pixels give the same bytes on every
+// machine. `quality` above 90 writes 4:4:4.
+enum status image_encode_jpeg(const struct image *image, int quality, uint8_t **bytes, size_t *len,
+                              struct error *error);
+enum status image_encode_png(const struct image *image, uint8_t **bytes, size_t *len,
+                             struct error *error);
 
 #endif

@@ -1,8 +1,10 @@
-// Typed settings: one table of fields serves YAML files, `--set key=value`, printing the resolved values and `--help`.
+// Typed settings: one table of fields serves YAML files, `--set key=value`, printing the resolved
+// values and `--help`.
 //
-// A schema describes a plain struct. Keys are dotted paths; in YAML a nested mapping `view1: {blur: {probability: 1}}` and the
-// flat key `view1.blur.probability: 1` mean the same. Unknown keys, wrong types, values out of range and duplicate keys are
-// STATUS_CONFIG with the line and, for unknown keys, the nearest existing key.
+// A schema describes a plain struct. Keys are dotted paths; in YAML a nested mapping `view1: {blur:
+// {probability: 1}}` and the flat key `view1.blur.probability: 1` mean the same. Unknown keys,
+// wrong types, values out of range and duplicate keys are STATUS_CONFIG with the line and, for
+// unknown keys, the nearest existing key.
 #ifndef FORMATS_SETTINGS_H
 #define FORMATS_SETTINGS_H
 
@@ -36,19 +38,22 @@ struct settings_section {
     void *object;
 };
 
-// Reads a YAML mapping of at most LIMIT_SETTINGS_BYTES into the sections; keys not in the file keep their value.
-// On error nothing in the objects has changed. `settings_load_text` is the same for text in memory; `name` stands for the path.
-enum status settings_load(const char *path, const struct settings_section *sections, size_t count, struct error *error);
-enum status settings_load_text(const char *name, const char *text, size_t len, const struct settings_section *sections,
-                               size_t count, struct error *error);
+// Reads a YAML mapping of at most LIMIT_SETTINGS_BYTES into the sections; keys not in the file keep
+// their value. On error nothing in the objects has changed. `settings_load_text` is the same for
+// text in memory; `name` stands for the path.
+enum status settings_load(const char *path, const struct settings_section *sections, size_t count,
+                          struct error *error);
+enum status settings_load_text(const char *name, const char *text, size_t len,
+                               const struct settings_section *sections, size_t count,
+                               struct error *error);
 
 // Applies one "key=value".
-enum status settings_set(const char *assignment, const struct settings_section *sections, size_t count,
-                         struct error *error);
+enum status settings_set(const char *assignment, const struct settings_section *sections,
+                         size_t count, struct error *error);
 
-// Writes every key as a YAML line that settings_load reads back to the same values (floats in shortest round-trip form).
-// With `with_help`, each is preceded by its help as a comment.
-enum status settings_print(FILE *stream, const struct settings_section *sections, size_t count, int with_help,
-                           struct error *error);
+// Writes every key as a YAML line that settings_load reads back to the same values (floats in
+// shortest round-trip form). With `with_help`, each is preceded by its help as a comment.
+enum status settings_print(FILE *stream, const struct settings_section *sections, size_t count,
+                           int with_help, struct error *error);
 
 #endif

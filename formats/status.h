@@ -1,15 +1,17 @@
 // How every fallible function of the library reports what went wrong, and where.
 //
-// A fallible function returns `enum status` (0 is success) and takes a `struct error *` as its last argument, which may be
-// NULL. On failure it fills the error with the status, the file, the byte offset, the record and one sentence; on success it
-// leaves the error alone. The library never prints and never exits: tools/ decides what a person sees.
+// A fallible function returns `enum status` (0 is success) and takes a `struct error *` as its last
+// argument, which may be NULL. On failure it fills the error with the status, the file, the byte
+// offset, the record and one sentence; on success it leaves the error alone. The library never
+// prints and never exits: tools/ decides what a person sees.
 #ifndef FORMATS_STATUS_H
 #define FORMATS_STATUS_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-// Numbers are grouped in tens by cause and frozen: they appear in JSON output and as process exit codes (tools/README.md).
+// Numbers are grouped in tens by cause and frozen: they appear in JSON output and as process exit
+// codes (tools/README.md).
 enum status {
     STATUS_OK = 0,
 
@@ -53,17 +55,23 @@ struct error {
     char reason[512]; // one sentence, no newline; control bytes from file names are escaped
 };
 
-// Fills `error` (when not NULL) and returns `status`, so that a failing function can end in one line:
-//     return error_set(error, STATUS_CORRUPT, path, offset, record, "checksum is %08x, expected %08x", got, want);
+// Fills `error` (when not NULL) and returns `status`, so that a failing function can end in one
+// line:
+//     return error_set(error, STATUS_CORRUPT, path, offset, record, "checksum is %08x, expected
+//     %08x", got, want);
 // `path` may be NULL.
-enum status error_set(struct error *error, enum status status, const char *path, uint64_t offset, uint64_t record,
-                      const char *format, ...) __attribute__((format(printf, 6, 7)));
+enum status error_set(struct error *error, enum status status, const char *path, uint64_t offset,
+                      uint64_t record, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
 
-// The same for a failed system call: maps `errnum` to STATUS_NOT_FOUND, _EXISTS, _NO_SPACE, _DENIED, _NO_MEMORY or _IO
-// and appends strerror. `what` names the call's purpose: "open", "write", "sync".
-enum status error_errno(struct error *error, int errnum, const char *path, uint64_t offset, const char *what);
+// The same for a failed system call: maps `errnum` to STATUS_NOT_FOUND, _EXISTS, _NO_SPACE,
+// _DENIED, _NO_MEMORY or _IO and appends strerror. `what` names the call's purpose: "open",
+// "write", "sync".
+enum status error_errno(struct error *error, int errnum, const char *path, uint64_t offset,
+                        const char *what);
 
-// Writes "PATH: byte OFFSET, record RECORD: REASON" (leaving out what does not apply), always terminated. Returns `text`.
+// Writes "PATH: byte OFFSET, record RECORD: REASON" (leaving out what does not apply), always
+// terminated. Returns `text`.
 const char *error_text(const struct error *error, char *text, size_t capacity);
 
 // The lower-case name of a status, such as "corrupt": what `--json` prints. Never NULL.

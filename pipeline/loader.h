@@ -1,10 +1,12 @@
-// Batches of views, on time and in order. The loader reads records (io_uring, or pread where the kernel forbids it), decodes
-// them, and renders the recipe's views straight into the slots of a ring of batch buffers.
+// Batches of views, on time and in order. The loader reads records (io_uring, or pread where the
+// kernel forbids it), decodes them, and renders the recipe's views straight into the slots of a
+// ring of batch buffers.
 //
-// What a batch holds depends only on (dataset, recipe, seed, batch, ranks, position, policy): never on workers, I/O path,
-// queue depth or timing. How threads and queues work: pipeline/README.md.
+// What a batch holds depends only on (dataset, recipe, seed, batch, ranks, position, policy): never
+// on workers, I/O path, queue depth or timing. How threads and queues work: pipeline/README.md.
 //
-// Threads: one consumer thread calls loader_next, loader_release and loader_close; loader_counters may be called from any.
+// Threads: one consumer thread calls loader_next, loader_release and loader_close; loader_counters
+// may be called from any.
 #ifndef PIPELINE_LOADER_H
 #define PIPELINE_LOADER_H
 
@@ -14,16 +16,19 @@
 enum loader_io { LOADER_IO_AUTO, LOADER_IO_URING, LOADER_IO_PREAD };
 enum loader_policy {
     LOADER_FATAL, // a bad record ends the stream with an error that names it
-    LOADER_SKIP,  // it is replaced by the next good record in the epoch's order, counted and listed, up to `max_skips`
+    LOADER_SKIP, // it is replaced by the next good record in the epoch's order, counted and listed,
+                 // up to `max_skips`
 };
 
-// Where the next batch starts; saved in checkpoints. Belongs to the consumer: prefetched batches do not move it.
+// Where the next batch starts; saved in checkpoints. Belongs to the consumer: prefetched batches do
+// not move it.
 struct loader_position {
     uint32_t epoch;
     uint64_t batch; // within the epoch
 };
 
-// Gives and takes the memory of the ring's slots, so that it can be pinned. Called from the thread that opens and closes.
+// Gives and takes the memory of the ring's slots, so that it can be pinned. Called from the thread
+// that opens and closes.
 struct loader_allocator {
     void *(*allocate)(void *context, size_t bytes); // 64-byte aligned; NULL when there is none
     void (*release)(void *context, void *memory, size_t bytes);
@@ -32,41 +37,44 @@ struct loader_allocator {
 
 struct loader_config {
     struct recipe recipe;
-    uint32_t batch;       // records per batch of this rank, 1 to 65536
+    uint32_t batch; // records per batch of this rank, 1 to 65536
     uint64_t seed;
-    uint32_t epochs;      // stream ends (STATUS_END) after this many, counted from epoch 0; 0 = endless
-    bool shuffle;         // false: dataset order (evaluation)
-    bool keep_last;       // true: the last batch of an epoch may be short; false: the remainder is dropped
-    uint32_t workers;     // threads that decode and render; 0 = one per core
+    uint32_t epochs; // stream ends (STATUS_END) after this many, counted from epoch 0; 0 = endless
+    bool shuffle;    // false: dataset order (evaluation)
+    bool
+        keep_last; // true: the last batch of an epoch may be short; false: the remainder is dropped
+    uint32_t workers; // threads that decode and render; 0 = one per core
     enum loader_io io;
-    uint32_t depth;       // reads in flight, 1 to 1024
-    uint32_t slots;       // batch buffers, at least 2
+    uint32_t depth; // reads in flight, 1 to 1024
+    uint32_t slots; // batch buffers, at least 2
     enum loader_policy policy;
-    uint64_t max_skips;   // 0 = max(16, 0.1 % of the dataset)
-    uint32_t rank, ranks; // this process's share: batch b of the epoch is split over ranks in contiguous parts
+    uint64_t max_skips; // 0 = max(16, 0.1 % of the dataset)
+    uint32_t rank,
+        ranks; // this process's share: batch b of the epoch is split over ranks in contiguous parts
     struct loader_position start;
     struct loader_allocator allocator; // all NULL = aligned_alloc
 };
 
-// Fills every field with its default (batch 64, shuffle, io auto, depth 64, slots 3, fatal, ranks 1).
+// Fills every field with its default (batch 64, shuffle, io auto, depth 64, slots 3, fatal, ranks
+// 1).
 void loader_config_init(struct loader_config *config);
 
 // Valid from loader_next until loader_release.
 struct batch {
     struct loader_position position; // of this batch
     uint64_t sequence;               // batches since the loader opened
-    uint32_t count;                  // records in it; less than config.batch only for a short last batch
-    uint32_t size;                   // S
-    float *view[RECIPE_MAX_VIEWS];   // [count][S][S][3], RGB in [0, 1]
-    const int32_t *labels;           // [count], DATASET_NO_LABEL when there is none
-    const uint64_t *records;         // [count]
+    uint32_t count; // records in it; less than config.batch only for a short last batch
+    uint32_t size;  // S
+    float *view[RECIPE_MAX_VIEWS]; // [count][S][S][3], RGB in [0, 1]
+    const int32_t *labels;         // [count], DATASET_NO_LABEL when there is none
+    const uint64_t *records;       // [count]
 };
 
 // Time in seconds summed over threads, and counts, since open.
 struct loader_counters {
-    double read_wait;    // workers waiting for bytes
+    double read_wait; // workers waiting for bytes
     double decode, augment;
-    double slot_wait;    // workers waiting for a free slot: the trainer is the bottleneck
+    double slot_wait;     // workers waiting for a free slot: the trainer is the bottleneck
     double consumer_wait; // loader_next waiting for a batch: the loader is the bottleneck
     uint64_t batches, records, bytes, skips;
 };
@@ -77,14 +85,17 @@ struct loader_skip {
 };
 
 struct loader;
-// The dataset must outlive the loader. Allocates everything it will ever use, starts the threads, prefetches.
-enum status loader_open(struct loader **out, const struct dataset *dataset, const struct loader_config *config,
-                        struct error *error);
-// Blocks for the next batch in order. STATUS_END after the last epoch; any other failure is final and repeats.
+// The dataset must outlive the loader. Allocates everything it will ever use, starts the threads,
+// prefetches.
+enum status loader_open(struct loader **out, const struct dataset *dataset,
+                        const struct loader_config *config, struct error *error);
+// Blocks for the next batch in order. STATUS_END after the last epoch; any other failure is final
+// and repeats.
 enum status loader_next(struct loader *loader, const struct batch **batch, struct error *error);
 // Gives the slot back. Batches may be released in any order; at most `slots` are out at once.
 void loader_release(struct loader *loader, const struct batch *batch);
-// Stops threads, cancels and reaps reads in flight, frees. Safe at any moment, also with batches not released.
+// Stops threads, cancels and reaps reads in flight, frees. Safe at any moment, also with batches
+// not released.
 void loader_close(struct loader **loader);
 
 uint64_t loader_batches_per_epoch(const struct loader *loader);

@@ -1,4 +1,5 @@
-// The order of an epoch: a pseudo-random permutation of 0..count-1 computed per position, with no memory per record.
+// The order of an epoch: a pseudo-random permutation of 0..count-1 computed per position, with no
+// memory per record.
 #ifndef PIPELINE_ORDER_H
 #define PIPELINE_ORDER_H
 
@@ -10,7 +11,7 @@ struct order {
     uint64_t count; // records, at least 1, at most 2^32
     uint64_t seed;
     uint32_t epoch;
-    bool shuffle; // false: identity
+    bool shuffle;                   // false: identity
     uint32_t left_bits, right_bits; // halves of the Feistel network's domain
 };
 

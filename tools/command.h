@@ -1,4 +1,5 @@
-// What every subcommand shares: its entry in the dispatch table, option parsing, messages, and the exit codes.
+// What every subcommand shares: its entry in the dispatch table, option parsing, messages, and the
+// exit codes.
 #ifndef TOOLS_COMMAND_H
 #define TOOLS_COMMAND_H
 
@@ -9,19 +10,21 @@
 // A subcommand of `byol`. One per tools/cmd_NAME.c, listed in tools/byol.c.
 struct command {
     const char *name;
-    const char *summary;       // one line for `byol --help`
-    const char *help;          // the whole --help text: usage, options, an example, exit codes
+    const char *summary; // one line for `byol --help`
+    const char *help;    // the whole --help text: usage, options, an example, exit codes
     int (*run)(int argc, char **argv); // argv[0] is the subcommand's name; returns the exit code
 };
 
-extern const struct command command_convert, command_inspect, command_views, command_example, command_pretrain,
-    command_eval, command_bench;
+extern const struct command command_convert, command_inspect, command_views, command_example,
+    command_pretrain, command_eval, command_bench;
 
-// Exit codes of the program: 0 success, 1 failure (message on stderr), 2 wrong usage, 3 stopped before the end by a signal
-// where the command cannot resume. With --json the failure is also an object on stdout: {"error": …, "status": …}.
+// Exit codes of the program: 0 success, 1 failure (message on stderr), 2 wrong usage, 3 stopped
+// before the end by a signal where the command cannot resume. With --json the failure is also an
+// object on stdout: {"error": …, "status": …}.
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
-// --- options -----------------------------------------------------------------------------------------------------------
+// --- options
+// -----------------------------------------------------------------------------------------------------------
 
 enum option_type { OPTION_FLAG, OPTION_STRING, OPTION_INT, OPTION_FLOAT, OPTION_LIST };
 
@@ -32,8 +35,8 @@ struct option_list {
     size_t count;
 };
 
-// `--name VALUE` or `--name=VALUE`; `letter` is the one-letter form or 0. `target` points to bool, const char *, int64_t,
-// double or struct option_list. Numbers are checked against [min, max].
+// `--name VALUE` or `--name=VALUE`; `letter` is the one-letter form or 0. `target` points to bool,
+// const char *, int64_t, double or struct option_list. Numbers are checked against [min, max].
 struct option {
     const char *name;
     char letter;
@@ -42,16 +45,19 @@ struct option {
     double min, max;
 };
 
-// Parses options anywhere on the line; what is left is collected into `operands`. `--help` prints command->help and sets
-// *done. On wrong usage prints the message, the nearest option when one was misspelt, and a hint to --help, and returns
-// EXIT_USAGE; else EXIT_OK.
-int command_options(const struct command *command, int argc, char **argv, const struct option *options, size_t count,
-                    struct option_list *operands, bool *done);
+// Parses options anywhere on the line; what is left is collected into `operands`. `--help` prints
+// command->help and sets *done. On wrong usage prints the message, the nearest option when one was
+// misspelt, and a hint to --help, and returns EXIT_USAGE; else EXIT_OK.
+int command_options(const struct command *command, int argc, char **argv,
+                    const struct option *options, size_t count, struct option_list *operands,
+                    bool *done);
 
-// Prints "byol NAME: MESSAGE" to stderr (and the JSON object to stdout when `json`), returns EXIT_FAILED.
+// Prints "byol NAME: MESSAGE" to stderr (and the JSON object to stdout when `json`), returns
+// EXIT_FAILED.
 int command_failed(const struct command *command, const struct error *error, bool json);
 
 // Prints a usage mistake and the hint to --help; returns EXIT_USAGE.
-int command_misused(const struct command *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int command_misused(const struct command *command, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 #endif

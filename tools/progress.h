@@ -1,5 +1,6 @@
-// One progress line on a terminal, redrawn at most ten times a second; plain lines every few seconds when stderr is not a
-// terminal is too chatty for logs, so there it prints only notices and a line each 30 seconds.
+// One progress line on a terminal, redrawn at most ten times a second; plain lines every few
+// seconds when stderr is not a terminal is too chatty for logs, so there it prints only notices and
+// a line each 30 seconds.
 #ifndef TOOLS_PROGRESS_H
 #define TOOLS_PROGRESS_H
 
@@ -15,13 +16,16 @@ struct progress {
 void progress_begin(struct progress *progress, bool quiet);
 
 // Replaces the line by `text`; drops it when the last one is too young, unless `force`.
-void progress_line(struct progress *progress, bool force, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void progress_line(struct progress *progress, bool force, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 // "stage [####    ] done/total  rate unit/s  ETA 1:23"
-void progress_bar(struct progress *progress, const char *stage, uint64_t done, uint64_t total, const char *unit);
+void progress_bar(struct progress *progress, const char *stage, uint64_t done, uint64_t total,
+                  const char *unit);
 
 // Prints a line of its own above the progress line.
-void progress_notice(struct progress *progress, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void progress_notice(struct progress *progress, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 // Ends the line.
 void progress_end(struct progress *progress);

@@ -1,16 +1,17 @@
-// The device contract: a struct of functions that a network, an optimiser and a loss run on. `ref` (obvious loops, tests and
-// oracle) and `cpu` (oneDNN) implement it; a GPU joins by implementing the same table. One table of test cases
-// (tests/trainer/test_device_ops.c) runs every op on every device.
+// The device contract: a struct of functions that a network, an optimiser and a loss run on. `ref`
+// (obvious loops, tests and oracle) and `cpu` (oneDNN) implement it; a GPU joins by implementing
+// the same table. One table of test cases (tests/trainer/test_device_ops.c) runs every op on every
+// device.
 //
-// Memory. A device hands out buffers; pointers into them are device memory: only device functions and the copies touch them.
-// Two kinds of tensor:
-//   TENSOR_IMAGE   activations [n][h][w][c] in a layout only the device knows; device->tensor_bytes says how large;
-//   TENSOR_MATRIX  float32 [n][c], plain row-major (h = w = 1).
-// Parameters, gradients, running statistics and optimiser state are plain float32 in the documented layouts (convolution HWIO,
-// linear [in][out], vectors [c]) whatever the device does inside.
+// Memory. A device hands out buffers; pointers into them are device memory: only device functions
+// and the copies touch them. Two kinds of tensor:
+//   TENSOR_IMAGE   activations [n][h][w][c] in a layout only the device knows; device->tensor_bytes
+//   says how large; TENSOR_MATRIX  float32 [n][c], plain row-major (h = w = 1).
+// Parameters, gradients, running statistics and optimiser state are plain float32 in the documented
+// layouts (convolution HWIO, linear [in][out], vectors [c]) whatever the device does inside.
 //
-// Views. A batch holds `groups` views one after the other (images of view 1, then of view 2). Convolutions see them as one
-// batch; batch normalisation treats each group by itself, in order.
+// Views. A batch holds `groups` views one after the other (images of view 1, then of view 2).
+// Convolutions see them as one batch; batch normalisation treats each group by itself, in order.
 //
 // Threads: one device object, one thread at a time. `threads` bounds what its library uses inside.
 // Errors: creation returns a status; execution of a created op can only fail with STATUS_DEVICE.
@@ -29,52 +30,60 @@ struct tensor_shape {
 };
 
 enum op_kind {
-    OP_INPUT,      // float32 [n][h][w][3] in [0, 1] (plain) -> IMAGE: (x - mean) / std per channel, ImageNet's constants. No backward.
+    OP_INPUT,      // float32 [n][h][w][3] in [0, 1] (plain) -> IMAGE: (x - mean) / std per channel,
+                   // ImageNet's constants. No backward.
     OP_CONV,       // IMAGE -> IMAGE, no bias; weights HWIO [kernel][kernel][in][out]
-    OP_BATCH_NORM, // IMAGE or MATRIX, same shape; parameters: scale [c] then offset [c]; optional fused ReLU
+    OP_BATCH_NORM, // IMAGE or MATRIX, same shape; parameters: scale [c] then offset [c]; optional
+                   // fused ReLU
     OP_ADD,        // x + x2, IMAGE; optional fused ReLU
     OP_RELU,       // IMAGE or MATRIX
-    OP_MAX_POOL,   // IMAGE -> IMAGE, window `kernel`, padded with -inf; the first maximum in row order gets the gradient
+    OP_MAX_POOL,   // IMAGE -> IMAGE, window `kernel`, padded with -inf; the first maximum in row
+                   // order gets the gradient
     OP_MEAN_POOL,  // IMAGE [n][h][w][c] -> MATRIX [n][c], mean over h, w
-    OP_LINEAR,     // MATRIX [n][in] -> MATRIX [n][out]; weights [in][out]; with `bias`, parameters: weights then bias [out]
+    OP_LINEAR,     // MATRIX [n][in] -> MATRIX [n][out]; weights [in][out]; with `bias`, parameters:
+                   // weights then bias [out]
 };
 
-// What an op is, before it exists. Output size follows from the paddings: out = (in + low + high - kernel) / stride + 1.
+// What an op is, before it exists. Output size follows from the paddings: out = (in + low + high -
+// kernel) / stride + 1.
 struct op_desc {
     enum op_kind kind;
     struct tensor_shape in, out;
     uint32_t groups; // views in the batch; n is a multiple of it
     uint32_t kernel, stride;
     uint32_t pad_top, pad_left, pad_bottom, pad_right;
-    bool relu; // fused: BATCH_NORM, ADD
-    bool bias; // LINEAR
+    bool relu;                // fused: BATCH_NORM, ADD
+    bool bias;                // LINEAR
     bool need_backward;       // false: forward only, nothing is saved
     bool need_input_gradient; // false: backward computes parameter gradients only
 };
 
-// Running statistics of one BATCH_NORM, in the reference's form (zero-debiased moving averages, decay 0.9):
-// counter += 1; hidden = 0.9 hidden + 0.1 value; average = hidden / (1 - 0.9^counter); variance is the biased one.
-// Layout: counter [1], hidden mean [c], hidden variance [c], average mean [c], average variance [c].
+// Running statistics of one BATCH_NORM, in the reference's form (zero-debiased moving averages,
+// decay 0.9): counter += 1; hidden = 0.9 hidden + 0.1 value; average = hidden / (1 - 0.9^counter);
+// variance is the biased one. Layout: counter [1], hidden mean [c], hidden variance [c], average
+// mean [c], average variance [c].
 #define BATCH_NORM_STATE(c) (1 + 4 * (size_t)(c))
-#define BATCH_NORM_DECAY 0.9f
-#define BATCH_NORM_EPSILON 1e-5f
+#define BATCH_NORM_DECAY    0.9f
+#define BATCH_NORM_EPSILON  1e-5f
 
 enum op_mode {
     OP_TRAIN, // batch statistics per group; running statistics are updated group after group
     OP_EVAL,  // running averages; nothing is saved
 };
 
-// Where an op finds everything when it runs. Unused pointers are NULL. Gradients of parameters are overwritten, not added.
+// Where an op finds everything when it runs. Unused pointers are NULL. Gradients of parameters are
+// overwritten, not added.
 struct op_buffers {
     const void *x, *x2; // inputs
     void *y;            // output
     const float *params;
     float *param_grads;
-    float *state;       // BATCH_NORM running statistics
-    void *saved;        // op_saved_bytes: what forward leaves for backward
-    void *scratch;      // op_scratch_bytes: free between calls, shared by all ops
-    const void *dy;     // gradient of the output
-    void *dx, *dx2;     // gradients of the inputs, overwritten; NULL when not needed. dx may equal dy for RELU, ADD, BATCH_NORM.
+    float *state;   // BATCH_NORM running statistics
+    void *saved;    // op_saved_bytes: what forward leaves for backward
+    void *scratch;  // op_scratch_bytes: free between calls, shared by all ops
+    const void *dy; // gradient of the output
+    void *dx, *dx2; // gradients of the inputs, overwritten; NULL when not needed. dx may equal dy
+                    // for RELU, ADD, BATCH_NORM.
 };
 
 struct op; // an op created for one device; opaque
@@ -107,7 +116,8 @@ struct device_ops {
     void (*describe)(const struct device *device, char *text, size_t capacity);
 
     // Buffers: zero-filled, 64-byte aligned.
-    enum status (*allocate)(struct device *device, void **memory, size_t bytes, struct error *error);
+    enum status (*allocate)(struct device *device, void **memory, size_t bytes,
+                            struct error *error);
     void (*release)(struct device *device, void *memory);
     enum status (*copy_in)(struct device *device, void *to, const void *host, size_t bytes);
     enum status (*copy_out)(struct device *device, void *host, const void *from, size_t bytes);
@@ -117,42 +127,57 @@ struct device_ops {
 
     // IMAGE tensors to and from plain [n][h][w][c] float32 on the host: tests and debugging.
     size_t (*tensor_bytes)(const struct device *device, struct tensor_shape shape);
-    enum status (*tensor_store)(struct device *device, struct tensor_shape shape, void *to, const float *host);
-    enum status (*tensor_fetch)(struct device *device, struct tensor_shape shape, float *host, const void *from);
-    enum status (*tensor_add)(struct device *device, struct tensor_shape shape, void *to, const void *from); // to += from
+    enum status (*tensor_store)(struct device *device, struct tensor_shape shape, void *to,
+                                const float *host);
+    enum status (*tensor_fetch)(struct device *device, struct tensor_shape shape, float *host,
+                                const void *from);
+    enum status (*tensor_add)(struct device *device, struct tensor_shape shape, void *to,
+                              const void *from); // to += from
 
     // Ops. Create once, run often; `op_release` accepts NULL.
-    enum status (*op_create)(struct device *device, const struct op_desc *desc, struct op **out, struct error *error);
+    enum status (*op_create)(struct device *device, const struct op_desc *desc, struct op **out,
+                             struct error *error);
     void (*op_release)(struct device *device, struct op *op);
     size_t (*op_saved_bytes)(const struct op *op);
     size_t (*op_scratch_bytes)(const struct op *op);
-    enum status (*op_forward)(struct device *device, struct op *op, const struct op_buffers *buffers, enum op_mode mode);
-    enum status (*op_backward)(struct device *device, struct op *op, const struct op_buffers *buffers);
+    enum status (*op_forward)(struct device *device, struct op *op,
+                              const struct op_buffers *buffers, enum op_mode mode);
+    enum status (*op_backward)(struct device *device, struct op *op,
+                               const struct op_buffers *buffers);
 
-    // Losses over plain matrices. Each row's loss goes to `losses` [n]; gradients are those of scale * sum of the rows.
-    // regression: 2 - 2 cos of the rows as the reference computes it: ||x^ - y^||^2, norms by rsqrt(max(sum x^2, 1e-12));
+    // Losses over plain matrices. Each row's loss goes to `losses` [n]; gradients are those of
+    // scale * sum of the rows. regression: 2 - 2 cos of the rows as the reference computes it: ||x^
+    // - y^||^2, norms by rsqrt(max(sum x^2, 1e-12));
     //   dx overwritten; dy may be NULL (the target is a constant).
-    // softmax: cross-entropy with labels [n] (int32; a negative label gives loss 0 and no gradient); top1 and top5 [n]
+    // softmax: cross-entropy with labels [n] (int32; a negative label gives loss 0 and no
+    // gradient); top1 and top5 [n]
     //   (uint8, may be NULL): among equal logits the higher class index ranks first.
-    enum status (*regression_loss)(struct device *device, const float *x, const float *y, uint32_t n, uint32_t d,
-                                   float scale, float *losses, float *dx, float *dy);
-    enum status (*softmax_loss)(struct device *device, const float *logits, const int32_t *labels, uint32_t n,
-                                uint32_t classes, float scale, float *losses, float *dlogits, uint8_t *top1,
-                                uint8_t *top5);
+    enum status (*regression_loss)(struct device *device, const float *x, const float *y,
+                                   uint32_t n, uint32_t d, float scale, float *losses, float *dx,
+                                   float *dy);
+    enum status (*softmax_loss)(struct device *device, const float *logits, const int32_t *labels,
+                                uint32_t n, uint32_t classes, float scale, float *losses,
+                                float *dlogits, uint8_t *top1, uint8_t *top5);
 
-    // Optimisers over flat blocks described by spans. Sums are taken in a fixed order: same bits for any thread count.
-    // LARS: g' = g + wd w; g'' = g' eta ||w|| / ||g'|| (1 if either is 0); both for decay spans only; m = momentum m + g'';
-    // w -= lr m. SGD: m = momentum m + g; w -= lr (nesterov ? g + momentum m : m).
+    // Optimisers over flat blocks described by spans. Sums are taken in a fixed order: same bits
+    // for any thread count. LARS: g' = g + wd w; g'' = g' eta ||w|| / ||g'|| (1 if either is 0);
+    // both for decay spans only; m = momentum m + g''; w -= lr m. SGD: m = momentum m + g; w -= lr
+    // (nesterov ? g + momentum m : m).
     enum status (*lars_step)(struct device *device, const struct param_span *spans, size_t count,
-                             const struct lars_settings *settings, float *params, const float *grads, float *momentum);
+                             const struct lars_settings *settings, float *params,
+                             const float *grads, float *momentum);
     enum status (*sgd_step)(struct device *device, const struct param_span *spans, size_t count,
-                            const struct sgd_settings *settings, float *params, const float *grads, float *momentum);
+                            const struct sgd_settings *settings, float *params, const float *grads,
+                            float *momentum);
     // target += rate * (online - target), every element. rate = 1 - tau.
-    enum status (*moving_average)(struct device *device, float *target, const float *online, uint64_t count, float rate);
+    enum status (*moving_average)(struct device *device, float *target, const float *online,
+                                  uint64_t count, float rate);
 
-    // Row-major matrix product c[m][n] = a[m][k] b[k][n] (+ c when `accumulate`), with either factor transposed in memory.
-    enum status (*matrix_product)(struct device *device, bool transpose_a, bool transpose_b, uint32_t m, uint32_t n,
-                                  uint32_t k, const float *a, const float *b, float *c, bool accumulate);
+    // Row-major matrix product c[m][n] = a[m][k] b[k][n] (+ c when `accumulate`), with either
+    // factor transposed in memory.
+    enum status (*matrix_product)(struct device *device, bool transpose_a, bool transpose_b,
+                                  uint32_t m, uint32_t n, uint32_t k, const float *a,
+                                  const float *b, float *c, bool accumulate);
 };
 
 // Every device begins with this.
@@ -160,7 +185,8 @@ struct device {
     const struct device_ops *ops;
 };
 
-// "ref" or "cpu"; STATUS_NO_DEVICE with advice when it was not built in. `threads` 0 = one per core.
+// "ref" or "cpu"; STATUS_NO_DEVICE with advice when it was not built in. `threads` 0 = one per
+// core.
 enum status device_open(struct device **out, const char *name, int threads, struct error *error);
 void device_close(struct device **device);
 

@@ -1,8 +1,9 @@
-// A self-supervised method as a plug-in: it names its branches, heads and loss, and which views feed which branch. BYOL is the
-// first customer; the trainer knows methods only through this table.
+// A self-supervised method as a plug-in: it names its branches, heads and loss, and which views
+// feed which branch. BYOL is the first customer; the trainer knows methods only through this table.
 //
-// A method owns its graphs, networks, parameter blocks and optimiser state on one device. The trainer feeds it batches, tells
-// it learning rate and tau, and saves and restores whatever it lists as its tensors.
+// A method owns its graphs, networks, parameter blocks and optimiser state on one device. The
+// trainer feeds it batches, tells it learning rate and tau, and saves and restores whatever it
+// lists as its tensors.
 #ifndef TRAINER_METHOD_METHOD_H
 #define TRAINER_METHOD_METHOD_H
 
@@ -11,9 +12,9 @@
 #include "trainer/net/network.h"
 
 struct method_config {
-    struct model_config model; // classes 0 = no labels, no online classifier
-    uint32_t batch;            // pairs per step
-    uint64_t seed;             // of the initialisation
+    struct model_config model;            // classes 0 = no labels, no online classifier
+    uint32_t batch;                       // pairs per step
+    uint64_t seed;                        // of the initialisation
     double weight_decay, momentum, trust; // LARS: 1e-6, 0.9, 1e-3
 };
 
@@ -28,15 +29,16 @@ struct method_metrics {
     double representation; // the self-supervised part
     double classification; // of the online classifier, 0 without labels
     double top1, top5;     // of the online classifier on view 1, shares of 1; NaN without labels
-    double spread;         // mean over dimensions of the standard deviation, over the batch, of the l2-normalised projections;
-                           // healthy near 1/sqrt(d), 0 = collapsed
-    double seconds[8];     // forward + backward time per op kind (enum op_kind), this step
+    double spread;         // mean over dimensions of the standard deviation, over the batch, of the
+                   // l2-normalised projections; healthy near 1/sqrt(d), 0 = collapsed
+    double seconds[8]; // forward + backward time per op kind (enum op_kind), this step
     double optimiser_seconds;
 };
 
 // One saved tensor: parameters, optimiser state or running statistics, copied through the host.
 struct method_tensor {
-    char name[192]; // "online/resnet/initial_conv/w", "target/…", "momentum/…", "state/online/…": documented in trainer/README.md
+    char name[192]; // "online/resnet/initial_conv/w", "target/…", "momentum/…", "state/online/…":
+                    // documented in trainer/README.md
     unsigned dims;
     uint32_t shape[4];
     uint64_t count;
@@ -50,18 +52,22 @@ struct method_ops {
     const char *summary; // one line
     unsigned views;      // images per record it consumes
 
-    enum status (*open)(struct method **out, struct device *device, const struct method_config *config,
-                        struct error *error);
+    enum status (*open)(struct method **out, struct device *device,
+                        const struct method_config *config, struct error *error);
     void (*close)(struct method *method);
 
-    // One training step. `view[v]` is host memory [batch][S][S][3]; labels [batch] or NULL. Returns after the step is done.
+    // One training step. `view[v]` is host memory [batch][S][S][3]; labels [batch] or NULL. Returns
+    // after the step is done.
     enum status (*step)(struct method *method, const float *const *view, const int32_t *labels,
-                        const struct method_step *step, struct method_metrics *metrics, struct error *error);
+                        const struct method_step *step, struct method_metrics *metrics,
+                        struct error *error);
 
-    // Everything a resume needs, in a fixed order. Copies at most `capacity`, returns how many there are.
+    // Everything a resume needs, in a fixed order. Copies at most `capacity`, returns how many
+    // there are.
     size_t (*tensors)(struct method *method, struct method_tensor *out, size_t capacity);
 
-    // For probes and export: the model description, and the online parameters and running statistics (device memory).
+    // For probes and export: the model description, and the online parameters and running
+    // statistics (device memory).
     const struct graph *(*graph)(const struct method *method);
     const float *(*online_params)(const struct method *method);
     float *(*online_state)(const struct method *method);
@@ -77,8 +83,8 @@ struct method {
 extern const struct method_ops *const method_table[]; // NULL-terminated
 
 // STATUS_CONFIG with the nearest name when there is no such method.
-enum status method_open(struct method **out, const char *name, struct device *device, const struct method_config *config,
-                        struct error *error);
+enum status method_open(struct method **out, const char *name, struct device *device,
+                        const struct method_config *config, struct error *error);
 void method_close(struct method **method);
 
 #endif

@@ -1,9 +1,11 @@
-// A network is data: a static list of ops over values, built once. From the list come the table of parameters, the table of
-// running statistics, the memory plan and the backward pass. The same list runs on every device.
+// A network is data: a static list of ops over values, built once. From the list come the table of
+// parameters, the table of running statistics, the memory plan and the backward pass. The same list
+// runs on every device.
 //
-// Building (model.h does it for the ResNets and heads): each graph_* call appends one op and returns the value it makes.
-// Shapes are per image; batch and views are chosen when the graph is planned (network.h). A builder call that fails returns
-// GRAPH_BAD and remembers why; later calls pass it on, so only graph_finish needs checking.
+// Building (model.h does it for the ResNets and heads): each graph_* call appends one op and
+// returns the value it makes. Shapes are per image; batch and views are chosen when the graph is
+// planned (network.h). A builder call that fails returns GRAPH_BAD and remembers why; later calls
+// pass it on, so only graph_finish needs checking.
 #ifndef TRAINER_NET_GRAPH_H
 #define TRAINER_NET_GRAPH_H
 
@@ -13,25 +15,28 @@ typedef int32_t graph_value; // index of a value, or GRAPH_BAD
 #define GRAPH_BAD (-1)
 
 enum graph_padding {
-    GRAPH_PADDING_SAME,  // the reference's: total = max((ceil(in/s)-1) s + k - in, 0), low = total / 2
+    GRAPH_PADDING_SAME, // the reference's: total = max((ceil(in/s)-1) s + k - in, 0), low = total /
+                        // 2
     GRAPH_PADDING_TORCH, // (k - 1) / 2 on every side
 };
 
 enum param_kind { PARAM_CONV, PARAM_LINEAR, PARAM_BIAS, PARAM_SCALE, PARAM_OFFSET };
 
-// One parameter tensor. `name` as in the reference, with the encoder called "resnet": "resnet/initial_conv/w".
+// One parameter tensor. `name` as in the reference, with the encoder called "resnet":
+// "resnet/initial_conv/w".
 struct graph_param {
     char name[128];
     enum param_kind kind;
     unsigned dims;
-    uint32_t shape[4]; // conv HWIO, linear [in][out], vectors [c]
+    uint32_t shape[4];      // conv HWIO, linear [in][out], vectors [c]
     uint64_t offset, count; // floats in the flat block
     uint32_t fan_in;        // conv: h w in; linear: in; else 0
     float initial;          // value of vectors at the start (scale 1 or 0, offset and bias 0)
     bool decay;             // weight decay and LARS scaling apply
 };
 
-// Running statistics of one batch normalisation: BATCH_NORM_STATE(channels) floats at `offset` of the flat state block.
+// Running statistics of one batch normalisation: BATCH_NORM_STATE(channels) floats at `offset` of
+// the flat state block.
 struct graph_state {
     char name[128]; // the module's: "resnet/initial_batchnorm"
     uint64_t offset;
@@ -44,7 +49,8 @@ struct graph_op {
     uint32_t out_channels, kernel, stride;
     enum graph_padding padding;
     bool relu, bias, stop_gradient; // stop_gradient: x is treated as a constant
-    int param, state; // first index in the tables (SCALE is followed by OFFSET, weights by bias), -1 when none
+    int param, state; // first index in the tables (SCALE is followed by OFFSET, weights by bias),
+                      // -1 when none
 };
 
 struct graph_value_info {
@@ -61,20 +67,25 @@ struct graph;
 enum status graph_open(struct graph **out, struct error *error);
 void graph_close(struct graph **graph);
 
-graph_value graph_input(struct graph *graph, uint32_t height, uint32_t width); // RGB, normalised; exactly one
-graph_value graph_conv(struct graph *graph, const char *name, graph_value x, uint32_t out_channels, uint32_t kernel,
-                       uint32_t stride, enum graph_padding padding);
-graph_value graph_batch_norm(struct graph *graph, const char *name, graph_value x, bool relu, float initial_scale);
+graph_value graph_input(struct graph *graph, uint32_t height,
+                        uint32_t width); // RGB, normalised; exactly one
+graph_value graph_conv(struct graph *graph, const char *name, graph_value x, uint32_t out_channels,
+                       uint32_t kernel, uint32_t stride, enum graph_padding padding);
+graph_value graph_batch_norm(struct graph *graph, const char *name, graph_value x, bool relu,
+                             float initial_scale);
 graph_value graph_add(struct graph *graph, graph_value x, graph_value x2, bool relu);
 graph_value graph_relu(struct graph *graph, graph_value x);
 graph_value graph_max_pool(struct graph *graph, graph_value x, uint32_t kernel, uint32_t stride,
                            enum graph_padding padding);
 graph_value graph_mean_pool(struct graph *graph, graph_value x);
-graph_value graph_linear(struct graph *graph, const char *name, graph_value x, uint32_t out_features, bool bias);
-graph_value graph_stop_gradient(struct graph *graph, graph_value x); // marks; costs nothing at run time
+graph_value graph_linear(struct graph *graph, const char *name, graph_value x,
+                         uint32_t out_features, bool bias);
+graph_value graph_stop_gradient(struct graph *graph,
+                                graph_value x); // marks; costs nothing at run time
 enum status graph_output_add(struct graph *graph, const char *name, graph_value x);
 
-// Sorts the parameter and state tables by name, assigns offsets, checks everything. After it the graph is immutable.
+// Sorts the parameter and state tables by name, assigns offsets, checks everything. After it the
+// graph is immutable.
 enum status graph_finish(struct graph *graph, struct error *error);
 
 size_t graph_op_count(const struct graph *graph);
@@ -86,6 +97,7 @@ uint64_t graph_param_floats(const struct graph *graph); // length of the flat pa
 size_t graph_state_count(const struct graph *graph);
 const struct graph_state *graph_state_at(const struct graph *graph, size_t index);
 uint64_t graph_state_floats(const struct graph *graph);
-const struct graph_output *graph_output_find(const struct graph *graph, const char *name); // NULL when absent
+const struct graph_output *graph_output_find(const struct graph *graph,
+                                             const char *name); // NULL when absent
 
 #endif

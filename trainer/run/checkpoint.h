@@ -1,6 +1,7 @@
-// Checkpoints: one .safetensors file each (names: trainer/README.md) whose metadata carries config, position and CRCs.
-// A checkpoint holds everything resume needs. Files get new names ("checkpoint-000000001234.safetensors" by step), are written
-// durably and verified, and older ones are removed only after a newer one verified.
+// Checkpoints: one .safetensors file each (names: trainer/README.md) whose metadata carries config,
+// position and CRCs. A checkpoint holds everything resume needs. Files get new names
+// ("checkpoint-000000001234.safetensors" by step), are written durably and verified, and older ones
+// are removed only after a newer one verified.
 #ifndef TRAINER_RUN_CHECKPOINT_H
 #define TRAINER_RUN_CHECKPOINT_H
 
@@ -12,21 +13,26 @@ struct checkpoint_state {
     uint64_t step;                   // optimiser steps done
     struct loader_position position; // next batch
     uint64_t dataset_id;
-    const char *config;              // resolved YAML text
-    const char *history;             // what the log needs to go on (JSON text), or ""
+    const char *config;  // resolved YAML text
+    const char *history; // what the log needs to go on (JSON text), or ""
 };
 
 // Writes RUN/checkpoints/checkpoint-STEP.safetensors and removes all but the newest `keep`.
-enum status checkpoint_save(const char *run_directory, struct method *method, const struct checkpoint_state *state,
-                            unsigned keep, struct error *error);
+enum status checkpoint_save(const char *run_directory, struct method *method,
+                            const struct checkpoint_state *state, unsigned keep,
+                            struct error *error);
 
-// The newest checkpoint that verifies. Damaged ones are passed over and described in `warning` ("" when none).
-// STATUS_NOT_FOUND when there is none at all; STATUS_CORRUPT when all are damaged: never a silent start from step 0.
+// The newest checkpoint that verifies. Damaged ones are passed over and described in `warning` (""
+// when none). STATUS_NOT_FOUND when there is none at all; STATUS_CORRUPT when all are damaged:
+// never a silent start from step 0.
 enum status checkpoint_latest(const char *run_directory, char *path, size_t capacity, char *warning,
                               size_t warning_capacity, struct error *error);
 
-// Reads the state (strings point into `file`, which stays open), and the tensors into the method: all of them, exact shapes.
-enum status checkpoint_read_state(const struct safetensors *file, struct checkpoint_state *state, struct error *error);
-enum status checkpoint_restore(const struct safetensors *file, struct method *method, struct error *error);
+// Reads the state (strings point into `file`, which stays open), and the tensors into the method:
+// all of them, exact shapes.
+enum status checkpoint_read_state(const struct safetensors *file, struct checkpoint_state *state,
+                                  struct error *error);
+enum status checkpoint_restore(const struct safetensors *file, struct method *method,
+                               struct error *error);
 
 #endif

@@ -1,5 +1,5 @@
-// A run's settings: one struct, one table of keys (settings.h), presets, validation. The resolved config is stored in the run
-// directory and inside every checkpoint.
+// A run's settings: one struct, one table of keys (settings.h), presets, validation. The resolved
+// config is stored in the run directory and inside every checkpoint.
 #ifndef TRAINER_RUN_CONFIG_H
 #define TRAINER_RUN_CONFIG_H
 
@@ -11,9 +11,10 @@ enum run_preset { RUN_PRESET_NONE, RUN_PRESET_40, RUN_PRESET_100, RUN_PRESET_300
 
 struct run_config {
     // What is learnt, and how.
-    char method[32];   // "byol"
-    char device[32];   // "cpu"
-    int preset;        // enum run_preset; sets epochs, base learning rate, weight decay and tau of the reference
+    char method[32]; // "byol"
+    char device[32]; // "cpu"
+    int preset; // enum run_preset; sets epochs, base learning rate, weight decay and tau of the
+                // reference
     struct model_config model; // its size and classes follow from recipe and data
     struct recipe recipe;      // keys "views.*"
     int64_t seed, batch, epochs;
@@ -23,24 +24,27 @@ struct run_config {
     bool classifier; // online linear classifier when the data has labels
 
     // How it runs.
-    int64_t threads;        // of the device; 0 = one per core
-    int64_t loader_threads; // 0 = one per core
+    int64_t threads;            // of the device; 0 = one per core
+    int64_t loader_threads;     // 0 = one per core
     int64_t checkpoint_seconds; // time between checkpoints; 0 = only at epoch ends and the end
     int64_t keep_checkpoints;   // newest kept, at least 2
     int64_t log_steps;          // a metrics line every so many steps
     int64_t max_steps;          // stop early (the schedule still spans `epochs`); 0 = no
-    int bad_records; // enum loader_policy
+    int bad_records;            // enum loader_policy
 };
 #define RUN_POLICY_CHOICES "fatal|skip"
 
 void run_config_init(struct run_config *config); // the reference's byol-1000 on resnet50, cpu
 
-// The sections for settings_load, settings_set and settings_print: "" for the run, "views." for the recipe. `out` has room for 2.
+// The sections for settings_load, settings_set and settings_print: "" for the run, "views." for the
+// recipe. `out` has room for 2.
 size_t run_config_sections(struct run_config *config, struct settings_section *out);
 
-// Defaults, then the file (NULL = none; its `preset` and `views.base` first, then its keys), then each "key=value".
-enum status run_config_resolve(struct run_config *config, const char *recipe_file, const char *const *assignments,
-                               size_t assignment_count, struct error *error);
+// Defaults, then the file (NULL = none; its `preset` and `views.base` first, then its keys), then
+// each "key=value".
+enum status run_config_resolve(struct run_config *config, const char *recipe_file,
+                               const char *const *assignments, size_t assignment_count,
+                               struct error *error);
 
 enum status run_config_validate(const struct run_config *config, struct error *error);
 

@@ -1,4 +1,5 @@
-// The training loop: batches from the loader, steps of the method, metrics, checkpoints, clean stop and exact resume.
+// The training loop: batches from the loader, steps of the method, metrics, checkpoints, clean stop
+// and exact resume.
 #ifndef TRAINER_RUN_PRETRAIN_H
 #define TRAINER_RUN_PRETRAIN_H
 
@@ -16,15 +17,18 @@ struct pretrain_progress {
     double pairs_per_second; // over the last seconds
     double data_wait;        // share of the time spent waiting for a batch
     double seconds_left;
-    const char *notice;      // a line worth printing once ("resumed from …", "collapse alarm: …"), or NULL
+    const char
+        *notice; // a line worth printing once ("resumed from …", "collapse alarm: …"), or NULL
 };
 
 struct pretrain_options {
     const char *data;          // dataset directory
     const char *run_directory; // created; refused when it holds a run and `resume` is false
-    bool resume;               // continue from the newest good checkpoint, or start when there is none
-    struct run_config config;  // resolved and valid; on resume it must equal the stored one but for the "how it runs" part
-    volatile sig_atomic_t *stop; // becomes non-zero to finish the step, checkpoint and return STATUS_STOPPED; may be NULL
+    bool resume; // continue from the newest good checkpoint, or start when there is none
+    struct run_config config; // resolved and valid; on resume it must equal the stored one but for
+                              // the "how it runs" part
+    volatile sig_atomic_t *stop; // becomes non-zero to finish the step, checkpoint and return
+                                 // STATUS_STOPPED; may be NULL
     void (*progress)(void *context, const struct pretrain_progress *progress); // may be NULL
     void *context;
 };
@@ -36,9 +40,11 @@ struct pretrain_result {
     char checkpoint[512]; // the last one written
 };
 
-// Returns STATUS_OK after the last step, STATUS_STOPPED after a requested stop (both with a final checkpoint on disk).
-// In the run directory: config.yaml, metrics.jsonl (one object per logged step; on resume cut back to the checkpoint's step),
-// checkpoints/, report.json at the end. One writer per directory: a lock is held.
-enum status pretrain_run(const struct pretrain_options *options, struct pretrain_result *result, struct error *error);
+// Returns STATUS_OK after the last step, STATUS_STOPPED after a requested stop (both with a final
+// checkpoint on disk). In the run directory: config.yaml, metrics.jsonl (one object per logged
+// step; on resume cut back to the checkpoint's step), checkpoints/, report.json at the end. One
+// writer per directory: a lock is held.
+enum status pretrain_run(const struct pretrain_options *options, struct pretrain_result *result,
+                         struct error *error);
 
 #endif
