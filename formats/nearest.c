@@ -15,15 +15,17 @@ static size_t distance(const char *a, const char *b)
     size_t a_len = strnlen(a, LONGEST), b_len = strnlen(b, LONGEST);
     size_t rows[3][LONGEST + 1];
     size_t *before = rows[0], *above = rows[1], *row = rows[2];
-    for (size_t j = 0; j <= b_len; j++)
+    for (size_t j = 0; j <= b_len; j++) {
         above[j] = j;
+    }
     for (size_t i = 1; i <= a_len; i++) {
         row[0] = i;
         for (size_t j = 1; j <= b_len; j++) {
             size_t replaced = above[j - 1] + (a[i - 1] != b[j - 1]);
             row[j] = smallest(replaced, smallest(above[j], row[j - 1]) + 1);
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
                 row[j] = smallest(row[j], before[j - 2] + 1);
+            }
         }
         size_t *oldest = before;
         before = above;
@@ -36,7 +38,7 @@ static size_t distance(const char *a, const char *b)
 const char *nearest_name(const char *wanted, const char *const *names, size_t count)
 {
     const char *best = NULL;
-    size_t best_distance = 1 + strnlen(wanted, LONGEST) / 3 + 1;
+    size_t best_distance = strnlen(wanted, LONGEST) / 3 + 2;
     for (size_t i = 0; i < count; i++) {
         size_t edits = distance(wanted, names[i]);
         if (edits < best_distance) {
