@@ -4,7 +4,6 @@
 #include "formats/nearest.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -31,12 +30,22 @@ int command_misused(const struct command *command, const char *format, ...)
     return EXIT_USAGE;
 }
 
-static void print_json_failure(const struct error *error, const char *message)
+static json_t *json_failure(const struct error *error, const char *message)
 {
-    json_t *object =
-        json_pack("{s:s, s:s}", "error", message, "status", status_name(error->status));
+    return json_pack("{s:s, s:s}", "error", message, "status", status_name(error->status));
+}
+
+static void print_json_failure(const struct error *error, char *message)
+{
+    json_t *object = json_failure(error, message);
+    if (object == NULL) { // a file name that is not UTF-8
+        for (char *c = message; *c; c++) {
+            *c = (unsigned char)*c < 0x80 ? *c : '?';
+        }
+        object = json_failure(error, message);
+    }
     if (object != NULL) {
-        json_dumpf(object, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
+        json_dumpf(object, stdout, JSON_COMPACT);
         putchar('\n');
         fflush(stdout);
     }

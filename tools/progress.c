@@ -68,7 +68,7 @@ char *progress_duration(double seconds, char *text)
         return strcpy(text, "?");
     }
     unsigned long whole = (unsigned long)(seconds + 0.5);
-    unsigned long hours = whole / 3600, minutes = whole / 60 % 60, rest = whole % 60;
+    unsigned long hours = whole / 3600 % 100000, minutes = whole / 60 % 60, rest = whole % 60;
     if (hours > 0) {
         snprintf(text, 16, "%lu:%02lu:%02lu", hours, minutes, rest);
     } else if (minutes > 0) {
