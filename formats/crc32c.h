@@ -10,4 +10,7 @@
 // same value everywhere. crc32c(0, "123456789", 9) == 0xe3069283.
 uint32_t crc32c(uint32_t crc, const void *bytes, size_t len);
 
+// The same without the CPU's instruction: the oracle of the other in tests.
+uint32_t crc32c_portable(uint32_t crc, const void *bytes, size_t len);
+
 #endif

@@ -40,6 +40,14 @@ void file_replace_abort(struct file_replace *file); // harmless after commit or 
 // The three calls in one.
 enum status file_write_durably(const char *path, const void *buf, size_t len, struct error *error);
 
+// The steps by themselves, for writers of several files. file_create makes a new file (mode 0644 &
+// ~umask) and refuses an existing name; file_close sets *fd to -1 and harmlessly accepts that;
+// file_rename replaces `to` and syncs its directory.
+enum status file_create(int *fd, const char *path, struct error *error);
+enum status file_sync(int fd, const char *path, struct error *error);
+enum status file_close(int *fd, const char *path, struct error *error);
+enum status file_rename(const char *from, const char *to, struct error *error);
+
 // Flushes a directory's entries to disk.
 enum status file_sync_directory(const char *path, struct error *error);
 
@@ -49,8 +57,8 @@ enum status file_make_directories(const char *path, struct error *error);
 bool file_exists(const char *path);
 
 // Test seam. When set, `file_fault` is asked before each system call of this module that changes
-// the disk, with the call's name ("open", "write", "fsync", "rename", "fsyncdir", "close"); a
-// non-zero answer is the errno the call then fails with. NULL in production.
+// the disk, with the call's name ("open", "write", "fsync", "rename", "fsyncdir", "close",
+// "mkdir"); a non-zero answer is the errno the call then fails with. NULL in production.
 extern int (*file_fault)(const char *call, const char *path);
 
 #endif

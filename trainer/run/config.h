@@ -46,6 +46,18 @@ enum status run_config_resolve(struct run_config *config, const char *recipe_fil
                                const char *const *assignments, size_t assignment_count,
                                struct error *error);
 
+// The same from a resolved text, such as the one in a checkpoint; `name` stands for its path.
+enum status run_config_parse(struct run_config *config, const char *name, const char *text,
+                             struct error *error);
+
+// Every key as YAML text (malloc'ed) that run_config_parse reads back to the same config.
+enum status run_config_print(const struct run_config *config, bool with_help, char **text,
+                             struct error *error);
+
+// STATUS_CONFIG names the first key of the "what is learnt" part in which the two differ.
+enum status run_config_compare(const struct run_config *stored, const struct run_config *wanted,
+                               struct error *error);
+
 enum status run_config_validate(const struct run_config *config, struct error *error);
 
 #endif

@@ -1,0 +1,355 @@
+// The table of a run's settings, the reference's presets, and how a config comes together from
+// defaults, a file and assignments.
+#include "trainer/run/config.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/file.h"
+#include "formats/limits.h"
+#include "pipeline/loader.h"
+
+#define FIELD(member, kind, low, high, text)                                                       \
+    {                                                                                              \
+        .key = #member, .type = kind, .offset = offsetof(struct run_config, member), .min = low,   \
+        .max = high, .help = text                                                                  \
+    }
+#define MODEL_FIELD(member, kind, low, high, text)                                                 \
+    {                                                                                              \
+        .key = #member, .type = kind, .offset = offsetof(struct run_config, model.member),         \
+        .min = low, .max = high, .help = text                                                      \
+    }
+#define STRING(member, text)                                                                       \
+    {                                                                                              \
+        .key = #member, .type = SETTINGS_STRING, .offset = offsetof(struct run_config, member),    \
+        .capacity = sizeof((struct run_config *)0)->member, .help = text                           \
+    }
+#define CHOICE(name, member, names, text)                                                          \
+    {                                                                                              \
+        .key = name, .type = SETTINGS_CHOICE, .offset = offsetof(struct run_config, member),       \
+        .choices = names, .help = text                                                             \
+    }
+
+static const struct settings_field run_fields[] = {
+    STRING(method, "what is learnt: byol"),
+    STRING(device, "where it is computed: cpu (oneDNN), or ref (plain loops, slow, for tests)"),
+    CHOICE("preset", preset, RUN_PRESET_CHOICES,
+           "the reference's epochs, base_learning_rate, weight_decay and tau_base; other keys win "
+           "over it"),
+    CHOICE("encoder", model.encoder, MODEL_ENCODER_CHOICES,
+           "the network whose features are learnt"),
+    MODEL_FIELD(width, SETTINGS_FLOAT, 0.0625, 4,
+                "multiplies the encoder's channels (1 = as published)"),
+    CHOICE("stem", model.stem, MODEL_STEM_CHOICES,
+           "first layers: imagenet (7x7 stride 2, then pool) or small (3x3, for images of about 32 "
+           "px)"),
+    CHOICE("padding", model.padding, MODEL_PADDING_CHOICES,
+           "how convolutions pad: same (the reference) or torch (symmetric)"),
+    MODEL_FIELD(last_gamma_zero, SETTINGS_BOOL, 0, 0,
+                "start each block's last normalisation scale at 0"),
+    MODEL_FIELD(v2, SETTINGS_BOOL, 0, 0, "pre-activation blocks (ResNet v2)"),
+    MODEL_FIELD(projector_hidden, SETTINGS_INT, 1, 65536,
+                "hidden units of the projector (paper: 4096)"),
+    MODEL_FIELD(projector_output, SETTINGS_INT, 2, 65536, "size of the projection (paper: 256)"),
+    MODEL_FIELD(predictor_hidden, SETTINGS_INT, 1, 65536,
+                "hidden units of the predictor (paper: 4096)"),
+    FIELD(seed, SETTINGS_INT, 0, 9007199254740992.0,
+          "of the initialisation, the order of the images and their views"),
+    FIELD(batch, SETTINGS_INT, 2, 65536, "images per step; each gives two views (paper: 4096)"),
+    FIELD(epochs, SETTINGS_INT, 1, 1000000, "passes over the data that the schedules span"),
+    FIELD(warmup_epochs, SETTINGS_FLOAT, 0, 1000000,
+          "epochs over which the learning rate rises from 0 (reference: 10)"),
+    FIELD(base_learning_rate, SETTINGS_FLOAT, 0, 1000,
+          "at batch 256; the rate used is base_learning_rate * batch / 256"),
+    FIELD(weight_decay, SETTINGS_FLOAT, 0, 1, "LARS: not for biases and normalisation parameters"),
+    FIELD(momentum, SETTINGS_FLOAT, 0, 0.9999, "LARS momentum (reference: 0.9)"),
+    FIELD(trust, SETTINGS_FLOAT, 0, 1, "LARS trust coefficient eta (reference: 0.001)"),
+    FIELD(tau_base, SETTINGS_FLOAT, 0, 1,
+          "decay of the target's moving average at the start; rises to 1"),
+    FIELD(
+        classifier, SETTINGS_BOOL, 0, 0,
+        "train a linear classifier beside it when the data has labels (never moves the features)"),
+    FIELD(threads, SETTINGS_INT, 0, 1024,
+          "of the device; 0 = one per core (the sums depend on it)"),
+    FIELD(loader_threads, SETTINGS_INT, 0, 1024, "that decode and augment; 0 = one per core"),
+    FIELD(checkpoint_seconds, SETTINGS_INT, 0, 31536000,
+          "time between checkpoints; 0 = only at epoch ends and the end"),
+    FIELD(keep_checkpoints, SETTINGS_INT, 2, 1000000, "newest checkpoints kept"),
+    FIELD(log_steps, SETTINGS_INT, 1, 1000000000, "steps per line of metrics.jsonl"),
+    FIELD(max_steps, SETTINGS_INT, 0, 9007199254740992.0,
+          "stop after so many steps, schedules unchanged; 0 = run all epochs"),
+    CHOICE("bad_records", bad_records, RUN_POLICY_CHOICES,
+           "a damaged image ends the run (fatal) or is replaced and counted (skip)"),
+};
+
+// epochs, base learning rate, weight decay, tau: google-deepmind/deepmind-research
+// byol/configs/byol.py
+static const struct preset {
+    int64_t epochs;
+    double base_learning_rate, weight_decay, tau_base;
+} presets[] = {
+    [RUN_PRESET_40] = {40, 0.45, 1e-6, 0.97},
+    [RUN_PRESET_100] = {100, 0.45, 1e-6, 0.99},
+    [RUN_PRESET_300] = {300, 0.3, 1e-6, 0.99},
+    [RUN_PRESET_1000] = {1000, 0.2, 1.5e-6, 0.996},
+};
+
+static void apply_preset(struct run_config *config, int preset)
+{
+    config->preset = preset;
+    if (preset != RUN_PRESET_NONE) {
+        config->epochs = presets[preset].epochs;
+        config->base_learning_rate = presets[preset].base_learning_rate;
+        config->weight_decay = presets[preset].weight_decay;
+        config->tau_base = presets[preset].tau_base;
+    }
+}
+
+void run_config_init(struct run_config *config)
+{
+    *config = (struct run_config){
+        .method = "byol",
+        .device = "cpu",
+        .batch = 256,
+        .warmup_epochs = 10,
+        .momentum = 0.9,
+        .trust = 1e-3,
+        .classifier = true,
+        .checkpoint_seconds = 600,
+        .keep_checkpoints = 3,
+        .log_steps = 10,
+        .bad_records = LOADER_FATAL,
+    };
+    model_config_init(&config->model);
+    recipe_builtin("byol", &config->recipe, NULL);
+    config->model.size = config->recipe.size;
+    apply_preset(config, RUN_PRESET_1000);
+    config->preset = RUN_PRESET_NONE;
+}
+
+size_t run_config_sections(struct run_config *config, struct settings_section *out)
+{
+    out[0] =
+        (struct settings_section){"", run_fields, sizeof run_fields / sizeof run_fields[0], config};
+    out[1] = recipe_section("views.", &config->recipe);
+    return 2;
+}
+
+// The keys that decide what the others start from, read ahead of them.
+struct config_base {
+    char recipe[64]; // "" = not named
+};
+
+static const struct settings_field base_fields[] = {
+    {.key = "base",
+     .type = SETTINGS_STRING,
+     .offset = offsetof(struct config_base, recipe),
+     .capacity = sizeof((struct config_base *)0)->recipe,
+     .help = "the built-in recipe whose values the other views.* keys change"},
+};
+
+#define ALL_SECTIONS 3
+
+// The sections plus `views.base`.
+static size_t all_sections(struct run_config *config, struct config_base *base,
+                           struct settings_section *out)
+{
+    out[0] = (struct settings_section){"views.", base_fields, 1, base};
+    return 1 + run_config_sections(config, out + 1);
+}
+
+// Preset and base recipe as the read ahead found them; RUN_PRESET_NONE and "" leave things alone.
+static enum status apply_bases(struct run_config *config, int preset,
+                               const struct config_base *base, struct error *error)
+{
+    if (preset != RUN_PRESET_NONE) {
+        apply_preset(config, preset);
+    }
+    return base->recipe[0] ? recipe_builtin(base->recipe, &config->recipe, error) : STATUS_OK;
+}
+
+static enum status apply_text(struct run_config *config, const char *name, const char *text,
+                              size_t len, struct error *error)
+{
+    struct run_config ahead = *config;
+    struct config_base base = {""};
+    struct settings_section sections[ALL_SECTIONS];
+    ahead.preset = RUN_PRESET_NONE;
+    size_t count = all_sections(&ahead, &base, sections);
+    enum status status = settings_load_text(name, text, len, sections, count, error);
+    if (status == STATUS_OK) {
+        status = apply_bases(config, ahead.preset, &base, error);
+    }
+    if (status == STATUS_OK) {
+        count = all_sections(config, &base, sections);
+        status = settings_load_text(name, text, len, sections, count, error);
+    }
+    return status;
+}
+
+static enum status apply_file(struct run_config *config, const char *path, struct error *error)
+{
+    uint8_t *text = NULL;
+    size_t len = 0;
+    enum status status = file_read_all(path, LIMIT_SETTINGS_BYTES, &text, &len, error);
+    if (status == STATUS_OK) {
+        status = apply_text(config, path, (const char *)text, len, error);
+    }
+    free(text);
+    return status;
+}
+
+static enum status apply_assignments(struct run_config *config, const char *const *assignments,
+                                     size_t count, struct error *error)
+{
+    struct run_config ahead = *config;
+    struct config_base base = {""};
+    struct settings_section sections[ALL_SECTIONS];
+    ahead.preset = RUN_PRESET_NONE;
+    size_t section_count = all_sections(&ahead, &base, sections);
+    for (size_t i = 0; i < count; i++) {
+        enum status status = settings_set(assignments[i], sections, section_count, error);
+        if (status != STATUS_OK) {
+            return status;
+        }
+    }
+    enum status status = apply_bases(config, ahead.preset, &base, error);
+    section_count = all_sections(config, &base, sections);
+    for (size_t i = 0; status == STATUS_OK && i < count; i++) {
+        status = settings_set(assignments[i], sections, section_count, error);
+    }
+    return status;
+}
+
+enum status run_config_resolve(struct run_config *config, const char *recipe_file,
+                               const char *const *assignments, size_t assignment_count,
+                               struct error *error)
+{
+    run_config_init(config);
+    enum status status = STATUS_OK;
+    if (recipe_file) {
+        status = apply_file(config, recipe_file, error);
+    }
+    if (status == STATUS_OK) {
+        status = apply_assignments(config, assignments, assignment_count, error);
+    }
+    config->model.size = config->recipe.size;
+    return status != STATUS_OK ? status : run_config_validate(config, error);
+}
+
+enum status run_config_parse(struct run_config *config, const char *name, const char *text,
+                             struct error *error)
+{
+    run_config_init(config);
+    enum status status = apply_text(config, name, text, strlen(text), error);
+    config->model.size = config->recipe.size;
+    return status != STATUS_OK ? status : run_config_validate(config, error);
+}
+
+enum status run_config_print(const struct run_config *config, bool with_help, char **text,
+                             struct error *error)
+{
+    struct run_config copy = *config; // sections point to what they may also set
+    struct settings_section sections[2];
+    size_t count = run_config_sections(&copy, sections);
+    size_t len = 0;
+    *text = NULL;
+    FILE *stream = open_memstream(text, &len);
+    if (stream == NULL) {
+        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
+                         "no memory to print the config");
+    }
+    enum status status = settings_print(stream, sections, count, with_help, error);
+    if (fclose(stream) != 0 && status == STATUS_OK) {
+        status = error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
+                           "no memory to print the config");
+    }
+    if (status != STATUS_OK) {
+        free(*text);
+        *text = NULL;
+    }
+    return status;
+}
+
+// Keys that may change between a run and its resumption: how it runs, not what is learnt.
+static bool may_change(const char *key, size_t len)
+{
+    static const char *const keys[] = {
+        "preset",           "threads",   "loader_threads", "log_steps", "checkpoint_seconds",
+        "keep_checkpoints", "max_steps", "bad_records"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        if (strlen(keys[i]) == len && memcmp(keys[i], key, len) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// Both texts come from run_config_print, so their lines stand in the same order: "key: value".
+static enum status compare_lines(const char *stored, const char *wanted, struct error *error)
+{
+    while (*stored && *wanted) {
+        size_t stored_len = strcspn(stored, "\n"), wanted_len = strcspn(wanted, "\n");
+        size_t key_len = strcspn(stored, ":");
+        bool same = stored_len == wanted_len && memcmp(stored, wanted, stored_len) == 0;
+        if (!same && !may_change(stored, key_len)) {
+            return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
+                             "the run was started with '%.*s', not '%.*s': what is learnt cannot "
+                             "change on resume; start a new run for that",
+                             (int)stored_len, stored, (int)wanted_len, wanted);
+        }
+        stored += stored_len + (stored[stored_len] == '\n');
+        wanted += wanted_len + (wanted[wanted_len] == '\n');
+    }
+    return STATUS_OK;
+}
+
+enum status run_config_compare(const struct run_config *stored, const struct run_config *wanted,
+                               struct error *error)
+{
+    char *stored_text = NULL, *wanted_text = NULL;
+    enum status status = run_config_print(stored, false, &stored_text, error);
+    if (status == STATUS_OK) {
+        status = run_config_print(wanted, false, &wanted_text, error);
+    }
+    if (status == STATUS_OK) {
+        status = compare_lines(stored_text, wanted_text, error);
+    }
+    free(stored_text);
+    free(wanted_text);
+    return status;
+}
+
+static const struct method_ops *find_method(const char *name)
+{
+    for (const struct method_ops *const *ops = method_table; *ops; ops++) {
+        if (strcmp((*ops)->name, name) == 0) {
+            return *ops;
+        }
+    }
+    return NULL; // method_open names the nearest
+}
+
+enum status run_config_validate(const struct run_config *config, struct error *error)
+{
+    enum status status = recipe_validate(&config->recipe, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    const struct method_ops *method = find_method(config->method);
+    if (method && (int64_t)method->views != config->recipe.views) {
+        return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
+                         "method '%s' needs %u views per image, the recipe '%s' has %lld: choose "
+                         "views.base byol or small",
+                         config->method, method->views, config->recipe.name,
+                         (long long)config->recipe.views);
+    }
+    if (config->warmup_epochs > (double)config->epochs) {
+        return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
+                         "warmup_epochs %g is longer than epochs %lld: set warmup_epochs as well",
+                         config->warmup_epochs, (long long)config->epochs);
+    }
+    return STATUS_OK;
+}

@@ -1,0 +1,42 @@
+// metrics.jsonl: one JSON object per line, in the order of the steps. Everything outside the
+// object's "timing" member is the same in an interrupted and an undisturbed run.
+//
+// Lines that cannot be written (a full disk) wait in memory, some 400 of them, and metrics_flush
+// writes them later. A checkpoint is only taken after it succeeded, so that a resumed log has no
+// hole.
+#ifndef TRAINER_RUN_METRICS_H
+#define TRAINER_RUN_METRICS_H
+
+#include "formats/status.h"
+
+#include <stdbool.h>
+
+struct metrics_line {
+    uint64_t step;
+    uint32_t epoch; // from 0
+    // Means over the steps since the last line; NaN is written as null.
+    double loss, representation, classification, top1, top5, spread;
+    double learning_rate, tau; // of this step
+    bool collapsed;            // the collapse alarm stands
+    // Timing.
+    double seconds; // in training, all sessions together
+    double pairs_per_second, data_wait;
+    double op_seconds[8], optimiser_seconds; // per step
+};
+
+struct metrics;
+
+// Opens for appending after cutting back to lines of at most `step`; 0 empties the log. A line cut
+// short by a kill goes too.
+enum status metrics_open(struct metrics **out, const char *path, uint64_t step,
+                         struct error *error);
+// Without a flush: lines still waiting are lost.
+void metrics_close(struct metrics **metrics);
+
+enum status metrics_write(struct metrics *metrics, const struct metrics_line *line,
+                          struct error *error);
+
+// Writes what waits, and with `sync` also to the disk.
+enum status metrics_flush(struct metrics *metrics, bool sync, struct error *error);
+
+#endif
