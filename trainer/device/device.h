@@ -72,7 +72,8 @@ enum op_mode {
 };
 
 // Where an op finds everything when it runs. Unused pointers are NULL. Gradients of parameters are
-// overwritten, not added.
+// overwritten, not added. Of the values of the forward pass, backward reads only: x of CONV,
+// BATCH_NORM and LINEAR; y of RELU and of ADD with `relu`; params; saved.
 struct op_buffers {
     const void *x, *x2; // inputs
     void *y;            // output
