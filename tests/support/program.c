@@ -50,9 +50,10 @@ void program_run(struct program_result *result, const struct scratch *scratch,
 {
     const char *program = getenv("BYOL_PROGRAM");
     char command[8192];
-    int len = snprintf(command, sizeof command,
-                       "DIR='%s'; { '%s' %s ; } >\"$DIR/.stdout\" 2>\"$DIR/.stderr\"",
-                       scratch->path, program ? program : "build/byol", arguments);
+    int len =
+        snprintf(command, sizeof command,
+                 "DIR='%s' BYOL='%s'; { \"$BYOL\" %s ; } >\"$DIR/.stdout\" 2>\"$DIR/.stderr\"",
+                 scratch->path, program ? program : "build/byol", arguments);
     assert_true(len > 0 && (size_t)len < sizeof command);
     int status = system(command);
     assert_true(status != -1);

@@ -15,7 +15,8 @@ struct program_result {
 };
 
 // `arguments` is a piece of shell after the program's name, so quoting, redirection and variables
-// work; $DIR is the scratch directory. Fails the test when it cannot be run at all.
+// work; $DIR is the scratch directory, $BYOL the program. Fails the test when it cannot be run at
+// all.
 void program_run(struct program_result *result, const struct scratch *scratch,
                  const char *arguments);
 void program_free(struct program_result *result);
