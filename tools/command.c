@@ -63,7 +63,7 @@ int command_failed(const struct command *command, const struct error *error, boo
     return EXIT_FAILED;
 }
 
-// --- options ---------------------------------------------------------------------------------
+// --- options -------------------------------------------------------------------------------------
 
 // What one pass over the line carries along.
 struct parse {

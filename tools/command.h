@@ -23,8 +23,7 @@ extern const struct command command_convert, command_inspect, command_views, com
 // object on stdout: {"error": …, "status": …}.
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
-// --- options
-// -----------------------------------------------------------------------------------------------------------
+// --- options -------------------------------------------------------------------------------------
 
 enum option_type { OPTION_FLAG, OPTION_STRING, OPTION_INT, OPTION_FLOAT, OPTION_LIST };
 

@@ -1,0 +1,138 @@
+// What JPEG and PNG have in common: pixel buffers, limits, and the choice of the codec by the first
+// bytes (file names lie: ImageNet has a PNG called JPEG).
+#include "formats/image.h"
+#include "formats/image_codec.h"
+#include "formats/limits.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct image_decoder {
+    struct image_jpeg *jpeg;
+};
+
+void image_free(struct image *image)
+{
+    free(image->pixels);
+    *image = (struct image){0};
+}
+
+enum status image_check_size(uint32_t width, uint32_t height, struct error *error)
+{
+    if (width == 0 || height == 0) {
+        return error_set(error, STATUS_CORRUPT, NULL, NOWHERE, NOWHERE,
+                         "the image header names no size");
+    }
+    if (width > LIMIT_IMAGE_SIDE || height > LIMIT_IMAGE_SIDE ||
+        (uint64_t)width * height > LIMIT_IMAGE_PIXELS) {
+        return error_set(error, STATUS_LIMIT, NULL, NOWHERE, NOWHERE,
+                         "an image of %u x %u pixels is above the limit of %llu pixels, %u a side",
+                         width, height, (unsigned long long)LIMIT_IMAGE_PIXELS, LIMIT_IMAGE_SIDE);
+    }
+    return STATUS_OK;
+}
+
+enum status image_check_window(struct image_window *resolved, const struct image_window *window,
+                               uint32_t width, uint32_t height, struct error *error)
+{
+    *resolved = window ? *window : (struct image_window){.width = width, .height = height};
+    const struct image_window *w = resolved;
+    if (w->width == 0 || w->height == 0 || w->width > width || w->height > height ||
+        w->x > width - w->width || w->y > height - w->height) {
+        return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
+                         "window %u x %u at (%u, %u) is not inside an image of %u x %u", w->width,
+                         w->height, w->x, w->y, width, height);
+    }
+    return STATUS_OK;
+}
+
+enum status image_reserve(struct image *image, uint32_t width, uint32_t height, struct error *error)
+{
+    enum status status = image_check_size(width, height, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    size_t bytes = (size_t)width * height * 3;
+    if (bytes > image->capacity) {
+        uint8_t *pixels = malloc(bytes);
+        if (pixels == NULL) {
+            return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
+                             "no memory for an image of %u x %u pixels", width, height);
+        }
+        free(image->pixels);
+        image->pixels = pixels;
+        image->capacity = bytes;
+    }
+    image->width = width;
+    image->height = height;
+    return STATUS_OK;
+}
+
+enum status image_decoder_open(struct image_decoder **out, struct error *error)
+{
+    *out = NULL;
+    struct image_decoder *decoder = calloc(1, sizeof *decoder);
+    if (decoder == NULL) {
+        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
+                         "no memory for an image decoder");
+    }
+    enum status status = image_jpeg_open(&decoder->jpeg, error);
+    if (status != STATUS_OK) {
+        image_decoder_close(&decoder);
+        return status;
+    }
+    *out = decoder;
+    return STATUS_OK;
+}
+
+void image_decoder_close(struct image_decoder **decoder)
+{
+    if (*decoder != NULL) {
+        image_jpeg_close(&(*decoder)->jpeg);
+        free(*decoder);
+        *decoder = NULL;
+    }
+}
+
+static enum status find_kind(const void *bytes, size_t len, enum image_kind *kind,
+                             struct error *error)
+{
+    if (len > LIMIT_IMAGE_BYTES) {
+        return error_set(error, STATUS_LIMIT, NULL, NOWHERE, NOWHERE,
+                         "an image file of %zu bytes is above the limit of %llu", len,
+                         (unsigned long long)LIMIT_IMAGE_BYTES);
+    }
+    if (len >= 3 && memcmp(bytes, "\xff\xd8\xff", 3) == 0) {
+        *kind = IMAGE_JPEG;
+    } else if (len >= 8 && memcmp(bytes, "\x89PNG\r\n\x1a\n", 8) == 0) {
+        *kind = IMAGE_PNG;
+    } else {
+        return error_set(error, STATUS_UNSUPPORTED, NULL, 0, NOWHERE, "neither a JPEG nor a PNG");
+    }
+    return STATUS_OK;
+}
+
+enum status image_probe(struct image_decoder *decoder, const void *bytes, size_t len,
+                        struct image_info *info, struct error *error)
+{
+    *info = (struct image_info){0};
+    enum image_kind kind;
+    enum status status = find_kind(bytes, len, &kind, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    return kind == IMAGE_JPEG ? image_jpeg_probe(decoder->jpeg, bytes, len, info, error)
+                              : image_png_probe(bytes, len, info, error);
+}
+
+enum status image_decode(struct image_decoder *decoder, const void *bytes, size_t len,
+                         const struct image_window *window, struct image *out, struct error *error)
+{
+    enum image_kind kind;
+    enum status status = find_kind(bytes, len, &kind, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    return kind == IMAGE_JPEG ? image_jpeg_decode(decoder->jpeg, bytes, len, window, out, error)
+                              : image_png_decode(bytes, len, window, out, error);
+}
