@@ -13,6 +13,8 @@
 #include "formats/image.h"
 #include "formats/status.h"
 
+#include <stdbool.h>
+
 #define DATASET_NO_LABEL (-1)
 
 enum dataset_store { DATASET_LMDB, DATASET_SHARDS };
@@ -82,9 +84,9 @@ enum status dataset_read(const struct dataset *dataset, uint64_t record, uint8_t
 
 struct dataset_writer_config {
     enum dataset_store store;
-    uint64_t shard_bytes;   // start a new shard at about this size (default 256 MiB)
-    const char *provenance; // text stored in the index
-    int threads;            // compression threads; the bytes do not depend on it
+    uint64_t shard_bytes;   // start a new shard at about this size; 0 = 256 MiB
+    const char *provenance; // text stored in the index, copied; NULL = none
+    bool replace;           // a dataset already at `directory` gives way at the commit
 };
 
 // One image to add. `name` is the key: unique, valid UTF-8, no control bytes, not absolute, no
@@ -97,17 +99,41 @@ struct dataset_item {
     struct image_info info;
 };
 
-// Writes DIRECTORY.partial-* beside the target and renames it into place when all of it is on disk,
-// so a half-written dataset never opens. `directory` must not exist (or be an earlier partial).
-// Records keep the order they were added in.
+// An item turned into what the store will hold. Filled by a packer, reused freely, ended with
+// dataset_packed_free; starts from {0}.
+struct dataset_packed {
+    struct dataset_record record; // without file and offset
+    uint8_t *stored;              // frame of a shard; NULL for LMDB, which stores the item's bytes
+    size_t stored_capacity;
+};
+void dataset_packed_free(struct dataset_packed *packed);
+
+// Does the work of adding an item that can be done in any order: checksums and compression. One
+// packer, one thread; the bytes depend on the item alone.
+struct dataset_packer;
+enum status dataset_packer_open(struct dataset_packer **out, enum dataset_store store,
+                                struct error *error);
+void dataset_packer_close(struct dataset_packer **packer);
+enum status dataset_pack(struct dataset_packer *packer, const struct dataset_item *item,
+                         struct dataset_packed *packed, struct error *error);
+
+// Writes DIRECTORY.partial beside the target and renames it into place when all of it is on disk,
+// so a half-written dataset never opens. `directory` must not exist (or see `replace`); what a
+// killed writer left in DIRECTORY.partial is removed first. Records keep the order they were added
+// in; the same items give the same bytes. After a failure the writer can only be aborted.
 struct dataset_writer;
 enum status dataset_writer_open(struct dataset_writer **out, const char *directory,
                                 const struct dataset_writer_config *config, struct error *error);
 enum status dataset_writer_add(struct dataset_writer *writer, const struct dataset_item *item,
                                struct error *error);
-// `class_names` in label order, copied. After a failure the writer can only be aborted.
+// The second half of dataset_writer_add, for items that another thread has packed.
+enum status dataset_writer_add_packed(struct dataset_writer *writer,
+                                      const struct dataset_item *item,
+                                      const struct dataset_packed *packed, struct error *error);
+// `class_names` in label order, copied. Nulls *writer on success.
 enum status dataset_writer_commit(struct dataset_writer **writer, const char *const *class_names,
                                   uint32_t class_count, struct error *error);
+// Removes what was written. Accepts a pointer to NULL.
 void dataset_writer_abort(struct dataset_writer **writer);
 
 #endif

@@ -16,6 +16,8 @@
 #define LIMIT_SHARDS              (UINT64_C(1) << 20)  //
 #define LIMIT_RECORDS             (UINT64_C(1) << 32) // records of a dataset: the epoch order's domain
 #define LIMIT_CLASSES             (UINT64_C(1) << 20)  //
+#define LIMIT_INDEX_BYTES         (UINT64_C(64) << 30) // some 700 million records
+#define LIMIT_PROVENANCE_BYTES    (UINT64_C(1) << 20)  //
 #define LIMIT_NAME_BYTES          4096u                // a member's or record's name
 #define LIMIT_SETTINGS_BYTES      (UINT64_C(1) << 20)  // a YAML file
 #define LIMIT_TENSOR_HEADER_BYTES (UINT64_C(16) << 20) // JSON header of a .safetensors file

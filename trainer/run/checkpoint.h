@@ -17,9 +17,11 @@ struct checkpoint_state {
     const char *history; // what the log needs to go on (JSON text), or ""
 };
 
-// Writes RUN/checkpoints/checkpoint-STEP.safetensors and removes all but the newest `keep`.
-enum status checkpoint_save(const char *run_directory, struct method *method,
-                            const struct checkpoint_state *state, unsigned keep,
+// Writes RUN/checkpoints/checkpoint-STEP.safetensors and removes all but the newest `keep` up to
+// that step. `path` gets its name (RUN_PATH bytes). STATUS_INVALID when a tensor is not finite: a
+// state that cannot go on never becomes a checkpoint.
+enum status checkpoint_save(const char *run_directory, struct device *device, struct method *method,
+                            const struct checkpoint_state *state, unsigned keep, char *path,
                             struct error *error);
 
 // The newest checkpoint that verifies. Damaged ones are passed over and described in `warning` (""
@@ -28,11 +30,19 @@ enum status checkpoint_save(const char *run_directory, struct method *method,
 enum status checkpoint_latest(const char *run_directory, char *path, size_t capacity, char *warning,
                               size_t warning_capacity, struct error *error);
 
-// Reads the state (strings point into `file`, which stays open), and the tensors into the method:
-// all of them, exact shapes.
+// Renames the checkpoints after `step`, which checkpoint_latest found damaged, to NAME.damaged, so
+// that they neither count as kept nor stand in the way of new ones.
+enum status checkpoint_set_aside(const char *run_directory, uint64_t step, struct error *error);
+
+// Opens a checkpoint that verifies and reads its state (strings point into `*out`). STATUS_VERSION
+// for a newer format.
+enum status checkpoint_open(struct safetensors **out, const char *path,
+                            struct checkpoint_state *state, struct error *error);
+
+// The state by itself, and the tensors into the method: all of them, exact shapes.
 enum status checkpoint_read_state(const struct safetensors *file, struct checkpoint_state *state,
                                   struct error *error);
-enum status checkpoint_restore(const struct safetensors *file, struct method *method,
-                               struct error *error);
+enum status checkpoint_restore(const struct safetensors *file, struct device *device,
+                               struct method *method, struct error *error);
 
 #endif

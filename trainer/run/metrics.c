@@ -23,7 +23,6 @@ struct metrics {
     char path[512];
     uint64_t length; // of the whole lines in the file
     size_t waiting;  // bytes of `buf` not yet written
-    bool lost;       // `buf` overflowed: the log would have a hole
     char buf[WAIT_BYTES];
 };
 
@@ -123,15 +122,16 @@ static size_t put_text(char *line, size_t at, const char *text)
 
 static size_t put_timing(char *line, size_t at, const struct metrics_line *from)
 {
-    at += (size_t)snprintf(line + at, LINE_BYTES - at, ",\"timing\":{\"seconds\":%.3f",
-                           from->seconds);
-    at = put_number(line, at, "pairs_per_second", from->pairs_per_second);
-    at = put_number(line, at, "data_wait", from->data_wait);
+    at += (size_t)snprintf(
+        line + at, LINE_BYTES - at,
+        ",\"timing\":{\"seconds\":%.3f,\"pairs_per_second\":%.2f,\"data_wait\":%.4f", from->seconds,
+        from->pairs_per_second, from->data_wait);
     for (size_t kind = 0; kind < 8; kind++) {
-        at = put_number(line, at, op_names[kind], from->op_seconds[kind]);
+        at += (size_t)snprintf(line + at, LINE_BYTES - at, ",\"%s\":%.6f", op_names[kind],
+                               from->op_seconds[kind]);
     }
-    at = put_number(line, at, "optimiser", from->optimiser_seconds);
-    return put_text(line, at, "}");
+    return at + (size_t)snprintf(line + at, LINE_BYTES - at, ",\"optimiser\":%.6f}",
+                                 from->optimiser_seconds);
 }
 
 static size_t format_line(char *line, const struct metrics_line *from)
@@ -154,22 +154,20 @@ static size_t format_line(char *line, const struct metrics_line *from)
 enum status metrics_write(struct metrics *metrics, const struct metrics_line *line,
                           struct error *error)
 {
-    if (WAIT_BYTES - metrics->waiting < LINE_BYTES) {
-        metrics->lost = true;
-        return error_set(error, STATUS_NO_SPACE, metrics->path, NOWHERE, NOWHERE,
-                         "the log could not be written for so long that lines are lost");
+    bool lost = WAIT_BYTES - metrics->waiting < LINE_BYTES;
+    if (lost) {
+        metrics->waiting = 0; // better a hole in the log than no checkpoints ever after
     }
     metrics->waiting += format_line(metrics->buf + metrics->waiting, line);
-    return metrics_flush(metrics, false, error);
+    enum status status = metrics_flush(metrics, false, error);
+    return status != STATUS_OK || !lost
+               ? status
+               : error_set(error, STATUS_NO_SPACE, metrics->path, NOWHERE, NOWHERE,
+                           "the log could not be written for so long that it now has a hole");
 }
 
 enum status metrics_flush(struct metrics *metrics, bool sync, struct error *error)
 {
-    if (metrics->lost) {
-        return error_set(error, STATUS_NO_SPACE, metrics->path, NOWHERE, NOWHERE,
-                         "lines of the log are lost; resume from the last checkpoint to get them "
-                         "again");
-    }
     if (metrics->waiting > 0) {
         enum status status =
             file_write_all(metrics->fd, metrics->path, metrics->buf, metrics->waiting, error);

@@ -1,8 +1,9 @@
 // metrics.jsonl: one JSON object per line, in the order of the steps. Everything outside the
 // object's "timing" member is the same in an interrupted and an undisturbed run.
 //
-// Lines that cannot be written (a full disk) wait in memory; metrics_flush writes them later, and a
-// checkpoint is only taken after it succeeded, so that the log has no holes before a checkpoint.
+// Lines that cannot be written (a full disk) wait in memory, some 400 of them, and metrics_flush
+// writes them later. A checkpoint is only taken after it succeeded, so that a resumed log has no
+// hole.
 #ifndef TRAINER_RUN_METRICS_H
 #define TRAINER_RUN_METRICS_H
 
