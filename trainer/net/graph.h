@@ -49,8 +49,8 @@ struct graph_op {
     uint32_t out_channels, kernel, stride;
     enum graph_padding padding;
     bool relu, bias, stop_gradient; // stop_gradient: x is treated as a constant
-    int param, state; // first index in the tables (SCALE is followed by OFFSET, weights by bias),
-                      // -1 when none
+    int param, state; // first index in the tables (SCALE is followed by OFFSET, weights by bias:
+                      // one piece of the flat block, as the device wants it), -1 when none
 };
 
 struct graph_value_info {
@@ -81,10 +81,12 @@ graph_value graph_mean_pool(struct graph *graph, graph_value x);
 graph_value graph_linear(struct graph *graph, const char *name, graph_value x,
                          uint32_t out_features, bool bias);
 graph_value graph_stop_gradient(struct graph *graph,
-                                graph_value x); // marks; costs nothing at run time
+                                graph_value x); // marks; costs nothing at run time. Not for
+                                                // graph_add or graph_output_add.
 enum status graph_output_add(struct graph *graph, const char *name, graph_value x);
 
-// Sorts the parameter and state tables by name, assigns offsets, checks everything. After it the
+// Sorts the parameter and state tables by the module's name (within a module as graph_op says),
+// assigns offsets, checks everything. After it the
 // graph is immutable.
 enum status graph_finish(struct graph *graph, struct error *error);
 

@@ -26,12 +26,13 @@ enum model_stem {
 #define MODEL_PADDING_CHOICES "same|torch"
 
 struct model_config {
-    int encoder; // enum model_encoder
-    double
-        width; // channel multiplier, 1/16 to 4; channels are rounded to a multiple of 4 at least 4
-    int stem;  // enum model_stem
+    int encoder;  // enum model_encoder
+    double width; // channel multiplier, 1/16 to 4; channels are rounded to a multiple of 4 at least
+                  // 4 (of a bottleneck: its inner channels, and a quarter of what leaves it)
+    int stem;             // enum model_stem
     int padding;          // enum graph_padding
-    bool last_gamma_zero; // scale of each block's last normalisation starts at 0
+    bool last_gamma_zero; // scale of each block's last normalisation starts at 0; as in the
+                          // reference, in v1 bottleneck blocks only
     bool v2;              // pre-activation blocks
     int64_t size;         // input side, pixels
     int64_t projector_hidden, projector_output,
@@ -40,7 +41,8 @@ struct model_config {
 };
 
 void model_config_init(struct model_config *config); // resnet50, width 1, imagenet stem, same, size
-                                                     // 224, 4096/256/4096, 0 classes
+                                                     // 224, 4096/256/4096, 0 classes,
+// last_gamma_zero
 
 // Outputs: "embedding"; "projection" and "prediction" when there are such heads; "logits" (of the
 // embedding behind a stop-gradient) when classes > 0. STATUS_INVALID says which field does not fit.

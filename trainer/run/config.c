@@ -137,53 +137,38 @@ size_t run_config_sections(struct run_config *config, struct settings_section *o
     return 2;
 }
 
-// The keys that decide what the others start from, read ahead of them.
-struct config_base {
-    char recipe[64]; // "" = not named
-};
-
-static const struct settings_field base_fields[] = {
-    {.key = "base",
-     .type = SETTINGS_STRING,
-     .offset = offsetof(struct config_base, recipe),
-     .capacity = sizeof((struct config_base *)0)->recipe,
-     .help = "the built-in recipe whose values the other views.* keys change"},
-};
-
-#define ALL_SECTIONS 3
-
-// The sections plus `views.base`.
-static size_t all_sections(struct run_config *config, struct config_base *base,
-                           struct settings_section *out)
+// `preset` and `views.base` decide what the other keys start from, so a first pass over file or
+// assignments looks for these two alone, in a copy where neither is set.
+static struct run_config look_ahead(const struct run_config *config)
 {
-    out[0] = (struct settings_section){"views.", base_fields, 1, base};
-    return 1 + run_config_sections(config, out + 1);
+    struct run_config ahead = *config;
+    ahead.preset = RUN_PRESET_NONE;
+    ahead.recipe.name[0] = '\0';
+    return ahead;
 }
 
-// Preset and base recipe as the read ahead found them; RUN_PRESET_NONE and "" leave things alone.
-static enum status apply_bases(struct run_config *config, int preset,
-                               const struct config_base *base, struct error *error)
+static enum status apply_ahead(struct run_config *config, const struct run_config *ahead,
+                               struct error *error)
 {
-    if (preset != RUN_PRESET_NONE) {
-        apply_preset(config, preset);
+    if (ahead->preset != RUN_PRESET_NONE) {
+        apply_preset(config, ahead->preset);
     }
-    return base->recipe[0] ? recipe_builtin(base->recipe, &config->recipe, error) : STATUS_OK;
+    return ahead->recipe.name[0] ? recipe_builtin(ahead->recipe.name, &config->recipe, error)
+                                 : STATUS_OK;
 }
 
 static enum status apply_text(struct run_config *config, const char *name, const char *text,
                               size_t len, struct error *error)
 {
-    struct run_config ahead = *config;
-    struct config_base base = {""};
-    struct settings_section sections[ALL_SECTIONS];
-    ahead.preset = RUN_PRESET_NONE;
-    size_t count = all_sections(&ahead, &base, sections);
+    struct run_config ahead = look_ahead(config);
+    struct settings_section sections[2];
+    size_t count = run_config_sections(&ahead, sections);
     enum status status = settings_load_text(name, text, len, sections, count, error);
     if (status == STATUS_OK) {
-        status = apply_bases(config, ahead.preset, &base, error);
+        status = apply_ahead(config, &ahead, error);
     }
     if (status == STATUS_OK) {
-        count = all_sections(config, &base, sections);
+        count = run_config_sections(config, sections);
         status = settings_load_text(name, text, len, sections, count, error);
     }
     return status;
@@ -201,26 +186,27 @@ static enum status apply_file(struct run_config *config, const char *path, struc
     return status;
 }
 
-static enum status apply_assignments(struct run_config *config, const char *const *assignments,
-                                     size_t count, struct error *error)
+static enum status set_each(struct run_config *config, const char *const *assignments, size_t count,
+                            struct error *error)
 {
-    struct run_config ahead = *config;
-    struct config_base base = {""};
-    struct settings_section sections[ALL_SECTIONS];
-    ahead.preset = RUN_PRESET_NONE;
-    size_t section_count = all_sections(&ahead, &base, sections);
-    for (size_t i = 0; i < count; i++) {
-        enum status status = settings_set(assignments[i], sections, section_count, error);
-        if (status != STATUS_OK) {
-            return status;
-        }
-    }
-    enum status status = apply_bases(config, ahead.preset, &base, error);
-    section_count = all_sections(config, &base, sections);
+    struct settings_section sections[2];
+    size_t section_count = run_config_sections(config, sections);
+    enum status status = STATUS_OK;
     for (size_t i = 0; status == STATUS_OK && i < count; i++) {
         status = settings_set(assignments[i], sections, section_count, error);
     }
     return status;
+}
+
+static enum status apply_assignments(struct run_config *config, const char *const *assignments,
+                                     size_t count, struct error *error)
+{
+    struct run_config ahead = look_ahead(config);
+    enum status status = set_each(&ahead, assignments, count, error);
+    if (status == STATUS_OK) {
+        status = apply_ahead(config, &ahead, error);
+    }
+    return status == STATUS_OK ? set_each(config, assignments, count, error) : status;
 }
 
 enum status run_config_resolve(struct run_config *config, const char *recipe_file,

@@ -1,0 +1,281 @@
+// The ResNets (He et al. 2016, v1 and v2) and their heads, layer by layer.
+#include "trainer/net/model.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#define GROUPS 4
+
+struct architecture {
+    uint32_t blocks[GROUPS];
+    uint32_t channels[GROUPS]; // that leave each group, at width 1
+    bool bottleneck;           // 1x1, 3x3, 1x1 instead of 3x3, 3x3
+};
+
+static const struct architecture architectures[] = {
+    [MODEL_TINY] = {{1, 1, 1, 1}, {8, 8, 8, 8}, false},
+    [MODEL_RESNET18] = {{2, 2, 2, 2}, {64, 128, 256, 512}, false},
+    [MODEL_RESNET34] = {{3, 4, 6, 3}, {64, 128, 256, 512}, false},
+    [MODEL_RESNET50] = {{3, 4, 6, 3}, {256, 512, 1024, 2048}, true},
+    [MODEL_RESNET101] = {{3, 4, 23, 3}, {256, 512, 1024, 2048}, true},
+    [MODEL_RESNET152] = {{3, 8, 36, 3}, {256, 512, 1024, 2048}, true},
+    [MODEL_RESNET200] = {{3, 24, 36, 3}, {256, 512, 1024, 2048}, true},
+};
+#define STEM_CHANNELS 64u
+
+#define INPUT_MIN   8
+#define INPUT_MAX   4096
+#define WIDTH_MIN   0.0625
+#define WIDTH_MAX   4.0
+#define HEAD_MAX    65536
+#define CLASSES_MAX (1 << 20)
+
+void model_config_init(struct model_config *config)
+{
+    *config = (struct model_config){
+        .encoder = MODEL_RESNET50,
+        .width = 1,
+        .stem = MODEL_STEM_IMAGENET,
+        .padding = GRAPH_PADDING_SAME,
+        .last_gamma_zero = true,
+        .size = 224,
+        .projector_hidden = 4096,
+        .projector_output = 256,
+        .predictor_hidden = 4096,
+    };
+}
+
+// What all layers need to know while the graph grows.
+struct builder {
+    struct graph *graph;
+    const struct model_config *config;
+    const struct architecture *architecture;
+};
+
+struct block {
+    char module[64]; // "resnet/block_group_0/block_0"
+    uint32_t channels, stride;
+    bool projection; // the shortcut is a convolution, not the input itself
+};
+
+struct layer {
+    uint32_t channels, kernel, stride;
+};
+
+static uint32_t scaled(const struct builder *builder, uint32_t channels)
+{
+    double fours = round((double)channels * builder->config->width / 4);
+    return fours < 1 ? 4 : 4 * (uint32_t)fours;
+}
+
+// Channels that leave a group. Those of a bottleneck are four times its inner width, which is what
+// gets rounded.
+static uint32_t group_channels(const struct builder *builder, uint32_t group)
+{
+    uint32_t channels = builder->architecture->channels[group];
+    return builder->architecture->bottleneck ? 4 * scaled(builder, channels / 4)
+                                             : scaled(builder, channels);
+}
+
+static unsigned block_layers(const struct builder *builder, const struct block *block,
+                             struct layer layers[3])
+{
+    if (builder->architecture->bottleneck) {
+        uint32_t inner = block->channels / 4;
+        layers[0] = (struct layer){inner, 1, 1};
+        layers[1] = (struct layer){inner, 3, block->stride};
+        layers[2] = (struct layer){block->channels, 1, 1};
+        return 3;
+    }
+    layers[0] = (struct layer){block->channels, 3, block->stride};
+    layers[1] = (struct layer){block->channels, 3, 1};
+    return 2;
+}
+
+static graph_value conv(const struct builder *builder, const char *module, const char *name,
+                        graph_value x, struct layer layer)
+{
+    char full[128];
+    snprintf(full, sizeof full, "%s/%s", module, name);
+    return graph_conv(builder->graph, full, x, layer.channels, layer.kernel, layer.stride,
+                      (enum graph_padding)builder->config->padding);
+}
+
+static graph_value batch_norm(const struct builder *builder, const char *module, const char *name,
+                              graph_value x, bool relu, float initial_scale)
+{
+    char full[128];
+    snprintf(full, sizeof full, "%s/%s", module, name);
+    return graph_batch_norm(builder->graph, full, x, relu, initial_scale);
+}
+
+static graph_value block_v1(const struct builder *builder, const struct block *block, graph_value x)
+{
+    graph_value shortcut = x;
+    if (block->projection) {
+        struct layer layer = {block->channels, 1, block->stride};
+        shortcut = conv(builder, block->module, "shortcut_conv", x, layer);
+        shortcut = batch_norm(builder, block->module, "shortcut_batchnorm", shortcut, false, 1);
+    }
+    struct layer layers[3];
+    unsigned count = block_layers(builder, block, layers);
+    bool zero = builder->config->last_gamma_zero && builder->architecture->bottleneck;
+    for (unsigned i = 0; i < count; i++) {
+        char name[32];
+        bool last = i + 1 == count;
+        snprintf(name, sizeof name, "conv_%u", i);
+        x = conv(builder, block->module, name, x, layers[i]);
+        snprintf(name, sizeof name, "batchnorm_%u", i);
+        x = batch_norm(builder, block->module, name, x, !last, last && zero ? 0 : 1);
+    }
+    return graph_add(builder->graph, x, shortcut, true);
+}
+
+static graph_value block_v2(const struct builder *builder, const struct block *block, graph_value x)
+{
+    graph_value shortcut = x;
+    struct layer layers[3];
+    unsigned count = block_layers(builder, block, layers);
+    for (unsigned i = 0; i < count; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "batchnorm_%u", i);
+        x = batch_norm(builder, block->module, name, x, true, 1);
+        if (i == 0 && block->projection) {
+            struct layer layer = {block->channels, 1, block->stride};
+            shortcut = conv(builder, block->module, "shortcut_conv", x, layer);
+        }
+        snprintf(name, sizeof name, "conv_%u", i);
+        x = conv(builder, block->module, name, x, layers[i]);
+    }
+    return graph_add(builder->graph, x, shortcut, false);
+}
+
+static graph_value stem(const struct builder *builder, graph_value x)
+{
+    bool small = builder->config->stem == MODEL_STEM_SMALL;
+    struct layer layer = {scaled(builder, STEM_CHANNELS), small ? 3 : 7, small ? 1 : 2};
+    x = conv(builder, "resnet", "initial_conv", x, layer);
+    if (!builder->config->v2) {
+        x = batch_norm(builder, "resnet", "initial_batchnorm", x, true, 1);
+    }
+    return small ? x
+                 : graph_max_pool(builder->graph, x, 3, 2,
+                                  (enum graph_padding)builder->config->padding);
+}
+
+static graph_value encoder(const struct builder *builder, graph_value x)
+{
+    x = stem(builder, x);
+    for (uint32_t group = 0; group < GROUPS; group++) {
+        for (uint32_t index = 0; index < builder->architecture->blocks[group]; index++) {
+            struct block block = {.channels = group_channels(builder, group),
+                                  .stride = index == 0 && group > 0 ? 2 : 1,
+                                  .projection = index == 0};
+            snprintf(block.module, sizeof block.module, "resnet/block_group_%u/block_%u", group,
+                     index);
+            x = builder->config->v2 ? block_v2(builder, &block, x) : block_v1(builder, &block, x);
+        }
+    }
+    if (builder->config->v2) {
+        x = batch_norm(builder, "resnet", "final_batchnorm", x, true, 1);
+    }
+    return graph_mean_pool(builder->graph, x);
+}
+
+// linear, normalisation, ReLU, linear without bias
+static graph_value head(const struct builder *builder, const char *module, graph_value x,
+                        int64_t hidden, int64_t output)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s/linear", module);
+    x = graph_linear(builder->graph, name, x, (uint32_t)hidden, true);
+    x = batch_norm(builder, module, "batch_norm", x, true, 1);
+    snprintf(name, sizeof name, "%s/linear_1", module);
+    return graph_linear(builder->graph, name, x, (uint32_t)output, false);
+}
+
+static void build(const struct builder *builder)
+{
+    const struct model_config *config = builder->config;
+    struct graph *graph = builder->graph;
+    uint32_t size = (uint32_t)config->size;
+    graph_value embedding = encoder(builder, graph_input(graph, size, size));
+    graph_output_add(graph, "embedding", embedding);
+    if (config->projector_hidden > 0) {
+        graph_value projection = head(builder, "projector", embedding, config->projector_hidden,
+                                      config->projector_output);
+        graph_output_add(graph, "projection", projection);
+        if (config->predictor_hidden > 0) {
+            graph_value prediction = head(builder, "predictor", projection,
+                                          config->predictor_hidden, config->projector_output);
+            graph_output_add(graph, "prediction", prediction);
+        }
+    }
+    if (config->classes > 0) {
+        graph_value constant = graph_stop_gradient(graph, embedding);
+        graph_value logits =
+            graph_linear(graph, "classifier", constant, (uint32_t)config->classes, true);
+        graph_output_add(graph, "logits", logits);
+    }
+}
+
+static enum status refuse(struct error *error, const char *field, const char *allowed)
+{
+    return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE, "%s must be %s", field,
+                     allowed);
+}
+
+static bool within(int64_t value, int64_t low, int64_t high)
+{
+    return value >= low && value <= high;
+}
+
+static enum status check(const struct model_config *config, struct error *error)
+{
+    if (!within(config->encoder, MODEL_TINY, MODEL_RESNET200)) {
+        return refuse(error, "encoder", MODEL_ENCODER_CHOICES);
+    }
+    if (!(config->width >= WIDTH_MIN && config->width <= WIDTH_MAX)) {
+        return refuse(error, "width", "from 1/16 to 4");
+    }
+    if (!within(config->stem, MODEL_STEM_IMAGENET, MODEL_STEM_SMALL)) {
+        return refuse(error, "stem", MODEL_STEM_CHOICES);
+    }
+    if (!within(config->padding, GRAPH_PADDING_SAME, GRAPH_PADDING_TORCH)) {
+        return refuse(error, "padding", MODEL_PADDING_CHOICES);
+    }
+    if (!within(config->size, INPUT_MIN, INPUT_MAX)) {
+        return refuse(error, "size", "from 8 to 4096 pixels");
+    }
+    if (!within(config->projector_hidden, 0, HEAD_MAX) ||
+        !within(config->predictor_hidden, 0, HEAD_MAX)) {
+        return refuse(error, "projector_hidden and predictor_hidden", "from 0 to 65536");
+    }
+    if (config->projector_hidden > 0 && !within(config->projector_output, 1, HEAD_MAX)) {
+        return refuse(error, "projector_output", "from 1 to 65536");
+    }
+    if (config->projector_hidden == 0 && config->predictor_hidden > 0) {
+        return refuse(error, "predictor_hidden", "0 when there is no projector");
+    }
+    if (!within(config->classes, 0, CLASSES_MAX)) {
+        return refuse(error, "classes", "from 0 to 1048576");
+    }
+    return STATUS_OK;
+}
+
+enum status model_build(struct graph **out, const struct model_config *config, struct error *error)
+{
+    *out = NULL;
+    enum status status = check(config, error);
+    if (status == STATUS_OK) {
+        status = graph_open(out, error);
+    }
+    if (status == STATUS_OK) {
+        build(&(struct builder){*out, config, &architectures[config->encoder]});
+        status = graph_finish(*out, error);
+    }
+    if (status != STATUS_OK && *out != NULL) {
+        graph_close(out);
+    }
+    return status;
+}

@@ -1,0 +1,450 @@
+// Which ops run, in which memory, and how gradients flow back.
+#include "trainer/net/network_internal.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// What planning knows about each value of the graph.
+struct value_plan {
+    bool needed;       // by a wanted output
+    bool learns;       // depends on parameters without a stop in between
+    bool has_gradient; // a seed or a consumer gives it one
+    block_id value, gradient;
+};
+
+struct planner {
+    struct network *network;
+    const struct graph *graph;
+    struct value_plan *values;
+    bool *param_learns; // by index in the graph's table
+};
+
+static enum status out_of_memory(struct error *error)
+{
+    return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory for a plan");
+}
+
+// --- times and blocks
+
+static size_t backward_time(const struct network *network, size_t op)
+{
+    return 2 * network->op_count - 1 - op;
+}
+
+static size_t end_time(const struct network *network)
+{
+    return 2 * network->op_count;
+}
+
+// The capacity is known beforehand (network_plan), so this cannot fail.
+static block_id block_add(struct network *network, size_t bytes, size_t first, size_t last)
+{
+    assert(network->block_count < network->block_capacity);
+    network->blocks[network->block_count] =
+        (struct block){.bytes = bytes, .first = first, .last = last};
+    return (block_id)network->block_count++;
+}
+
+static void block_extend(struct network *network, block_id block, size_t time)
+{
+    if (network->blocks[block].last < time) {
+        network->blocks[block].last = time;
+    }
+}
+
+static size_t tensor_bytes(const struct network *network, struct tensor_shape shape)
+{
+    return network->device->ops->tensor_bytes(network->device, shape);
+}
+
+// --- which ops run
+
+static bool find_outputs(const struct planner *planner, struct error *error)
+{
+    struct network *network = planner->network;
+    for (size_t i = 0; i < NETWORK_MAX_OUTPUTS && network->config.outputs[i] != NULL; i++) {
+        const struct graph_output *output =
+            graph_output_find(planner->graph, network->config.outputs[i]);
+        if (output == NULL ||
+            graph_value_at(planner->graph, output->value)->kind != TENSOR_MATRIX) {
+            error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
+                      "the network has no output '%.64s'", network->config.outputs[i]);
+            return false;
+        }
+        struct planned_output *planned = &network->outputs[network->output_count++];
+        snprintf(planned->name, sizeof planned->name, "%s", output->name);
+        planned->width = graph_value_at(planner->graph, output->value)->c;
+        planner->values[output->value].needed = true;
+        planner->values[output->value].has_gradient = network->config.backward;
+    }
+    if (network->output_count == 0) {
+        error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE, "a network needs an output");
+        return false;
+    }
+    return true;
+}
+
+// Back to front: an op runs when its result is needed. Counts them.
+static size_t mark_needed(const struct planner *planner)
+{
+    size_t count = 0;
+    for (size_t i = graph_op_count(planner->graph); i-- > 0;) {
+        const struct graph_op *op = graph_op_at(planner->graph, i);
+        if (!planner->values[op->y].needed) {
+            continue;
+        }
+        count++;
+        if (op->x != GRAPH_BAD) {
+            planner->values[op->x].needed = true;
+        }
+        if (op->x2 != GRAPH_BAD) {
+            planner->values[op->x2].needed = true;
+        }
+    }
+    return count;
+}
+
+static struct tensor_shape shape_of(const struct planner *planner, graph_value value)
+{
+    const struct graph_value_info *info = graph_value_at(planner->graph, value);
+    return (struct tensor_shape){info->kind, planner->network->config.images, info->h, info->w,
+                                 info->c};
+}
+
+static void pad(uint32_t *low, uint32_t *high, uint32_t in, uint32_t out, const struct graph_op *op)
+{
+    if (op->padding == GRAPH_PADDING_TORCH) {
+        *low = *high = (op->kernel - 1) / 2;
+        return;
+    }
+    int64_t total = ((int64_t)out - 1) * op->stride + op->kernel - in;
+    *low = total > 0 ? (uint32_t)(total / 2) : 0;
+    *high = total > 0 ? (uint32_t)total - *low : 0;
+}
+
+static struct op_desc describe(const struct planner *planner, const struct graph_op *op)
+{
+    struct op_desc desc = {
+        .kind = op->kind,
+        .in = shape_of(planner, op->x == GRAPH_BAD ? op->y : op->x),
+        .out = shape_of(planner, op->y),
+        .groups = planner->network->config.groups,
+        .relu = op->relu,
+        .bias = op->bias,
+    };
+    if (op->kind == OP_CONV || op->kind == OP_MAX_POOL) {
+        desc.kernel = op->kernel;
+        desc.stride = op->stride;
+        pad(&desc.pad_top, &desc.pad_bottom, desc.in.h, desc.out.h, op);
+        pad(&desc.pad_left, &desc.pad_right, desc.in.w, desc.out.w, op);
+    }
+    return desc;
+}
+
+// Whether the gradient of an input is of use to anyone.
+static bool input_learns(const struct planner *planner, const struct graph_op *op,
+                         graph_value input)
+{
+    return input != GRAPH_BAD && !op->stop_gradient && planner->values[input].learns;
+}
+
+static void plan_op(const struct planner *planner, const struct graph_op *op,
+                    struct planned_op *planned)
+{
+    *planned = (struct planned_op){
+        .desc = describe(planner, op),
+        .x = op->x,
+        .x2 = op->x2,
+        .y = op->y,
+        .has_params = op->param >= 0,
+        .has_state = op->state >= 0,
+        .wants_dx = input_learns(planner, op, op->x),
+        .wants_dx2 = input_learns(planner, op, op->x2),
+        .x_block = NO_BLOCK,
+        .x2_block = NO_BLOCK,
+        .saved = NO_BLOCK,
+        .dy = NO_BLOCK,
+        .dx = NO_BLOCK,
+        .dx2 = NO_BLOCK,
+        .sum = NO_BLOCK,
+        .sum2 = NO_BLOCK,
+    };
+    if (planned->has_params) {
+        planned->param_offset = graph_param_at(planner->graph, (size_t)op->param)->offset;
+    }
+    if (planned->has_state) {
+        planned->state_offset = graph_state_at(planner->graph, (size_t)op->state)->offset;
+    }
+    planner->values[op->y].learns = planned->has_params || planned->wants_dx || planned->wants_dx2;
+}
+
+static void plan_ops(const struct planner *planner)
+{
+    size_t next = 0;
+    for (size_t i = 0; i < graph_op_count(planner->graph); i++) {
+        const struct graph_op *op = graph_op_at(planner->graph, i);
+        if (planner->values[op->y].needed) {
+            plan_op(planner, op, &planner->network->ops[next++]);
+        }
+    }
+}
+
+// --- which ops run backward
+
+static void mark_params(const struct planner *planner, const struct planned_op *planned)
+{
+    // A parameter belongs to the op when it lies in the op's piece of the block.
+    uint64_t first = planned->param_offset;
+    uint32_t in = planned->desc.in.c, out = planned->desc.out.c;
+    uint64_t count = 2 * (uint64_t)out; // of a normalisation
+    if (planned->desc.kind == OP_CONV) {
+        count = (uint64_t)planned->desc.kernel * planned->desc.kernel * in * out;
+    } else if (planned->desc.kind == OP_LINEAR) {
+        count = (uint64_t)in * out + (planned->desc.bias ? out : 0);
+    }
+    for (size_t i = 0; i < graph_param_count(planner->graph); i++) {
+        uint64_t offset = graph_param_at(planner->graph, i)->offset;
+        if (offset >= first && offset < first + count) {
+            planner->param_learns[i] = true;
+        }
+    }
+}
+
+static void mark_backward(const struct planner *planner)
+{
+    struct network *network = planner->network;
+    for (size_t k = network->op_count; k-- > 0;) {
+        struct planned_op *planned = &network->ops[k];
+        planned->backward =
+            planner->values[planned->y].has_gradient && planner->values[planned->y].learns;
+        planned->wants_dx = planned->wants_dx && planned->backward;
+        planned->wants_dx2 = planned->wants_dx2 && planned->backward;
+        planned->desc.need_backward = planned->backward;
+        planned->desc.need_input_gradient = planned->wants_dx || planned->wants_dx2;
+        if (planned->wants_dx) {
+            planner->values[planned->x].has_gradient = true;
+        }
+        if (planned->wants_dx2) {
+            planner->values[planned->x2].has_gradient = true;
+        }
+        if (planned->backward && planned->has_params) {
+            mark_params(planner, planned);
+        }
+    }
+}
+
+static enum status list_idle(const struct planner *planner, struct error *error)
+{
+    struct network *network = planner->network;
+    network->idle = calloc(graph_param_count(planner->graph) + 1, sizeof *network->idle);
+    if (network->idle == NULL) {
+        return out_of_memory(error);
+    }
+    for (size_t i = 0; i < graph_param_count(planner->graph); i++) {
+        const struct graph_param *param = graph_param_at(planner->graph, i);
+        if (planner->param_learns[i]) {
+            continue;
+        }
+        struct param_range *last = &network->idle[network->idle_count];
+        if (network->idle_count > 0 && last[-1].offset + last[-1].count == param->offset) {
+            last[-1].count += param->count;
+        } else {
+            *last = (struct param_range){param->offset, param->count};
+            network->idle_count++;
+        }
+    }
+    return STATUS_OK;
+}
+
+static enum status create_ops(struct network *network, struct error *error)
+{
+    const struct device_ops *device = network->device->ops;
+    enum status status = STATUS_OK;
+    for (size_t k = 0; k < network->op_count && status == STATUS_OK; k++) {
+        struct planned_op *planned = &network->ops[k];
+        status = device->op_create(network->device, &planned->desc, &planned->op, error);
+    }
+    return status;
+}
+
+// --- memory of the forward pass
+
+// The device contract: backward reads x of these, y of those, and nothing else that forward made
+// but what it saved itself.
+static bool backward_reads_x(const struct planned_op *planned)
+{
+    enum op_kind kind = planned->desc.kind;
+    return kind == OP_CONV || kind == OP_BATCH_NORM || kind == OP_LINEAR;
+}
+
+static bool backward_reads_y(const struct planned_op *planned)
+{
+    return planned->desc.kind == OP_RELU || (planned->desc.kind == OP_ADD && planned->desc.relu);
+}
+
+static block_id read_block(const struct planner *planner, graph_value value, size_t time)
+{
+    if (value == GRAPH_BAD) {
+        return NO_BLOCK;
+    }
+    block_id block = planner->values[value].value;
+    block_extend(planner->network, block, time);
+    return block;
+}
+
+static void plan_forward_memory(const struct planner *planner)
+{
+    struct network *network = planner->network;
+    const struct device_ops *device = network->device->ops;
+    size_t scratch = 0;
+    for (size_t k = 0; k < network->op_count; k++) {
+        struct planned_op *planned = &network->ops[k];
+        planned->x_block = read_block(planner, planned->x, k);
+        planned->x2_block = read_block(planner, planned->x2, k);
+        planned->y_block = block_add(network, tensor_bytes(network, planned->desc.out), k, k);
+        planner->values[planned->y].value = planned->y_block;
+        size_t bytes = device->op_saved_bytes(planned->op);
+        if (bytes > 0) {
+            planned->saved =
+                block_add(network, bytes, k, planned->backward ? backward_time(network, k) : k);
+        }
+        if (planned->backward && backward_reads_x(planned)) {
+            block_extend(network, planned->x_block, backward_time(network, k));
+        }
+        if (planned->backward && backward_reads_y(planned)) {
+            block_extend(network, planned->y_block, backward_time(network, k));
+        }
+        bytes = device->op_scratch_bytes(planned->op);
+        scratch = bytes > scratch ? bytes : scratch;
+    }
+    if (scratch > 0) {
+        network->scratch = block_add(network, scratch, 0, end_time(network));
+    }
+}
+
+static void plan_outputs(const struct planner *planner)
+{
+    struct network *network = planner->network;
+    for (size_t i = 0; i < network->output_count; i++) {
+        struct planned_output *output = &network->outputs[i];
+        graph_value value = graph_output_find(planner->graph, output->name)->value;
+        struct value_plan *plan = &planner->values[value];
+        output->value = plan->value;
+        output->gradient = NO_BLOCK;
+        block_extend(network, output->value, end_time(network));
+        if (network->config.backward) {
+            if (plan->gradient == NO_BLOCK) {
+                plan->gradient = block_add(network, tensor_bytes(network, shape_of(planner, value)),
+                                           0, end_time(network));
+            }
+            output->gradient = plan->gradient;
+        }
+    }
+}
+
+// --- memory of the backward pass
+
+static bool may_work_in_place(const struct planned_op *planned)
+{
+    enum op_kind kind = planned->desc.kind;
+    return kind == OP_RELU || kind == OP_ADD || kind == OP_BATCH_NORM;
+}
+
+// Where the gradient of one input goes. The first consumer to run writes it; the others write
+// beside it, into `dx`, and add that to `sum`.
+static void route(const struct planner *planner, graph_value input, block_id in_place, size_t time,
+                  block_id *dx, block_id *sum)
+{
+    struct network *network = planner->network;
+    struct value_plan *value = &planner->values[input];
+    *dx = in_place;
+    if (*dx == NO_BLOCK) {
+        *dx = block_add(network, tensor_bytes(network, shape_of(planner, input)), time, time);
+    }
+    if (value->gradient == NO_BLOCK) {
+        value->gradient = *dx;
+    } else {
+        *sum = value->gradient;
+        block_extend(network, *sum, time);
+    }
+}
+
+static void plan_backward_memory(const struct planner *planner)
+{
+    struct network *network = planner->network;
+    for (size_t k = network->op_count; k-- > 0;) {
+        struct planned_op *planned = &network->ops[k];
+        if (!planned->backward) {
+            continue;
+        }
+        size_t time = backward_time(network, k);
+        planned->dy = planner->values[planned->y].gradient;
+        assert(planned->dy != NO_BLOCK);
+        block_extend(network, planned->dy, time);
+        block_id in_place = may_work_in_place(planned) ? planned->dy : NO_BLOCK;
+        if (planned->wants_dx) {
+            route(planner, planned->x, in_place, time, &planned->dx, &planned->sum);
+            in_place = NO_BLOCK;
+        }
+        if (planned->wants_dx2) {
+            route(planner, planned->x2, in_place, time, &planned->dx2, &planned->sum2);
+        }
+    }
+}
+
+// --- all of it
+
+static enum status plan(struct planner *planner, struct error *error)
+{
+    struct network *network = planner->network;
+    if (!find_outputs(planner, error)) {
+        return STATUS_INVALID;
+    }
+    network->op_count = mark_needed(planner);
+    network->ops = calloc(network->op_count, sizeof *network->ops);
+    // An op has at most a value, something saved and two gradients.
+    network->block_capacity = 4 * network->op_count + NETWORK_MAX_OUTPUTS + 1;
+    network->blocks = calloc(network->block_capacity, sizeof *network->blocks);
+    if (network->ops == NULL || network->blocks == NULL) {
+        return out_of_memory(error);
+    }
+    plan_ops(planner);
+    mark_backward(planner);
+    enum status status = list_idle(planner, error);
+    if (status == STATUS_OK) {
+        status = create_ops(network, error);
+    }
+    if (status == STATUS_OK) {
+        plan_forward_memory(planner);
+        plan_outputs(planner);
+        plan_backward_memory(planner);
+    }
+    return status;
+}
+
+enum status network_plan(struct network *network, const struct graph *graph, struct error *error)
+{
+    // The last op makes the highest value that anything reads.
+    size_t values = (size_t)graph_op_at(graph, graph_op_count(graph) - 1)->y + 1;
+    struct planner planner = {
+        .network = network,
+        .graph = graph,
+        .values = calloc(values, sizeof *planner.values),
+        .param_learns = calloc(graph_param_count(graph) + 1, sizeof *planner.param_learns),
+    };
+    enum status status;
+    if (planner.values == NULL || planner.param_learns == NULL) {
+        status = out_of_memory(error);
+    } else {
+        for (size_t i = 0; i < values; i++) {
+            planner.values[i].value = planner.values[i].gradient = NO_BLOCK;
+        }
+        network->scratch = NO_BLOCK;
+        status = plan(&planner, error);
+    }
+    free(planner.values);
+    free(planner.param_learns);
+    return status;
+}

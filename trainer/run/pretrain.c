@@ -1,0 +1,307 @@
+// The training loop. A step is: wait for a batch, hand it to the method, take in what it measured,
+// and, when it is time, write a line of the log or a checkpoint. Between steps everything that a
+// resume needs is (tensors, step, history); position and schedules follow from the step.
+#include "trainer/run/pretrain.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "trainer/optim/schedule.h"
+#include "trainer/run/report.h"
+#include "trainer/run/run.h"
+
+#define SKIPS_NAMED 20   // skipped records that get a notice of their own
+#define RATE_MEMORY 0.95 // of the smoothed time per step
+
+// --- stepping --------------------------------------------------------------------------------
+
+static void fill_progress(struct run *run, float learning_rate, float tau)
+{
+    double step_seconds = run->step_seconds > 0 ? run->step_seconds : 1e-9;
+    run->progress = (struct pretrain_progress){
+        .epoch = (uint32_t)((run->step - 1) / run->steps_per_epoch),
+        .epochs = (uint32_t)run->config.epochs,
+        .step = run->step,
+        .steps = run->last,
+        .loss = run->history.smooth_loss,
+        .learning_rate = (double)learning_rate,
+        .tau = (double)tau,
+        .top1 = run->history.smooth_top1,
+        .spread = run->history.smooth_spread,
+        .healthy = run->healthy,
+        .pairs_per_second = (double)run->config.batch / step_seconds,
+        .data_wait = run->wait_seconds / step_seconds,
+        .seconds_left = (double)(run->last - run->step) * step_seconds,
+    };
+}
+
+// The first step of a session warms caches up and would spoil the average: the second replaces it.
+static void take_time(struct run *run, double waited, double spent)
+{
+    double keep = run->steps_here < 2 ? 0 : RATE_MEMORY;
+    run->step_seconds = keep * run->step_seconds + (1 - keep) * spent;
+    run->wait_seconds = keep * run->wait_seconds + (1 - keep) * waited;
+    run->wait += waited;
+    run->history.seconds += spent;
+    run->steps_here++;
+}
+
+static void tell_event(struct run *run, enum history_event event)
+{
+    if (event == HISTORY_COLLAPSED) {
+        run_notice(
+            run,
+            "COLLAPSE ALARM: at step %" PRIu64 " the spread of the projections is %.4f, healthy "
+            "is near %.4f; if it does not recover, lower base_learning_rate or raise tau_base",
+            run->step, run->history.smooth_spread, run->healthy);
+    } else if (event == HISTORY_RECOVERED) {
+        run_notice(run, "the spread of the projections has recovered at step %" PRIu64, run->step);
+    }
+}
+
+static void tell_skips(struct run *run)
+{
+    struct loader_skip skips[SKIPS_NAMED];
+    size_t count = loader_skips(run->loader, skips, SKIPS_NAMED);
+    for (; run->skips_told < count && run->skips_told < SKIPS_NAMED; run->skips_told++) {
+        run_notice_error(run, "skipped a damaged image", &skips[run->skips_told].error);
+    }
+}
+
+static enum status check_loss(struct run *run, double loss, float learning_rate,
+                              struct error *error)
+{
+    if (isfinite(loss)) {
+        return STATUS_OK;
+    }
+    return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
+                     "the loss became %s in step %" PRIu64 " (learning rate %g): lower "
+                     "base_learning_rate or lengthen warmup_epochs; %s%s",
+                     isnan(loss) ? "NaN" : "infinite", run->step + 1, (double)learning_rate,
+                     run->saved ? "the last good checkpoint is " : "there is no checkpoint yet",
+                     run->saved ? run->checkpoint : "");
+}
+
+static void log_step(struct run *run, const struct method_metrics *metrics)
+{
+    struct metrics_line line = {
+        .step = run->step,
+        .epoch = run->progress.epoch,
+        .learning_rate = run->progress.learning_rate,
+        .tau = run->progress.tau,
+        .seconds = run->history.seconds,
+        .pairs_per_second = run->progress.pairs_per_second,
+        .data_wait = run->progress.data_wait,
+        .optimiser_seconds = metrics->optimiser_seconds,
+    };
+    memcpy(line.op_seconds, metrics->seconds, sizeof line.op_seconds);
+    history_take(&run->history, &line);
+    struct error error;
+    bool failed = metrics_write(run->metrics, &line, &error) != STATUS_OK;
+    if (failed && !run->log_failed) {
+        run_notice_error(run, "WARNING: the log cannot be written now, training goes on", &error);
+    }
+    run->log_failed = failed;
+}
+
+static enum status run_step(struct run *run, struct method_metrics *metrics, struct error *error)
+{
+    const struct batch *batch;
+    double start = run_now();
+    enum status status = loader_next(run->loader, &batch, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    double waited = run_now() - start;
+    const struct run_config *config = &run->config;
+    const struct method_step step = {
+        .learning_rate = schedule_learning_rate(run->step, (float)config->base_learning_rate,
+                                                (uint64_t)config->batch, run->warmup, run->total),
+        .tau = schedule_tau(run->step, (float)config->tau_base, run->total),
+    };
+    status = run->method->ops->step(run->method, (const float *const *)batch->view,
+                                    config->model.classes > 0 ? batch->labels : NULL, &step,
+                                    metrics, error);
+    loader_release(run->loader, batch);
+    if (status == STATUS_OK) {
+        status = check_loss(run, metrics->loss, step.learning_rate, error);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    run->step++;
+    take_time(run, waited, run_now() - start);
+    enum history_event event = history_add(&run->history, metrics, run->healthy);
+    fill_progress(run, step.learning_rate, step.tau);
+    run_tell(run);
+    tell_event(run, event);
+    return STATUS_OK;
+}
+
+// --- saving ----------------------------------------------------------------------------------
+
+static enum status save(struct run *run, struct error *error)
+{
+    char history[HISTORY_BYTES], path[RUN_PATH];
+    history_print(&run->history, history);
+    const struct checkpoint_state state = {
+        .step = run->step,
+        .position = {.epoch = (uint32_t)(run->step / run->steps_per_epoch),
+                     .batch = run->step % run->steps_per_epoch},
+        .dataset_id = dataset_id(run->dataset),
+        .config = run->config_text,
+        .history = history,
+    };
+    run->checkpointed = run_now();
+    enum status status = metrics_flush(run->metrics, true, error);
+    if (status == STATUS_OK) {
+        status = checkpoint_save(run->options->run_directory, run->device, run->method, &state,
+                                 (unsigned)run->config.keep_checkpoints, path, error);
+    }
+    if (status == STATUS_OK) {
+        snprintf(run->checkpoint, sizeof run->checkpoint, "%s", path);
+        run->saved = true;
+        run->saved_step = run->step;
+    }
+    return status;
+}
+
+// A state that is not finite cannot go on; any other failure leaves the older checkpoint and
+// training continues.
+static enum status save_in_between(struct run *run, struct error *error)
+{
+    struct error failure;
+    enum status status = save(run, &failure);
+    if (status == STATUS_INVALID) {
+        return error_set(error, status, NULL, NOWHERE, NOWHERE,
+                         "after step %" PRIu64 " %s: lower base_learning_rate or lengthen "
+                         "warmup_epochs",
+                         run->step, failure.reason);
+    }
+    if (status != STATUS_OK) {
+        run_notice_error(run, "WARNING: no checkpoint could be written, training goes on",
+                         &failure);
+    }
+    return STATUS_OK;
+}
+
+static bool checkpoint_due(const struct run *run)
+{
+    int64_t seconds = run->config.checkpoint_seconds;
+    return run->step % run->steps_per_epoch == 0 ||
+           (seconds > 0 && run_now() - run->checkpointed >= (double)seconds);
+}
+
+static bool stop_requested(const struct run *run)
+{
+    return run->options->stop && *run->options->stop;
+}
+
+static enum status run_steps(struct run *run, struct error *error)
+{
+    while (run->step < run->last && !stop_requested(run)) {
+        struct method_metrics metrics;
+        enum status status = run_step(run, &metrics, error);
+        if (status != STATUS_OK) {
+            return status;
+        }
+        if (run->step % (uint64_t)run->config.log_steps == 0 ||
+            run->step % run->steps_per_epoch == 0) {
+            log_step(run, &metrics);
+            tell_skips(run);
+        }
+        if (run->step < run->last && checkpoint_due(run)) {
+            status = save_in_between(run, error);
+            if (status != STATUS_OK) {
+                return status;
+            }
+        }
+    }
+    return run->step < run->last ? STATUS_STOPPED : STATUS_OK;
+}
+
+// After the end, a stop or a failure of the data the state is good and worth keeping; after a bad
+// loss or a failed device it is not.
+static enum status save_at_end(struct run *run, enum status ended, struct error *error)
+{
+    bool good = ended != STATUS_INVALID && ended != STATUS_DEVICE;
+    if (!good || (run->saved && run->saved_step == run->step) || run->step == 0) {
+        return ended;
+    }
+    struct error failure;
+    enum status status = save(run, &failure);
+    if (status == STATUS_OK) {
+        return ended;
+    }
+    run_notice_error(run, "WARNING: the last checkpoint could not be written", &failure);
+    return error_set(error, status, failure.path, NOWHERE, NOWHERE,
+                     "the checkpoint of step %" PRIu64 " could not be written (%s); the newest "
+                     "good one is of step %" PRIu64,
+                     run->step, failure.reason, run->saved_step);
+}
+
+static void fill_result(const struct run *run, struct pretrain_result *result)
+{
+    double seconds = run_now() - run->began;
+    struct loader_counters counters = loader_counters(run->loader);
+    *result = (struct pretrain_result){
+        .step = run->step,
+        .loss = run->history.smooth_loss,
+        .top1 = run->history.smooth_top1,
+        .spread = run->history.smooth_spread,
+        .seconds = seconds,
+        .pairs_per_second = (double)run->steps_here * (double)run->config.batch / seconds,
+        .data_wait = run->wait / seconds,
+        .skipped_records = counters.skips,
+        .device_bytes = run->method->ops->memory(run->method),
+        .loader_bytes = loader_memory(run->loader),
+    };
+    snprintf(result->checkpoint, sizeof result->checkpoint, "%.*s",
+             (int)sizeof result->checkpoint - 1, run->saved ? run->checkpoint : "");
+}
+
+static enum status write_report(const struct run *run, enum status ended,
+                                const struct pretrain_result *result, struct error *error)
+{
+    char device[128];
+    run->device->ops->describe(run->device, device, sizeof device);
+    const struct report report = {
+        .ended = ended,
+        .reason = ended == STATUS_OK || ended == STATUS_STOPPED || !error ? "" : error->reason,
+        .device = device,
+        .dataset = run->dataset,
+        .loader = run->loader,
+        .result = result,
+        .steps = run->last,
+        .seconds_in_all = run->history.seconds,
+        .healthy = run->healthy,
+    };
+    struct error failure;
+    enum status status = report_write(run->options->run_directory, &report, &failure);
+    if (status == STATUS_OK || (ended != STATUS_OK && ended != STATUS_STOPPED)) {
+        return ended;
+    }
+    return error_set(error, status, failure.path, NOWHERE, NOWHERE, "%s", failure.reason);
+}
+
+enum status pretrain_run(const struct pretrain_options *options, struct pretrain_result *result,
+                         struct error *error)
+{
+    struct run run;
+    struct error own;
+    error = error ? error : &own;
+    *result = (struct pretrain_result){.loss = NAN, .top1 = NAN, .spread = NAN};
+    enum status status = run_open(&run, options, error);
+    if (status == STATUS_OK) {
+        run.began = run.checkpointed = run_now();
+        status = run_steps(&run, error);
+        status = save_at_end(&run, status, error);
+        tell_skips(&run);
+        fill_result(&run, result);
+        status = write_report(&run, status, result, error);
+    }
+    run_close(&run);
+    return status;
+}

@@ -1,0 +1,259 @@
+// Opening a run: what may not start is refused, what stands on disk is taken up again.
+#include "trainer/run/run.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "formats/file.h"
+#include "formats/limits.h"
+
+#define WARNING_TEXT 2048
+
+double run_now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+void run_tell(struct run *run)
+{
+    if (run->options->progress) {
+        run->options->progress(run->options->context, &run->progress);
+    }
+}
+
+void run_notice(struct run *run, const char *format, ...)
+{
+    char text[WARNING_TEXT + 256];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    run->progress.notice = text;
+    run_tell(run);
+    run->progress.notice = NULL;
+}
+
+void run_notice_error(struct run *run, const char *what, const struct error *error)
+{
+    char text[sizeof error->path + sizeof error->reason + 64];
+    run_notice(run, "%s: %s", what, error_text(error, text, sizeof text));
+}
+
+static enum status check_data(struct run *run, struct error *error)
+{
+    uint64_t count = dataset_count(run->dataset), batch = (uint64_t)run->config.batch;
+    if (count < batch) {
+        return error_set(error, STATUS_CONFIG, run->options->data, NOWHERE, NOWHERE,
+                         "the dataset has %" PRIu64 " images, a batch needs %" PRIu64
+                         ": set batch to at most %" PRIu64,
+                         count, batch, count);
+    }
+    run->steps_per_epoch = count / batch;
+    run->total = run->steps_per_epoch * (uint64_t)run->config.epochs;
+    run->warmup = (uint64_t)(run->config.warmup_epochs * (double)count) / batch;
+    uint64_t limit = (uint64_t)run->config.max_steps;
+    run->last = limit > 0 && limit < run->total ? limit : run->total;
+    run->config.model.size = run->config.recipe.size;
+    run->config.model.classes = run->config.classifier ? dataset_class_count(run->dataset) : 0;
+    run->healthy = 1 / sqrt((double)run->config.model.projector_output);
+    return STATUS_OK;
+}
+
+static enum status check_resumed(struct run *run, const struct checkpoint_state *state,
+                                 struct error *error)
+{
+    struct run_config stored;
+    enum status status = run_config_parse(&stored, run->checkpoint, state->config, error);
+    if (status == STATUS_OK) {
+        status = run_config_compare(&stored, &run->config, error);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    if (state->dataset_id != dataset_id(run->dataset)) {
+        return error_set(error, STATUS_CONFIG, run->options->data, NOWHERE, NOWHERE,
+                         "another dataset (id %016" PRIx64 ") than the run was started on "
+                         "(%016" PRIx64 "): give the same --data, or start a new run",
+                         dataset_id(run->dataset), state->dataset_id);
+    }
+    if (state->position.epoch != state->step / run->steps_per_epoch ||
+        state->position.batch != state->step % run->steps_per_epoch) {
+        return error_set(error, STATUS_CORRUPT, run->checkpoint, NOWHERE, NOWHERE,
+                         "step %" PRIu64 " does not fit epoch %" PRIu32 ", batch %" PRIu64,
+                         state->step, state->position.epoch, state->position.batch);
+    }
+    run->step = state->step;
+    return history_parse(&run->history, state->history, error);
+}
+
+// Opens the newest good checkpoint into `run->resumed`; leaves it NULL when the run never had one.
+static enum status find_checkpoint(struct run *run, struct error *error)
+{
+    char warning[WARNING_TEXT];
+    struct checkpoint_state state;
+    enum status status = checkpoint_latest(run->options->run_directory, run->checkpoint,
+                                           sizeof run->checkpoint, warning, sizeof warning, error);
+    if (status == STATUS_NOT_FOUND) {
+        run->checkpoint[0] = '\0';
+        run_notice(run, "no checkpoint to resume from: starting from step 0");
+        return STATUS_OK;
+    }
+    if (status == STATUS_OK) {
+        status = checkpoint_open(&run->resumed, run->checkpoint, &state, error);
+    }
+    if (status == STATUS_OK) {
+        status = check_resumed(run, &state, error);
+    }
+    if (status == STATUS_OK && warning[0]) {
+        run_notice(run, "WARNING: passed over damaged checkpoints: %s", warning);
+        status = checkpoint_set_aside(run->options->run_directory, state.step, error);
+    }
+    if (status == STATUS_OK) {
+        run->saved = true;
+        run->saved_step = state.step;
+        run_notice(run, "resumed from %s: step %" PRIu64 " of %" PRIu64, run->checkpoint,
+                   state.step, run->last);
+    }
+    return status;
+}
+
+static enum status open_directory(struct run *run, struct error *error)
+{
+    const char *directory = run->options->run_directory;
+    enum status status = run_directory_open(directory, &run->lock, error);
+    if (status == STATUS_OK && !run->options->resume && run_directory_used(directory)) {
+        status = error_set(error, STATUS_EXISTS, directory, NOWHERE, NOWHERE,
+                           "holds a run already: add --resume to continue it, or choose another "
+                           "directory");
+    }
+    return status;
+}
+
+static enum status open_method(struct run *run, struct error *error)
+{
+    const struct run_config *config = &run->config;
+    const struct method_config method = {
+        .model = config->model,
+        .batch = (uint32_t)config->batch,
+        .seed = (uint64_t)config->seed,
+        .weight_decay = config->weight_decay,
+        .momentum = config->momentum,
+        .trust = config->trust,
+    };
+    enum status status = device_open(&run->device, config->device, (int)config->threads, error);
+    if (status == STATUS_OK) {
+        status = method_open(&run->method, config->method, run->device, &method, error);
+    }
+    if (status == STATUS_OK && run->resumed) {
+        status = checkpoint_restore(run->resumed, run->device, run->method, error);
+    }
+    safetensors_close(&run->resumed);
+    return status;
+}
+
+static enum status open_loader(struct run *run, struct error *error)
+{
+    const struct run_config *config = &run->config;
+    struct loader_config loader;
+    loader_config_init(&loader);
+    loader.recipe = config->recipe;
+    loader.batch = (uint32_t)config->batch;
+    loader.seed = (uint64_t)config->seed;
+    loader.epochs = (uint32_t)config->epochs;
+    loader.workers = (uint32_t)config->loader_threads;
+    loader.policy = (enum loader_policy)config->bad_records;
+    loader.start.epoch = (uint32_t)(run->step / run->steps_per_epoch);
+    loader.start.batch = run->step % run->steps_per_epoch;
+    return loader_open(&run->loader, run->dataset, &loader, error);
+}
+
+// config.yaml as it is now; left alone when nothing changed.
+static enum status write_config(struct run *run, struct error *error)
+{
+    char path[RUN_PATH];
+    uint8_t *old = NULL;
+    size_t len = 0;
+    enum status status =
+        run_directory_path(run->options->run_directory, "config.yaml", path, error);
+    if (status == STATUS_OK) {
+        status = run_config_print(&run->config, false, &run->config_text, error);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    bool same = file_read_all(path, LIMIT_SETTINGS_BYTES, &old, &len, NULL) == STATUS_OK &&
+                len == strlen(run->config_text) && memcmp(old, run->config_text, len) == 0;
+    free(old);
+    return same ? STATUS_OK
+                : file_write_durably(path, run->config_text, strlen(run->config_text), error);
+}
+
+static enum status open_log(struct run *run, struct error *error)
+{
+    char path[RUN_PATH];
+    enum status status =
+        run_directory_path(run->options->run_directory, "metrics.jsonl", path, error);
+    return status == STATUS_OK ? metrics_open(&run->metrics, path, run->step, error) : status;
+}
+
+static void tell_plan(struct run *run)
+{
+    char device[128];
+    run->device->ops->describe(run->device, device, sizeof device);
+    run_notice(run,
+               "%" PRIu64 " images, %u classes; %" PRIu64 " steps an epoch, %" PRIu64
+               " in all; %s; memory: device %.0f MiB, loader %.0f MiB",
+               dataset_count(run->dataset), dataset_class_count(run->dataset), run->steps_per_epoch,
+               run->total, device, (double)run->method->ops->memory(run->method) / 1048576,
+               (double)loader_memory(run->loader) / 1048576);
+}
+
+enum status run_open(struct run *run, const struct pretrain_options *options, struct error *error)
+{
+    *run = (struct run){.options = options, .config = options->config, .lock = -1};
+    enum status status = dataset_open(&run->dataset, options->data, error);
+    if (status == STATUS_OK) {
+        status = check_data(run, error);
+    }
+    if (status == STATUS_OK) {
+        status = open_directory(run, error);
+    }
+    if (status == STATUS_OK && options->resume) {
+        status = find_checkpoint(run, error);
+    }
+    if (status == STATUS_OK) {
+        status = open_method(run, error);
+    }
+    if (status == STATUS_OK) {
+        status = write_config(run, error);
+    }
+    if (status == STATUS_OK) {
+        status = open_log(run, error);
+    }
+    if (status == STATUS_OK) {
+        status = open_loader(run, error);
+    }
+    if (status == STATUS_OK) {
+        tell_plan(run);
+    }
+    return status;
+}
+
+void run_close(struct run *run)
+{
+    loader_close(&run->loader);
+    metrics_close(&run->metrics);
+    safetensors_close(&run->resumed);
+    method_close(&run->method);
+    device_close(&run->device);
+    dataset_close(&run->dataset);
+    run_directory_close(&run->lock);
+    free(run->config_text);
+}
