@@ -103,7 +103,8 @@ static void print_text(const struct dataset *dataset)
     if (dataset_store(dataset) == DATASET_LMDB) {
         printf("  store     LMDB, key = record number in ten digits, value = image file\n");
     } else {
-        printf("  store     %" PRIu32 " zstd shards (.tar.zst)\n", dataset_file_count(dataset));
+        printf("  store     %" PRIu32 " zstd shard%s (.tar.zst)\n", dataset_file_count(dataset),
+               dataset_file_count(dataset) == 1 ? "" : "s");
     }
     printf("  images    %" PRIu64 " (%" PRIu64 " JPEG, %" PRIu64 " PNG), %" PRIu32 " x %" PRIu32
            " to %" PRIu32 " x %" PRIu32 " pixels\n",
