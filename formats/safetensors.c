@@ -6,6 +6,7 @@
 #include "formats/file.h"
 #include "formats/safetensors_layout.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -289,8 +290,7 @@ static enum status check_tensor_crc(struct safetensors *file, const struct entry
 {
     char key[sizeof SAFETENSORS_TENSOR_CRC + SAFETENSORS_NAME_BYTES];
     char text[SAFETENSORS_CRC_DIGITS + 1];
-    strcpy(key, SAFETENSORS_TENSOR_CRC);
-    strcat(key, entry->tensor.name); // at most SAFETENSORS_NAME_BYTES long
+    snprintf(key, sizeof key, "%s%s", SAFETENSORS_TENSOR_CRC, entry->tensor.name);
     const char *claimed = safetensors_metadata(file, key);
     *present = claimed != NULL;
     if (claimed == NULL) {
