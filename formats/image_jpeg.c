@@ -26,7 +26,6 @@ struct image_jpeg {
     size_t row_capacity;
 
     // The call in progress.
-    const uint8_t *bytes;
     size_t len;
     struct error *error;
     enum status status;
@@ -131,6 +130,7 @@ static enum status renew(struct image_jpeg *jpeg)
     jpeg->errors.emit_message = on_message;
     jpeg->decompress.client_data = jpeg;
     if (setjmp(jpeg->failed)) {
+        jpeg_destroy_decompress(&jpeg->decompress); // half-made
         return jpeg->status;
     }
     jpeg_create_decompress(&jpeg->decompress);
@@ -312,7 +312,6 @@ static enum status process(struct image_jpeg *jpeg, const uint8_t *bytes, size_t
                            const struct task *task, struct error *error)
 {
     jpeg->error = error;
-    jpeg->bytes = bytes;
     jpeg->len = len;
     if (!jpeg->created) { // an earlier renewal ran out of memory
         enum status renewed = renew(jpeg);

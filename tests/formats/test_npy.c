@@ -64,13 +64,13 @@ static void test_every_type_and_shape_reads_back(void **state)
 static void test_the_bytes_are_numpys(void **state)
 {
     (void)state;
-    char expected[128 + 24];
+    uint8_t expected[128 + 24];
     memset(expected, ' ', 128);
-    const unsigned char prefix[] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, 118, 0};
-    const char *text = "{'descr': '<i4', 'fortran_order': False, 'shape': (2, 3), }";
+    const uint8_t prefix[] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, 118, 0};
+    static const char text[] = "{'descr': '<i4', 'fortran_order': False, 'shape': (2, 3), }";
     int32_t values[6] = {0, 1, 2, 3, 4, 5};
     memcpy(expected, prefix, sizeof prefix);
-    memcpy(expected + 10, text, strlen(text));
+    memcpy(expected + 10, text, sizeof text - 1);
     expected[127] = '\n';
     memcpy(expected + 128, values, sizeof values);
     struct npy array = {.type = NPY_INT32, .dims = 2, .shape = {2, 3}, .data = values};
@@ -116,8 +116,10 @@ static size_t build(char *bytes, const char *header, size_t data_len)
 {
     size_t len = strlen(header);
     memset(bytes, 0, 10 + len + data_len);
-    memcpy(bytes, "\x93NUMPY\x01", 7);
     bytes[8] = (char)len;
+    for (size_t i = 0; i < 7; i++) {
+        bytes[i] = "\x93NUMPY\x01"[i];
+    }
     for (size_t i = 0; i < len; i++) {
         bytes[10 + i] = header[i];
     }
@@ -128,7 +130,7 @@ static void test_headers(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) {
-        char bytes[256];
+        char bytes[256] = {0};
         struct npy array;
         struct error error = {0};
         write_bytes(bytes, build(bytes, headers[i].text, headers[i].data_len));
@@ -161,7 +163,7 @@ static void test_other_files(void **state)
 static void test_mutants_keep_length_and_shape_in_step(void **state)
 {
     (void)state;
-    char bytes[256];
+    char bytes[256] = {0};
     size_t len = build(bytes, headers[0].text, headers[0].data_len);
     uint64_t seed = 8;
     size_t accepted = 0;
