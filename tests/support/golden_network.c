@@ -37,7 +37,7 @@ static double unit(uint64_t hash, uint64_t index)
 
 // --- opening
 
-static int encoder_of(const char *name)
+int network_encoder(const char *name)
 {
     static const struct {
         const char *name;
@@ -141,7 +141,7 @@ void network_case_open(struct network_case *out, const char *folder, const struc
     out->files = table_cell(index, row, "files");
     out->batch = (uint32_t)table_int(table_cell(index, row, "batch"));
     model_config_init(&out->config);
-    out->config.encoder = encoder_of(table_cell(index, row, "encoder"));
+    out->config.encoder = network_encoder(table_cell(index, row, "encoder"));
     out->config.v2 = table_int(table_cell(index, row, "v2")) != 0;
     out->config.width = strtod(table_cell(index, row, "width"), NULL);
     out->config.size = table_int(table_cell(index, row, "S"));

@@ -18,6 +18,9 @@ struct network_case {
     uint64_t params_total, bn_total; // lengths of the tabled flat layouts
 };
 
+// "ResNet50" -> MODEL_RESNET50; fails the test when unknown.
+int network_encoder(const char *name);
+
 // Builds the model and checks names, kinds, shapes, flags and tabled values of every parameter.
 void network_case_open(struct network_case *out, const char *folder, const struct table *index,
                        size_t row);

@@ -39,7 +39,7 @@ static void add(struct dataset_writer *writer, uint32_t number, bool bad)
     const struct dataset_item item = {
         .name = name,
         .bytes = bytes,
-        .len = bad ? len / 3 : len,
+        .len = bad ? 100 : len, // within the headers: no window escapes it
         .label = (int32_t)(number % SAMPLE_CLASSES),
         .info = {
             .kind = IMAGE_JPEG, .width = image.width, .height = image.height, .components = 3}};
