@@ -236,6 +236,19 @@ static bool is_free(const char *path)
     return entries <= 2; // "." and ".."
 }
 
+static enum status make_parent(const char *path, size_t len, struct error *error)
+{
+    while (len > 0 && path[len - 1] != '/') {
+        len--;
+    }
+    if (len <= 1) {
+        return STATUS_OK; // in the working directory or in the root
+    }
+    char parent[PATH_SIZE];
+    snprintf(parent, sizeof parent, "%.*s", (int)len - 1, path);
+    return file_make_directories(parent, error);
+}
+
 // Makes the directory to draw into, beside the one wanted.
 static enum status begin_directory(struct example *example, struct error *error)
 {
@@ -252,22 +265,16 @@ static enum status begin_directory(struct example *example, struct error *error)
         return error_set(error, STATUS_EXISTS, directory, NOWHERE, NOWHERE,
                          "exists already; remove it or choose another directory");
     }
-    char path[PATH_SIZE];
-    snprintf(path, sizeof path, "%.*s", (int)len, directory);
-    char *slash = strrchr(path, '/');
-    if (slash != NULL && slash != path) {
-        *slash = 0;
-        enum status status = file_make_directories(path, error);
-        *slash = '/';
-        if (status != STATUS_OK) {
-            return status;
-        }
+    enum status status = make_parent(directory, len, error);
+    if (status != STATUS_OK) {
+        return status;
     }
-    strcat(path, ".partial-XXXXXX");
+    char path[PATH_SIZE];
+    snprintf(path, sizeof path, "%.*s.partial-XXXXXX", (int)len, directory);
     if (mkdtemp(path) == NULL) {
         return error_errno(error, errno, directory, NOWHERE, "create");
     }
-    strcpy(example->building, path);
+    memcpy(example->building, path, sizeof path);
     return STATUS_OK;
 }
 

@@ -65,7 +65,8 @@ char *progress_duration(double seconds, char *text)
 {
     // Also for NaN and for what would not fit: a guess that far away says nothing.
     if (!(seconds >= 0 && seconds < 360000000)) {
-        return strcpy(text, "?");
+        snprintf(text, 16, "?");
+        return text;
     }
     unsigned long whole = (unsigned long)(seconds + 0.5);
     unsigned long hours = whole / 3600 % 100000, minutes = whole / 60 % 60, rest = whole % 60;

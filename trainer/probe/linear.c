@@ -205,11 +205,21 @@ static enum status check(const struct dataset *train, const struct dataset *test
     return STATUS_OK;
 }
 
+// A small dataset makes the batch smaller; where it can it stays a multiple of `chunk`, which
+// chunk_of then finds.
+static uint32_t batch_that_fits(uint32_t batch, uint64_t count, uint32_t chunk)
+{
+    if (batch <= count) {
+        return batch;
+    }
+    return (uint32_t)(count >= chunk ? count - count % chunk : count);
+}
+
 static enum status evaluation_open(struct evaluation *evaluation, struct error *error)
 {
     uint64_t count = dataset_count(evaluation->train);
-    uint64_t batch = (uint64_t)evaluation->config->batch;
-    evaluation->batch = (uint32_t)(batch < count ? batch : count);
+    evaluation->batch = batch_that_fits((uint32_t)evaluation->config->batch, count,
+                                        evaluation->options->batch);
     evaluation->steps_per_epoch = count / evaluation->batch;
     evaluation->total = evaluation->steps_per_epoch * (uint64_t)evaluation->config->epochs;
     evaluation->labels = malloc(evaluation->batch * sizeof *evaluation->labels);
