@@ -70,9 +70,11 @@ static void write_store(const struct sample_dataset *sample, enum dataset_store 
 void sample_dataset_make(struct sample_dataset *sample, uint32_t count, uint64_t bad_image)
 {
     sample->bad_image = bad_image;
-    scratch_make(&sample->scratch);
+    struct scratch scratch;
+    scratch_make(&scratch);
+    sample->scratch = scratch;
     for (int store = DATASET_LMDB; store <= DATASET_SHARDS; store++) {
-        snprintf(sample->path[store], sizeof sample->path[store], "%s/%s", sample->scratch.path,
+        snprintf(sample->path[store], sizeof sample->path[store], "%s/%s", scratch.path,
                  store == DATASET_LMDB ? "lmdb" : "shards");
         write_store(sample, (enum dataset_store)store, count);
     }
