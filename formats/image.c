@@ -32,6 +32,15 @@ enum status image_check_size(uint32_t width, uint32_t height, struct error *erro
     return STATUS_OK;
 }
 
+enum status image_check_asked(uint32_t width, uint32_t height, struct error *error)
+{
+    if (width == 0 || height == 0) {
+        return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
+                         "an image of %u x %u pixels cannot be made", width, height);
+    }
+    return image_check_size(width, height, error);
+}
+
 enum status image_check_window(struct image_window *resolved, const struct image_window *window,
                                uint32_t width, uint32_t height, struct error *error)
 {
@@ -48,7 +57,7 @@ enum status image_check_window(struct image_window *resolved, const struct image
 
 enum status image_reserve(struct image *image, uint32_t width, uint32_t height, struct error *error)
 {
-    enum status status = image_check_size(width, height, error);
+    enum status status = image_check_asked(width, height, error);
     if (status != STATUS_OK) {
         return status;
     }

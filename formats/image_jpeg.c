@@ -286,8 +286,10 @@ static enum status run(struct image_jpeg *jpeg, const struct task *task)
 {
     struct image_info info;
     enum status status = read_header(jpeg, &info);
+    if (status == STATUS_OK && task->out == NULL) {
+        *task->info = info;
+    }
     if (status != STATUS_OK || task->out == NULL) {
-        *task->info = status == STATUS_OK ? info : (struct image_info){0};
         return status;
     }
     struct image_window window;

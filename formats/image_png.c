@@ -285,7 +285,7 @@ enum status image_encode_png(const struct image *image, uint8_t **bytes, size_t 
 {
     *bytes = NULL;
     *len = 0;
-    enum status status = image_check_size(image->width, image->height, error);
+    enum status status = image_check_asked(image->width, image->height, error);
     if (status != STATUS_OK) {
         return status;
     }

@@ -15,20 +15,6 @@
 #define I TENSOR_IMAGE
 #define M TENSOR_MATRIX
 
-// Paddings: top, left, bottom, right.
-#define ONE                                                                                        \
-    {                                                                                              \
-        1, 1, 1, 1                                                                                 \
-    }
-#define THREE                                                                                      \
-    {                                                                                              \
-        3, 3, 3, 3                                                                                 \
-    }
-#define HIGH                                                                                       \
-    {                                                                                              \
-        0, 0, 1, 1                                                                                 \
-    }
-
 // Bounds are ||a - b|| / ||b|| against the reference device, and for the reference device itself
 // the share of the largest gradient by which a central difference may miss.
 struct device_case {
@@ -41,9 +27,13 @@ struct device_case {
     double forward, backward, difference;
 };
 
-// clang-format off: one row a line
+// One row a line: name, kind, tensors, n, h, w, c, out_c, groups, kernel, stride, pads, relu, bias,
+// the three bounds.
+// clang-format off
+#define ONE   {1, 1, 1, 1}
+#define THREE {3, 3, 3, 3}
+#define HIGH  {0, 0, 1, 1}
 static const struct device_case cases[] = {
-    // name, kind, tensors, n, h, w, c, out_c, groups, kernel, stride, pads, relu, bias, bounds
     {"input", OP_INPUT, I, 2, 5, 7, 3, 3, 1, 0, 0, {0}, 0, 0, 1e-7, 0, 0},
 
     {"conv 1x1, 1 to 1", OP_CONV, I, 2, 1, 1, 1, 1, 1, 1, 1, {0}, 0, 0, 1e-6, 1e-6, 1e-3},
@@ -59,89 +49,24 @@ static const struct device_case cases[] = {
     {"conv 3x3, winograd, odd", OP_CONV, I, 2, 7, 15, 16, 32, 1, 3, 1, ONE, 0, 0, 3e-6, 1e-5, 1e-3},
     {"conv 3x3 on 1 pixel", OP_CONV, I, 4, 1, 1, 16, 16, 1, 3, 1, ONE, 0, 0, 1e-6, 1e-6, 1e-3},
     {"conv 3x3 on 2 pixels", OP_CONV, I, 4, 2, 2, 32, 16, 1, 3, 1, ONE, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 3x3 / 2, same, even", OP_CONV, I, 2, 8, 6, 16, 16, 2, 3, 2, HIGH, 0, 0, 1e-6, 1e-6,
-     1e-3},
+    {"conv 3x3 / 2, same, even", OP_CONV, I, 2, 8, 6, 16, 16, 2, 3, 2, HIGH, 0, 0, 1e-6, 1e-6, 1e-3},
     {"conv 3x3 / 2, same, odd", OP_CONV, I, 2, 7, 9, 16, 32, 1, 3, 2, ONE, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 3x3 / 2, mixed",
-     OP_CONV,
-     I,
-     2,
-     7,
-     8,
-     17,
-     3,
-     1,
-     3,
-     2,
-     {1, 0, 1, 1},
-     0,
-     0,
-     1e-6,
-     1e-6,
-     1e-3},
+    {"conv 3x3 / 2, mixed", OP_CONV, I, 2, 7, 8, 17, 3, 1, 3, 2, {1, 0, 1, 1}, 0, 0, 1e-6, 1e-6, 1e-3},
     {"conv 3x3, no padding", OP_CONV, I, 1, 5, 4, 4, 4, 1, 3, 1, {0}, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 7x7 / 2, same",
-     OP_CONV,
-     I,
-     2,
-     16,
-     16,
-     3,
-     64,
-     2,
-     7,
-     2,
-     {2, 2, 3, 3},
-     0,
-     0,
-     1e-6,
-     1e-6,
-     1e-3},
+    {"conv 7x7 / 2, same", OP_CONV, I, 2, 16, 16, 3, 64, 2, 7, 2, {2, 2, 3, 3}, 0, 0, 1e-6, 1e-6, 1e-3},
     {"conv 7x7 / 2, torch", OP_CONV, I, 2, 13, 11, 3, 16, 1, 7, 2, THREE, 0, 0, 1e-6, 1e-6, 1e-3},
     {"conv 7x7 / 2, 1 pixel", OP_CONV, I, 2, 1, 1, 3, 8, 1, 7, 2, THREE, 0, 0, 1e-6, 1e-6, 1e-3},
 
     {"norm, 16", OP_BATCH_NORM, I, 4, 5, 3, 16, 16, 1, 0, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
     {"norm, 16, 2 groups", OP_BATCH_NORM, I, 4, 5, 3, 16, 16, 2, 0, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
-    {"norm relu, 64, 2 groups",
-     OP_BATCH_NORM,
-     I,
-     6,
-     4,
-     4,
-     64,
-     64,
-     2,
-     0,
-     0,
-     {0},
-     1,
-     0,
-     1e-6,
-     5e-6,
-     2e-3},
+    {"norm relu, 64, 2 groups", OP_BATCH_NORM, I, 6, 4, 4, 64, 64, 2, 0, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
     {"norm relu, 17", OP_BATCH_NORM, I, 4, 3, 7, 17, 17, 2, 0, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
     {"norm relu, 4", OP_BATCH_NORM, I, 4, 6, 5, 4, 4, 1, 0, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
     {"norm, 3", OP_BATCH_NORM, I, 2, 9, 2, 3, 3, 2, 0, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
     {"norm relu, 1", OP_BATCH_NORM, I, 8, 3, 3, 1, 1, 2, 0, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
     {"norm, 8, 1 pixel", OP_BATCH_NORM, I, 16, 1, 1, 8, 8, 2, 0, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
     {"norm matrix, 17", OP_BATCH_NORM, M, 12, 1, 1, 17, 17, 1, 0, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
-    {"norm matrix relu, 65",
-     OP_BATCH_NORM,
-     M,
-     24,
-     1,
-     1,
-     65,
-     65,
-     2,
-     0,
-     0,
-     {0},
-     1,
-     0,
-     1e-6,
-     5e-6,
-     2e-3},
+    {"norm matrix relu, 65", OP_BATCH_NORM, M, 24, 1, 1, 65, 65, 2, 0, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
     {"norm matrix relu, 1", OP_BATCH_NORM, M, 9, 1, 1, 1, 1, 1, 0, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
 
     {"add, 16", OP_ADD, I, 2, 5, 5, 16, 16, 1, 0, 0, {0}, 0, 0, 0, 0, 1e-3},
@@ -152,8 +77,7 @@ static const struct device_case cases[] = {
     {"relu, 64", OP_RELU, I, 2, 32, 32, 64, 64, 1, 0, 0, {0}, 0, 0, 0, 0, 1e-3},
     {"relu matrix", OP_RELU, M, 5, 1, 1, 33, 33, 1, 0, 0, {0}, 0, 0, 0, 0, 1e-3},
 
-    {"max 3x3 / 2, same, even", OP_MAX_POOL, I, 2, 8, 6, 16, 16, 1, 3, 2, HIGH, 0, 0, 0, 1e-7,
-     1e-3},
+    {"max 3x3 / 2, same, even", OP_MAX_POOL, I, 2, 8, 6, 16, 16, 1, 3, 2, HIGH, 0, 0, 0, 1e-7, 1e-3},
     {"max 3x3 / 2, same, odd", OP_MAX_POOL, I, 2, 7, 9, 17, 17, 1, 3, 2, ONE, 0, 0, 0, 1e-7, 1e-3},
     {"max 3x3 / 1", OP_MAX_POOL, I, 2, 5, 4, 4, 4, 1, 3, 1, ONE, 0, 0, 0, 1e-7, 1e-3},
     {"max 2x2 / 2", OP_MAX_POOL, I, 1, 5, 4, 3, 3, 1, 2, 2, {0}, 0, 0, 0, 0, 1e-3},

@@ -1,6 +1,7 @@
 // Losses of the cpu device: rows in parallel, each row's sums in double.
 #include "trainer/device/cpu.h"
 
+#include <float.h>
 #include <math.h>
 
 #define NORM_FLOOR 1e-12
@@ -25,17 +26,21 @@ CPU_KERNEL static double dot(const float *a, const float *b, size_t count)
     return sum;
 }
 
-// One row: x^ = x * inverse has length 1, or less where the floor made `inverse` a constant.
+// One row: x^ = x * inverse has length 1. The factor is a constant for rows shorter than the floor,
+// and, as in the reference implementation, for rows so long that its derivative (its cube)
+// underflows in float32.
 struct row {
     const float *values;
     double inverse;
-    bool floored;
+    bool constant;
 };
 
 static struct row measure_row(const float *values, uint32_t d)
 {
     double squares = dot(values, values, d);
-    return (struct row){values, 1.0 / sqrt(fmax(squares, NORM_FLOOR)), squares < NORM_FLOOR};
+    double inverse = 1.0 / sqrt(fmax(squares, NORM_FLOOR));
+    bool underflow = inverse * inverse * inverse < (double)FLT_MIN;
+    return (struct row){values, inverse, squares < NORM_FLOOR || underflow};
 }
 
 static double row_loss(const struct row *x, const struct row *y, uint32_t d)
@@ -49,12 +54,12 @@ static double row_loss(const struct row *x, const struct row *y, uint32_t d)
 }
 
 // Gradient of scale ||x^ - y^||^2 to x. What lies along x^ is cut off by the normalisation, unless
-// the floor made the factor a constant.
+// the factor is a constant.
 static void row_gradient(float *dx, const struct row *x, const struct row *y, uint32_t d,
                          double scale)
 {
     double along = 0;
-    for (uint32_t i = 0; !x->floored && i < d; i++) {
+    for (uint32_t i = 0; !x->constant && i < d; i++) {
         double unit = (double)x->values[i] * x->inverse;
         along += (unit - (double)y->values[i] * y->inverse) * unit;
     }
