@@ -7,6 +7,7 @@
 #include "formats/limits.h"
 #include "tools/canvas.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,54 +118,54 @@ static void describe(const struct view_params *params, char *text, size_t capaci
     snprintf(text, capacity, "%ux%u at %u,%u", params->crop.width, params->crop.height,
              params->crop.x, params->crop.y);
     if (params->flip) {
-        append(text, capacity, " flip", 0);
+        append(text, capacity, "  flip", 0);
     }
     for (int i = 0; params->jitter && i < 4; i++) {
         switch ((enum view_op)params->order[i]) {
         case VIEW_BRIGHTNESS:
-            append(text, capacity, " B%+.2f", (double)params->brightness);
+            append(text, capacity, "  B%+.2f", (double)params->brightness);
             break;
         case VIEW_CONTRAST:
-            append(text, capacity, " Cx%.2f", (double)params->contrast);
+            append(text, capacity, "  Cx%.2f", (double)params->contrast);
             break;
         case VIEW_SATURATION:
-            append(text, capacity, " Sx%.2f", (double)params->saturation);
+            append(text, capacity, "  Sx%.2f", (double)params->saturation);
             break;
         case VIEW_HUE:
-            append(text, capacity, " H%+.2f", (double)params->hue);
+            append(text, capacity, "  H%+.2f", (double)params->hue);
             break;
         }
     }
     if (params->grayscale) {
-        append(text, capacity, " gray", 0);
+        append(text, capacity, "  gray", 0);
     }
     if (params->blur) {
-        append(text, capacity, " blur %.1f", (double)params->sigma);
+        append(text, capacity, "  blur %.1f", (double)params->sigma);
     }
     if (params->solarize) {
-        append(text, capacity, " solarize", 0);
+        append(text, capacity, "  solarize", 0);
     }
 }
 
-// Breaks at spaces; what does not fit into `lines` lines is left out.
+// Breaks where two spaces stand; what does not fit into `lines` lines is left out.
 static void draw_wrapped(struct image *canvas, int64_t x, int64_t y, int64_t width, int lines,
                          struct canvas_color color, const char *text)
 {
     char line[256] = "";
     while (*text && lines > 0) {
-        char longer[sizeof line];
-        size_t word = strcspn(text + (*text == ' '), " ") + (*text == ' ');
-        snprintf(longer, sizeof longer, "%s%.*s", line, (int)word, text);
+        const char *end = strstr(text, "  ");
+        int len = end ? (int)(end - text) : (int)strlen(text);
+        char longer[sizeof line + 256];
+        snprintf(longer, sizeof longer, "%s%s%.*s", line, line[0] ? "  " : "", len, text);
         if (line[0] && canvas_text_width(longer, TEXT) > width) {
             canvas_text(canvas, x, y, TEXT, color, line);
             line[0] = '\0';
-            text += *text == ' ';
             y += LINE;
             lines--;
-            continue;
+        } else {
+            snprintf(line, sizeof line, "%.255s", longer);
+            text += end ? len + 2 : len;
         }
-        snprintf(line, sizeof line, "%s", longer);
-        text += word;
     }
     if (lines > 0) {
         canvas_text(canvas, x, y, TEXT, color, line);
@@ -238,8 +239,9 @@ static void draw_original(struct image *canvas, int64_t y, const struct sheet *s
     for (size_t i = 0; i < row->count && row->views[i].epoch == row->views[0].epoch; i++) {
         draw_window(canvas, MARGIN, y + STRIPE, row, &row->views[i]);
     }
-    char size[64];
-    snprintf(size, sizeof size, "%u x %u", row->width, row->height);
+    char size[96];
+    snprintf(size, sizeof size, "record %" PRIu64 ", %u x %u", row->record, row->width,
+             row->height);
     int64_t top = y + caption_top(sheet);
     draw_name(canvas, MARGIN, top, original_width(sheet->size), row->name);
     canvas_text(canvas, MARGIN, top + LINE, TEXT, pale, size);

@@ -71,10 +71,11 @@ static void write_store(const struct sample_dataset *sample, enum dataset_store 
 void sample_dataset_make(struct sample_dataset *sample, uint32_t count, uint64_t bad_image)
 {
     sample->bad_image = bad_image;
-    strcpy(sample->folder, "/tmp/byol-sample-XXXXXX");
-    assert_non_null(mkdtemp(sample->folder));
+    char folder[] = "/tmp/byol-sample-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    snprintf(sample->folder, sizeof sample->folder, "%s", folder);
     for (int store = DATASET_LMDB; store <= DATASET_SHARDS; store++) {
-        snprintf(sample->path[store], sizeof sample->path[store], "%s/%s", sample->folder,
+        snprintf(sample->path[store], sizeof sample->path[store], "%s/%s", folder,
                  store == DATASET_LMDB ? "lmdb" : "shards");
         write_store(sample, (enum dataset_store)store, count);
     }
