@@ -2,6 +2,7 @@
 // before the file takes its name.
 #include "formats/crc32c.h"
 #include "formats/file.h"
+#include "formats/name.h"
 #include "formats/safetensors_layout.h"
 
 #include <stdio.h>
@@ -54,14 +55,18 @@ static enum status check_tensor(const struct writer *writer, const struct tensor
     return STATUS_OK;
 }
 
-// Adds a text under a new key. jansson refuses what is not UTF-8.
+// Adds a text under a new key.
 static enum status add_text(const struct writer *writer, json_t *table, const char *key,
                             const char *text, struct error *error)
 {
-    if (json_object_get(table, key) != NULL ||
-        json_object_set_new(table, key, json_string(text)) != 0) {
+    const char *fault = name_text_fault(key, strlen(key));
+    fault = fault ? fault : name_text_fault(text, strlen(text));
+    if (fault != NULL || json_object_get(table, key) != NULL) {
         return error_set(error, STATUS_INVALID, writer->path, NOWHERE, NOWHERE,
-                         "metadata '%.100s' is there twice or is not UTF-8 text", key);
+                         "metadata '%.100s' %s", key, fault ? fault : "is there twice");
+    }
+    if (json_object_set_new_nocheck(table, key, json_string_nocheck(text)) != 0) {
+        return no_memory(writer, error);
     }
     return STATUS_OK;
 }
