@@ -285,7 +285,7 @@ static void describe_sheet(struct views *views)
 {
     struct sheet *sheet = &views->sheet;
     const char *slash = strrchr(views->drawn.recipe, '/');
-    snprintf(sheet->title, sizeof sheet->title, "%.64s, %u px",
+    snprintf(sheet->title, sizeof sheet->title, "%.64s: views of %u px",
              slash ? slash + 1 : views->drawn.recipe, sheet->size);
     if (views->replay) {
         snprintf(sheet->notes[0], sizeof sheet->notes[0], "replayed from %s", views->replay);

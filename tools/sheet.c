@@ -7,7 +7,9 @@
 #include "formats/limits.h"
 #include "tools/canvas.h"
 
+#include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,10 +107,14 @@ static int64_t sheet_width(const struct sheet *sheet)
 
 // --- captions ------------------------------------------------------------------------------------
 
-static void append(char *text, size_t capacity, const char *format, double value)
+static void __attribute__((format(printf, 3, 4)))
+append(char *text, size_t capacity, const char *format, ...)
 {
     size_t len = strlen(text);
-    snprintf(text + len, capacity - len, format, value);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text + len, capacity - len, format, arguments);
+    va_end(arguments);
 }
 
 // One word per thing that happened, the colour operations in the order applied.
@@ -117,54 +123,54 @@ static void describe(const struct view_params *params, char *text, size_t capaci
     snprintf(text, capacity, "%ux%u at %u,%u", params->crop.width, params->crop.height,
              params->crop.x, params->crop.y);
     if (params->flip) {
-        append(text, capacity, " flip", 0);
+        append(text, capacity, "  flip");
     }
     for (int i = 0; params->jitter && i < 4; i++) {
         switch ((enum view_op)params->order[i]) {
         case VIEW_BRIGHTNESS:
-            append(text, capacity, " B%+.2f", (double)params->brightness);
+            append(text, capacity, "  B%+.2f", (double)params->brightness);
             break;
         case VIEW_CONTRAST:
-            append(text, capacity, " Cx%.2f", (double)params->contrast);
+            append(text, capacity, "  Cx%.2f", (double)params->contrast);
             break;
         case VIEW_SATURATION:
-            append(text, capacity, " Sx%.2f", (double)params->saturation);
+            append(text, capacity, "  Sx%.2f", (double)params->saturation);
             break;
         case VIEW_HUE:
-            append(text, capacity, " H%+.2f", (double)params->hue);
+            append(text, capacity, "  H%+.2f", (double)params->hue);
             break;
         }
     }
     if (params->grayscale) {
-        append(text, capacity, " gray", 0);
+        append(text, capacity, "  gray");
     }
     if (params->blur) {
-        append(text, capacity, " blur %.1f", (double)params->sigma);
+        append(text, capacity, "  blur %.1f", (double)params->sigma);
     }
     if (params->solarize) {
-        append(text, capacity, " solarize", 0);
+        append(text, capacity, "  solarize");
     }
 }
 
-// Breaks at spaces; what does not fit into `lines` lines is left out.
+// Breaks where two spaces stand; what does not fit into `lines` lines is left out.
 static void draw_wrapped(struct image *canvas, int64_t x, int64_t y, int64_t width, int lines,
                          struct canvas_color color, const char *text)
 {
     char line[256] = "";
     while (*text && lines > 0) {
-        char longer[sizeof line];
-        size_t word = strcspn(text + (*text == ' '), " ") + (*text == ' ');
-        snprintf(longer, sizeof longer, "%s%.*s", line, (int)word, text);
+        const char *end = strstr(text, "  ");
+        int len = end ? (int)(end - text) : (int)strlen(text);
+        char longer[sizeof line + 256];
+        snprintf(longer, sizeof longer, "%s%s%.*s", line, line[0] ? "  " : "", len, text);
         if (line[0] && canvas_text_width(longer, TEXT) > width) {
             canvas_text(canvas, x, y, TEXT, color, line);
             line[0] = '\0';
-            text += *text == ' ';
             y += LINE;
             lines--;
-            continue;
+        } else {
+            snprintf(line, sizeof line, "%.255s", longer);
+            text += end ? len + 2 : len;
         }
-        snprintf(line, sizeof line, "%s", longer);
-        text += word;
     }
     if (lines > 0) {
         canvas_text(canvas, x, y, TEXT, color, line);
@@ -238,8 +244,9 @@ static void draw_original(struct image *canvas, int64_t y, const struct sheet *s
     for (size_t i = 0; i < row->count && row->views[i].epoch == row->views[0].epoch; i++) {
         draw_window(canvas, MARGIN, y + STRIPE, row, &row->views[i]);
     }
-    char size[64];
-    snprintf(size, sizeof size, "%u x %u", row->width, row->height);
+    char size[96];
+    snprintf(size, sizeof size, "record %" PRIu64 ", %u x %u", row->record, row->width,
+             row->height);
     int64_t top = y + caption_top(sheet);
     draw_name(canvas, MARGIN, top, original_width(sheet->size), row->name);
     canvas_text(canvas, MARGIN, top + LINE, TEXT, pale, size);

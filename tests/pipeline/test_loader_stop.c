@@ -64,10 +64,13 @@ static size_t open_descriptors(void)
 {
     size_t count = 0;
     DIR *folder = opendir("/proc/self/fd");
-    while (folder && readdir(folder)) {
+    assert_non_null(folder);
+    while (folder != NULL && readdir(folder)) {
         count++;
     }
-    closedir(folder);
+    if (folder != NULL) {
+        closedir(folder);
+    }
     return count;
 }
 

@@ -23,7 +23,7 @@ struct run_config tiny_config(void)
         "encoder=tiny",
         "stem=small",
         "views.base=small",
-        "views.size=16",
+        "views.size=8",
         "batch=8",
         "epochs=3",
         "warmup_epochs=1",
