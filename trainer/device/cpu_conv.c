@@ -43,14 +43,18 @@ static dnnl_status_t describe_pass(dnnl_convolution_desc_t *out, const struct op
     return dnnl_invalid_arguments;
 }
 
-// Winograd works on tiles of 4x4 outputs: worth it where the tiles are filled well.
+// Winograd works on tiles of 4x4 outputs. It pays where the tiles are filled well and there are
+// enough of them to make up for transforming the weights, which happens in each call.
+#define WINOGRAD_TILES 64
+
 static bool winograd_pays(const struct op_desc *desc)
 {
     if (desc->kernel != 3 || desc->stride != 1) {
         return false;
     }
     uint64_t tiles = (uint64_t)((desc->out.h + 3) / 4) * ((desc->out.w + 3) / 4);
-    return (uint64_t)desc->out.h * desc->out.w * 4 >= tiles * 16 * 3;
+    bool filled = (uint64_t)desc->out.h * desc->out.w * 4 >= tiles * 16 * 3;
+    return filled && tiles * desc->out.n >= WINOGRAD_TILES;
 }
 
 static enum status describe_conv(struct cpu_device *device, dnnl_primitive_desc_t *out,
