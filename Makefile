@@ -9,7 +9,8 @@ WERROR ?= $(if $(CI),1)
 
 # --- optional parts: found by asking the compiler, each can be switched off -------------------------------------------------
 
-have = $(shell printf '\#include <$(1)>\nint main(void){return 0;}\n' | $(CC) $(CPPFLAGS) -x c - $(2) -o /dev/null 2>/dev/null && echo 1 || echo 0)
+hash := \#
+have = $(shell printf '$(hash)include <$(1)>\nint main(void){return 0;}\n' | $(CC) $(CPPFLAGS) -x c - $(2) -o /dev/null 2>/dev/null && echo 1 || echo 0)
 ifeq ($(filter help deps clean format layers headers lint demo test asan tsan,$(MAKECMDGOALS)),)
 URING ?= $(call have,liburing.h,-luring)
 DNNL  ?= $(call have,oneapi/dnnl/dnnl.h,-ldnnl)

@@ -58,6 +58,7 @@ uint32_t dataset_file_count(const struct dataset *dataset);
 const char *dataset_file_path(const struct dataset *dataset,
                               uint32_t file); // full path, for open()
 uint64_t dataset_file_length(const struct dataset *dataset, uint32_t file);
+uint32_t dataset_file_crc(const struct dataset *dataset, uint32_t file); // CRC-32C of all of it
 const char *dataset_provenance(const struct dataset *dataset); // text: sources, converter version
 uint32_t
 dataset_max_stored_length(const struct dataset *dataset); // the largest extent: sizes read buffers

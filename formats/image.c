@@ -32,6 +32,15 @@ enum status image_check_size(uint32_t width, uint32_t height, struct error *erro
     return STATUS_OK;
 }
 
+enum status image_check_asked(uint32_t width, uint32_t height, struct error *error)
+{
+    if (width == 0 || height == 0) {
+        return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
+                         "an image of %u x %u pixels cannot be made", width, height);
+    }
+    return image_check_size(width, height, error);
+}
+
 enum status image_check_window(struct image_window *resolved, const struct image_window *window,
                                uint32_t width, uint32_t height, struct error *error)
 {
@@ -48,7 +57,7 @@ enum status image_check_window(struct image_window *resolved, const struct image
 
 enum status image_reserve(struct image *image, uint32_t width, uint32_t height, struct error *error)
 {
-    enum status status = image_check_size(width, height, error);
+    enum status status = image_check_asked(width, height, error);
     if (status != STATUS_OK) {
         return status;
     }
@@ -116,7 +125,7 @@ enum status image_probe(struct image_decoder *decoder, const void *bytes, size_t
                         struct image_info *info, struct error *error)
 {
     *info = (struct image_info){0};
-    enum image_kind kind;
+    enum image_kind kind = IMAGE_UNKNOWN;
     enum status status = find_kind(bytes, len, &kind, error);
     if (status != STATUS_OK) {
         return status;
@@ -128,7 +137,7 @@ enum status image_probe(struct image_decoder *decoder, const void *bytes, size_t
 enum status image_decode(struct image_decoder *decoder, const void *bytes, size_t len,
                          const struct image_window *window, struct image *out, struct error *error)
 {
-    enum image_kind kind;
+    enum image_kind kind = IMAGE_UNKNOWN;
     enum status status = find_kind(bytes, len, &kind, error);
     if (status != STATUS_OK) {
         return status;

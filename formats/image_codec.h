@@ -8,6 +8,9 @@
 // Called before anything is allocated for the image.
 enum status image_check_size(uint32_t width, uint32_t height, struct error *error);
 
+// The same for a size that the caller asks for: an empty image is STATUS_INVALID.
+enum status image_check_asked(uint32_t width, uint32_t height, struct error *error);
+
 // Resolves `window` (NULL: everything) against an image; STATUS_INVALID when it is not inside.
 enum status image_check_window(struct image_window *resolved, const struct image_window *window,
                                uint32_t width, uint32_t height, struct error *error);

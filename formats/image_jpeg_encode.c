@@ -100,7 +100,7 @@ enum status image_encode_jpeg(const struct image *image, int quality, uint8_t **
         return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
                          "JPEG quality %d is not between 1 and 100", quality);
     }
-    enum status status = image_check_size(image->width, image->height, error);
+    enum status status = image_check_asked(image->width, image->height, error);
     if (status != STATUS_OK) {
         return status;
     }

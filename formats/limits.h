@@ -11,6 +11,8 @@
 #define LIMIT_JPEG_SCANS          100                  // more is a denial of service, not a picture
 #define LIMIT_JPEG_MEMORY         (256L << 20) // progressive coefficients, through libjpeg's own cap
 #define LIMIT_ZSTD_WINDOW_LOG     23           // 8 MiB window
+#define LIMIT_ZSTD_RATIO          1000u        // of frames above 1 MiB
+#define LIMIT_FRAME_OVERHEAD      16384u       // tar headers and padding around an image
 #define LIMIT_SHARD_BYTES         (UINT64_C(64) << 30) //
 #define LIMIT_SHARD_RECORDS       (UINT64_C(1) << 24)  //
 #define LIMIT_SHARDS              (UINT64_C(1) << 20)  //

@@ -33,7 +33,8 @@ static size_t sequence_length(const uint8_t *at, size_t left)
     return code >= smallest[len] && code <= 0x10ffff && !surrogate ? len : 0;
 }
 
-static const char *text_fault(const char *name, size_t len)
+// `layout`: newline and tab may pass.
+static const char *text_fault(const char *name, size_t len, bool layout)
 {
     const uint8_t *bytes = (const uint8_t *)name;
     for (size_t at = 0; at < len;) {
@@ -41,9 +42,10 @@ static const char *text_fault(const char *name, size_t len)
         if (step == 0) {
             return "is not valid UTF-8";
         }
+        bool spacing = layout && (bytes[at] == '\n' || bytes[at] == '\t');
         bool control = bytes[at] < 0x20 || bytes[at] == 0x7f ||
                        (step == 2 && bytes[at] == 0xc2 && bytes[at + 1] < 0xa0);
-        if (control) {
+        if (control && !spacing) {
             return "holds a control character";
         }
         at += step;
@@ -76,7 +78,7 @@ const char *name_fault(const char *name, size_t len)
         }
         at += part + 1;
     }
-    return text_fault(name, len);
+    return text_fault(name, len, false);
 }
 
 const char *name_class_fault(const char *name, size_t len)
@@ -100,4 +102,9 @@ const char *name_file_fault(const char *name, size_t len)
         }
     }
     return NULL;
+}
+
+const char *name_text_fault(const char *text, size_t len)
+{
+    return text_fault(text, len, true);
 }

@@ -16,4 +16,7 @@ const char *name_class_fault(const char *name, size_t len);
 // '.'.
 const char *name_file_fault(const char *name, size_t len);
 
+// The same for free text: valid UTF-8, no control bytes other than newline and tab.
+const char *name_text_fault(const char *text, size_t len);
+
 #endif

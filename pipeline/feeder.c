@@ -4,8 +4,6 @@
 // comes back and gets the next record of the order.
 #include "pipeline/stream.h"
 
-#include <string.h>
-
 // Where this rank's part of a batch of `total` records begins; `rank` may be `ranks`.
 static uint64_t share_begin(uint64_t total, uint32_t rank, uint32_t ranks)
 {
@@ -28,8 +26,7 @@ static bool begin_batch(struct loader *loader)
     uint64_t total = loader->records - first < whole ? loader->records - first : whole;
     uint64_t begin = share_begin(total, config->rank, config->ranks);
     uint64_t end = share_begin(total, config->rank + 1, config->ranks);
-    order_init(&slot->order, loader->records, config->seed, loader->feeding.epoch,
-               config->shuffle);
+    order_init(&slot->order, loader->records, config->seed, loader->feeding.epoch, config->shuffle);
     slot->first = first + begin;
     ring_begin(slot, loader->feeding, loader->begun++, (uint32_t)(end - begin));
     stream_advance(loader, &loader->feeding);

@@ -115,8 +115,8 @@ static enum status pread_open(void **out, const struct reader_setup *setup, stru
     }
     state->setup = *setup;
     state->waiting.capacity = state->finished.capacity = setup->depth;
-    state->waiting.item = calloc(setup->depth, sizeof *state->waiting.item);
-    state->finished.item = calloc(setup->depth, sizeof *state->finished.item);
+    state->waiting.item = calloc(setup->depth, sizeof(struct read_request *));
+    state->finished.item = calloc(setup->depth, sizeof(struct read_request *));
     pthread_mutex_init(&state->lock, NULL);
     pthread_cond_init(&state->work, NULL);
     pthread_cond_init(&state->progress, NULL);

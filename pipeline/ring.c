@@ -79,7 +79,7 @@ enum status ring_open(struct ring *ring, const struct loader_config *config, siz
 
 void ring_close(struct ring *ring)
 {
-    for (uint32_t i = 0; i < ring->count; i++) {
+    for (uint32_t i = 0; ring->slots && i < ring->count; i++) {
         struct slot *slot = &ring->slots[i];
         ring->allocator.release(ring->allocator.context, slot->memory, ring->slot_bytes);
         skips_close(&slot->skips);

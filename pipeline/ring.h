@@ -45,7 +45,7 @@ enum status ring_open(struct ring *ring, const struct loader_config *config, siz
                       struct error *error);
 void ring_close(struct ring *ring); // accepts a zeroed or half-built one
 
-struct slot *ring_free_slot(struct ring *ring);                    // NULL when all are in use
+struct slot *ring_free_slot(struct ring *ring);                     // NULL when all are in use
 struct slot *ring_find(const struct ring *ring, uint64_t sequence); // NULL when not begun
 
 // Makes a free slot the next batch. `batch` of `slot` gets position, sequence and count.

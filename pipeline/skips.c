@@ -40,7 +40,8 @@ void skips_note(struct skips *skips, uint32_t index, const struct error *reason)
                                .offset = reason->offset,
                                .status = reason->status,
                                .index = index};
-    snprintf(note->reason, sizeof note->reason, "%s", reason->reason);
+    snprintf(note->reason, sizeof note->reason, "%.*s", (int)sizeof note->reason - 1,
+             reason->reason);
 }
 
 bool skips_add(struct skips *skips, const struct skip_note *note)

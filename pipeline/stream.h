@@ -16,9 +16,9 @@ struct task {
     struct read_request request; // first, so that a finished request is its task
     struct task *next;
     struct slot *slot;
-    uint32_t index;    // in the batch
-    uint64_t attempt;  // 0: the record at this position of the order; k: the k-th after it
-    uint64_t record;   // of the dataset
+    uint32_t index;   // in the batch
+    uint64_t attempt; // 0: the record at this position of the order; k: the k-th after it
+    uint64_t record;  // of the dataset
     uint32_t piece;
 };
 
@@ -65,14 +65,14 @@ struct loader {
     struct task *tasks;
     uint32_t task_count;
     struct task_queue idle, retries, ready;
-    struct task *pending;   // decided, but the arena has no room yet
-    struct slot *filling;   // the batch whose positions are being decided, NULL between two
+    struct task *pending;           // decided, but the arena has no room yet
+    struct slot *filling;           // the batch whose positions are being decided, NULL between two
     struct loader_position feeding; // of the next batch to begin
-    uint64_t begun;         // batches
-    uint32_t in_flight;     // reads
-    bool feeder_blocked;    // it waits for a task, a slot or room in the arena
+    uint64_t begun;                 // batches
+    uint32_t in_flight;             // reads
+    bool feeder_blocked;            // it waits for a task, a slot or room in the arena
     bool closing;
-    bool broken;            // the reader's machinery failed: `broken_error`
+    bool broken; // the reader's machinery failed: `broken_error`
     struct error broken_error;
 
     // The consumer's end.

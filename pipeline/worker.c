@@ -3,6 +3,7 @@
 // work.
 #include "pipeline/stream.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum status worker_open(struct worker *worker, struct loader *loader, struct error *error)
@@ -19,8 +20,8 @@ enum status worker_open(struct worker *worker, struct loader *loader, struct err
         // Any shape with as many pixels as the largest image, so that decoding never allocates.
         uint64_t pixels = dataset_max_pixels(loader->dataset);
         uint32_t width = pixels < 2048 ? (uint32_t)pixels : 2048;
-        status = image_reserve(&worker->image, width, (uint32_t)((pixels + width - 1) / width),
-                               error);
+        status =
+            image_reserve(&worker->image, width, (uint32_t)((pixels + width - 1) / width), error);
     }
     return status;
 }
@@ -121,8 +122,8 @@ static enum status produce(struct worker *worker, struct task *task, struct erro
 // Whether the bytes are at fault, rather than the machine.
 static bool bad_record(enum status status)
 {
-    return status == STATUS_CORRUPT || status == STATUS_TRUNCATED ||
-           status == STATUS_UNSUPPORTED || status == STATUS_LIMIT;
+    return status == STATUS_CORRUPT || status == STATUS_TRUNCATED || status == STATUS_UNSUPPORTED ||
+           status == STATUS_LIMIT;
 }
 
 // With the skip policy, sends the position of a bad record back for the next one of the order.
@@ -133,6 +134,11 @@ static bool replace(struct loader *loader, struct task *task, struct error *erro
         skips_note(&task->slot->skips, task->index, error);
     }
     if (task->attempt >= loader->max_skips || task->attempt + 1 >= loader->records) {
+        char reason[sizeof error->reason / 2];
+        snprintf(reason, sizeof reason, "%.*s", (int)sizeof reason - 1, error->reason);
+        snprintf(error->reason, sizeof error->reason,
+                 "%llu bad records in a row, more than may be skipped; the last: %s",
+                 (unsigned long long)task->attempt + 1, reason);
         return false;
     }
     task->attempt++;

@@ -6,6 +6,9 @@
 #include <string.h>
 
 const struct device_ops *const device_table[] = {
+#if HAVE_DNNL
+    &cpu_device_ops,
+#endif
     &ref_device_ops,
     NULL,
 };

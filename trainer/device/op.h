@@ -12,6 +12,9 @@ struct op {
 };
 
 extern const struct device_ops ref_device_ops;
+#if HAVE_DNNL
+extern const struct device_ops cpu_device_ops;
+#endif
 
 // STATUS_INVALID with the reason when the description contradicts itself or is too large.
 enum status op_desc_check(const struct op_desc *desc, struct error *error);

@@ -1,13 +1,16 @@
 // Losses and optimisers of the reference device.
 #include "trainer/device/ref.h"
 
+#include <float.h>
 #include <math.h>
 
 #define NORM_FLOOR 1e-12
 
+// The factor is a constant for rows shorter than the floor, and, as in the reference
+// implementation, for rows so long that its derivative (its cube) underflows in float32.
 struct row {
     double inverse; // factor that gives the row length 1
-    bool floored;   // shorter than the floor: the factor is a constant
+    bool constant;  // whether it has no derivative
 };
 
 static struct row measure_row(const float *values, uint32_t d)
@@ -16,7 +19,9 @@ static struct row measure_row(const float *values, uint32_t d)
     for (uint32_t i = 0; i < d; i++) {
         squares += (double)values[i] * (double)values[i];
     }
-    return (struct row){1.0 / sqrt(fmax(squares, NORM_FLOOR)), squares < NORM_FLOOR};
+    double inverse = 1.0 / sqrt(fmax(squares, NORM_FLOOR));
+    bool underflow = inverse * inverse * inverse < (double)FLT_MIN;
+    return (struct row){inverse, squares < NORM_FLOOR || underflow};
 }
 
 // Gradient of scale ||x^ - y^||^2 to x: through x^ = x * inverse.
@@ -28,7 +33,7 @@ static void regression_gradient(float *dx, const float *x, struct row x_row, con
         double unit = (double)x[i] * x_row.inverse;
         along += 2 * (unit - (double)y[i] * y_row.inverse) * unit;
     }
-    if (x_row.floored) {
+    if (x_row.constant) {
         along = 0;
     }
     for (uint32_t i = 0; i < d; i++) {

@@ -1,0 +1,333 @@
+// Writing a dataset: everything goes to DIRECTORY.partial, the index last; one rename puts it in
+// place. The directory is locked while it is written, so a second writer is turned away and a
+// killed one's remains can be told from a living one's.
+#include "formats/file.h"
+#include "formats/limits.h"
+#include "formats/name.h"
+#include "formats/name_set.h"
+#include "formats/store.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PATH_BYTES 480 // leaves room for a file's name in the 512 of an error
+
+struct dataset_writer {
+    char directory[PATH_BYTES], partial[PATH_BYTES + 16], parent[PATH_BYTES];
+    int lock; // the partial directory, held open and locked
+    bool replace;
+    int32_t max_label;
+    const struct store *store;
+    void *state; // of the store
+    struct dataset_packer *packer;
+    struct dataset_packed packed; // of dataset_writer_add
+    struct index_builder builder;
+    struct name_set names;
+};
+
+// --- the partial directory
+// ------------------------------------------------------------------------
+
+static bool written_by_us(const char *name)
+{
+    static const char *const starts[] = {"shard-", INDEX_FILE_NAME, "data.mdb", "lock.mdb"};
+    for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
+        if (strncmp(name, starts[i], strlen(starts[i])) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// Empties a directory that holds nothing but a dataset's files; refuses to touch anything else.
+static enum status empty_directory(const char *path, struct error *error)
+{
+    DIR *entries = opendir(path);
+    if (entries == NULL) {
+        return error_errno(error, errno, path, NOWHERE, "open the directory");
+    }
+    enum status status = STATUS_OK;
+    struct dirent *entry;
+    while (status == STATUS_OK && (entry = readdir(entries)) != NULL) {
+        const char *name = entry->d_name;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
+            continue;
+        }
+        if (!written_by_us(name)) {
+            status = error_set(error, STATUS_EXISTS, path, NOWHERE, NOWHERE,
+                               "holds '%.100s', which is no part of a dataset: move it away first",
+                               name);
+        } else if (unlinkat(dirfd(entries), name, 0) != 0) {
+            status = error_errno(error, errno, path, NOWHERE, "remove a file of the directory");
+        }
+    }
+    closedir(entries);
+    return status;
+}
+
+static void remove_directory(const char *path)
+{
+    if (empty_directory(path, NULL) == STATUS_OK) {
+        rmdir(path);
+    }
+}
+
+// Makes or takes over the partial directory; on success it is ours alone and empty.
+static enum status claim_partial(struct dataset_writer *writer, struct error *error)
+{
+    if (mkdir(writer->partial, 0755) != 0 && errno != EEXIST) {
+        return error_errno(error, errno, writer->partial, NOWHERE, "make the directory");
+    }
+    writer->lock = open(writer->partial, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (writer->lock < 0) {
+        return error_errno(error, errno, writer->partial, NOWHERE, "open the directory");
+    }
+    if (flock(writer->lock, LOCK_EX | LOCK_NB) != 0) {
+        int errnum = errno;
+        close(writer->lock);
+        writer->lock = -1;
+        return errnum == EWOULDBLOCK
+                   ? error_set(error, STATUS_DENIED, writer->partial, NOWHERE, NOWHERE,
+                               "another process is writing this dataset")
+                   : error_errno(error, errnum, writer->partial, NOWHERE, "lock the directory");
+    }
+    return empty_directory(writer->partial, error);
+}
+
+// --- open
+// -----------------------------------------------------------------------------------------
+
+static enum status set_paths(struct dataset_writer *writer, const char *directory,
+                             struct error *error)
+{
+    size_t len = strlen(directory);
+    while (len > 1 && directory[len - 1] == '/') {
+        len--;
+    }
+    const char *last = memrchr(directory, '/', len);
+    const char *name = last ? last + 1 : directory;
+    size_t name_len = (size_t)(directory + len - name);
+    bool names_one = name_len > 0 && !(name_len == 1 && name[0] == '.') &&
+                     !(name_len == 2 && name[0] == '.' && name[1] == '.');
+    if (len >= sizeof writer->directory || !names_one) {
+        return error_set(error, STATUS_INVALID, directory, NOWHERE, NOWHERE,
+                         "not the name of a directory to make");
+    }
+    snprintf(writer->directory, sizeof writer->directory, "%.*s", (int)len, directory);
+    snprintf(writer->partial, sizeof writer->partial, "%s.partial", writer->directory);
+    int parent_len = last == directory ? 1 : (int)(name - directory) - 1;
+    snprintf(writer->parent, sizeof writer->parent, "%.*s", last ? parent_len : 1,
+             last ? directory : ".");
+    return STATUS_OK;
+}
+
+// What stands at the target already must be a dataset that may be replaced.
+static enum status check_target(const struct dataset_writer *writer, struct error *error)
+{
+    struct stat about;
+    if (lstat(writer->directory, &about) != 0) {
+        return errno == ENOENT ? STATUS_OK
+                               : error_errno(error, errno, writer->directory, NOWHERE, "look at");
+    }
+    if (!writer->replace) {
+        return error_set(error, STATUS_EXISTS, writer->directory, NOWHERE, NOWHERE,
+                         "exists already");
+    }
+    char index[PATH_BYTES + 32];
+    snprintf(index, sizeof index, "%s/" INDEX_FILE_NAME, writer->directory);
+    return S_ISDIR(about.st_mode) && file_exists(index)
+               ? STATUS_OK
+               : error_set(error, STATUS_EXISTS, writer->directory, NOWHERE, NOWHERE,
+                           "exists and is not a dataset: not replaced");
+}
+
+static enum status open_parts(struct dataset_writer *writer, const char *directory,
+                              const struct dataset_writer_config *config, struct error *error)
+{
+    enum status status = set_paths(writer, directory, error);
+    if (status == STATUS_OK) {
+        status = check_target(writer, error);
+    }
+    if (status == STATUS_OK) {
+        status = file_make_directories(writer->parent, error);
+    }
+    if (status == STATUS_OK) {
+        status = claim_partial(writer, error);
+    }
+    if (status == STATUS_OK) {
+        const char *text = config->provenance ? config->provenance : "";
+        status = index_builder_set_provenance(&writer->builder, text, error);
+    }
+    if (status == STATUS_OK) {
+        status = dataset_packer_open(&writer->packer, config->store, error);
+    }
+    return status ? status : writer->store->open(&writer->state, writer->partial, config, error);
+}
+
+enum status dataset_writer_open(struct dataset_writer **out, const char *directory,
+                                const struct dataset_writer_config *config, struct error *error)
+{
+    struct dataset_writer *writer = calloc(1, sizeof *writer);
+    *out = writer;
+    if (writer == NULL) {
+        return error_set(error, STATUS_NO_MEMORY, directory, NOWHERE, NOWHERE,
+                         "no memory to write a dataset");
+    }
+    writer->lock = -1;
+    writer->replace = config->replace;
+    writer->max_label = DATASET_NO_LABEL;
+    writer->store = config->store == DATASET_LMDB ? &store_lmdb : &store_shards;
+    writer->builder.store = config->store;
+    enum status status = open_parts(writer, directory, config, error);
+    if (status != STATUS_OK) {
+        dataset_writer_abort(out);
+    }
+    return status;
+}
+
+static void writer_free(struct dataset_writer **out)
+{
+    struct dataset_writer *writer = *out;
+    writer->store->close(&writer->state);
+    dataset_packer_close(&writer->packer);
+    dataset_packed_free(&writer->packed);
+    index_builder_free(&writer->builder);
+    name_set_free(&writer->names);
+    if (writer->lock >= 0) {
+        close(writer->lock);
+    }
+    free(writer);
+    *out = NULL;
+}
+
+void dataset_writer_abort(struct dataset_writer **out)
+{
+    struct dataset_writer *writer = *out;
+    if (writer == NULL) {
+        return;
+    }
+    writer->store->close(&writer->state);
+    if (writer->lock >= 0) { // else the directory is not ours
+        remove_directory(writer->partial);
+    }
+    writer_free(out);
+}
+
+// --- add
+// ------------------------------------------------------------------------------------------
+
+enum status dataset_writer_add_packed(struct dataset_writer *writer,
+                                      const struct dataset_item *item,
+                                      const struct dataset_packed *packed, struct error *error)
+{
+    uint64_t count = writer->builder.part[INDEX_RECORDS].count;
+    if (count >= LIMIT_RECORDS) {
+        return error_set(error, STATUS_LIMIT, item->name, NOWHERE, count,
+                         "a dataset holds at most %llu records", (unsigned long long)LIMIT_RECORDS);
+    }
+    bool fresh;
+    enum status status = name_set_add(&writer->names, item->name, &fresh, error);
+    if (status == STATUS_OK && !fresh) {
+        status = error_set(error, STATUS_INVALID, item->name, NOWHERE, count,
+                           "a second image of this name; names must be unique");
+    }
+    struct dataset_record record = packed->record;
+    if (status == STATUS_OK) {
+        status = writer->store->add(writer->state, item, packed, &writer->builder, &record, error);
+    }
+    if (status == STATUS_OK) {
+        status = index_builder_add_record(&writer->builder, item->name, &record, error);
+    }
+    if (record.label > writer->max_label) {
+        writer->max_label = record.label;
+    }
+    return status;
+}
+
+enum status dataset_writer_add(struct dataset_writer *writer, const struct dataset_item *item,
+                               struct error *error)
+{
+    enum status status = dataset_pack(writer->packer, item, &writer->packed, error);
+    return status ? status : dataset_writer_add_packed(writer, item, &writer->packed, error);
+}
+
+// --- commit
+// ---------------------------------------------------------------------------------------
+
+static enum status add_classes(struct dataset_writer *writer, const char *const *names,
+                               uint32_t count, struct error *error)
+{
+    if (count > LIMIT_CLASSES || writer->max_label >= (int32_t)count) {
+        return error_set(error, STATUS_INVALID, writer->directory, NOWHERE, NOWHERE,
+                         "%u classes are named, the largest label is %d, %llu classes are allowed",
+                         count, writer->max_label, (unsigned long long)LIMIT_CLASSES);
+    }
+    enum status status = STATUS_OK;
+    for (uint32_t i = 0; i < count && status == STATUS_OK; i++) {
+        const char *fault = name_class_fault(names[i], strlen(names[i]));
+        status = fault ? error_set(error, STATUS_INVALID, names[i], NOWHERE, NOWHERE,
+                                   "the name of class %u %s", i, fault)
+                       : index_builder_add_class(&writer->builder, names[i], error);
+    }
+    return status;
+}
+
+// Puts the partial directory in place. With a dataset there already the two change places, so that
+// at every moment one of them stands under the name.
+static enum status install(struct dataset_writer *writer, struct error *error)
+{
+    if (!writer->replace || !file_exists(writer->directory)) {
+        return file_rename(writer->partial, writer->directory, error);
+    }
+    int errnum = file_fault ? file_fault("rename", writer->directory) : 0;
+    if (errnum == 0 &&
+        renameat2(AT_FDCWD, writer->partial, AT_FDCWD, writer->directory, RENAME_EXCHANGE) != 0) {
+        errnum = errno;
+    }
+    if (errnum != 0) {
+        return error_errno(error, errnum, writer->directory, NOWHERE,
+                           "put the new dataset in the old one's place");
+    }
+    enum status status = file_sync_directory(writer->parent, error);
+    if (status == STATUS_OK) {
+        remove_directory(writer->partial); // now the old one
+    }
+    return status;
+}
+
+static enum status commit(struct dataset_writer *writer, const char *const *class_names,
+                          uint32_t class_count, struct error *error)
+{
+    if (writer->builder.part[INDEX_RECORDS].count == 0) {
+        return error_set(error, STATUS_INVALID, writer->directory, NOWHERE, NOWHERE,
+                         "no records were added");
+    }
+    enum status status = add_classes(writer, class_names, class_count, error);
+    if (status == STATUS_OK) {
+        status = writer->store->finish(writer->state, &writer->builder, error);
+    }
+    writer->store->close(&writer->state);
+    if (status == STATUS_OK) {
+        char path[PATH_BYTES + 32];
+        snprintf(path, sizeof path, "%s/" INDEX_FILE_NAME, writer->partial);
+        status = index_builder_write(&writer->builder, path, error);
+    }
+    return status ? status : install(writer, error);
+}
+
+enum status dataset_writer_commit(struct dataset_writer **writer, const char *const *class_names,
+                                  uint32_t class_count, struct error *error)
+{
+    enum status status = commit(*writer, class_names, class_count, error);
+    if (status == STATUS_OK) {
+        writer_free(writer);
+    }
+    return status;
+}

@@ -1,0 +1,321 @@
+// The LMDB store: DATASET/data.mdb, key = record number as ten decimal digits, value = the image
+// file's bytes. liblmdb only ever opens what this process has just written: reading goes through
+// the index, because liblmdb trusts its file and dies on a damaged one.
+//
+// The bytes are the same on every run: records are appended in key order, committed in batches
+// whose size depends on the records alone, and MDB_WRITEMAP and MDB_NOMEMINIT are off, so that
+// liblmdb zeroes pages before it uses them.
+#include "formats/crc32c.h"
+#include "formats/file.h"
+#include "formats/limits.h"
+#include "formats/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <lmdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define DATA_NAME     "data.mdb"
+#define FIRST_MAP     ((size_t)64 << 20)
+#define BATCH_BYTES   ((size_t)16 << 20)                    // of dirty pages held in memory
+#define RECORD_PAGES  2                                     // besides the value: leaf, rounding
+#define BATCH_CEILING (BATCH_BYTES + 2 * LIMIT_IMAGE_BYTES) // with its last record and the tree
+#define KEY_DIGITS    10
+#define READ_BYTES    ((size_t)1 << 20)
+
+struct lmdb_writer {
+    char directory[512], path[560];
+    MDB_env *env;
+    MDB_txn *txn; // NULL between batches
+    MDB_dbi dbi;
+    uint64_t count; // records
+    size_t batch;   // bytes of the batch so far
+    size_t page_size, map_size;
+};
+
+// LMDB reports a write that was cut short as EIO. Says whether the disk, or the limit on a file's
+// size, had no room for a batch.
+static int explain_short_write(const struct lmdb_writer *lmdb)
+{
+    struct statvfs disk;
+    if (statvfs(lmdb->directory, &disk) == 0 &&
+        (uint64_t)disk.f_bavail * disk.f_frsize < lmdb->batch + 64 * lmdb->page_size) {
+        return ENOSPC;
+    }
+    struct rlimit limit;
+    struct stat about;
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+        stat(lmdb->path, &about) == 0 &&
+        (uint64_t)about.st_size + lmdb->batch + 64 * lmdb->page_size > limit.rlim_cur) {
+        return EFBIG;
+    }
+    return EIO;
+}
+
+static enum status failed(const struct lmdb_writer *lmdb, int code, const char *what,
+                          struct error *error)
+{
+    if (code == EIO) {
+        code = explain_short_write(lmdb);
+    }
+    if (code > 0) {
+        return error_errno(error, code, lmdb->path, NOWHERE, what);
+    }
+    return error_set(error, STATUS_IO, lmdb->path, NOWHERE, NOWHERE, "cannot %s: %s", what,
+                     mdb_strerror(code));
+}
+
+static void lmdb_close(void **state)
+{
+    struct lmdb_writer *lmdb = *state;
+    if (lmdb != NULL) {
+        mdb_txn_abort(lmdb->txn);
+        if (lmdb->env != NULL) {
+            mdb_env_close(lmdb->env);
+        }
+        free(lmdb);
+        *state = NULL;
+    }
+}
+
+static enum status open_environment(struct lmdb_writer *lmdb, unsigned flags, struct error *error)
+{
+    int code = mdb_env_create(&lmdb->env);
+    if (code == 0) {
+        code = mdb_env_set_mapsize(lmdb->env, lmdb->map_size);
+    }
+    if (code == 0) {
+        code = mdb_env_open(lmdb->env, lmdb->directory, flags | MDB_NOLOCK, 0644);
+    }
+    return code ? failed(lmdb, code, "open the LMDB", error) : STATUS_OK;
+}
+
+static enum status lmdb_open(void **state, const char *directory,
+                             const struct dataset_writer_config *config, struct error *error)
+{
+    (void)config;
+    struct lmdb_writer *lmdb = calloc(1, sizeof *lmdb);
+    *state = lmdb;
+    if (lmdb == NULL) {
+        return error_set(error, STATUS_NO_MEMORY, directory, NOWHERE, NOWHERE,
+                         "no memory to write an LMDB");
+    }
+    snprintf(lmdb->directory, sizeof lmdb->directory, "%s", directory);
+    snprintf(lmdb->path, sizeof lmdb->path, "%s/" DATA_NAME, directory);
+    lmdb->map_size = FIRST_MAP;
+    lmdb->page_size = 4096;
+    // Synced once, at the end: until then nothing refers to this file.
+    enum status status = open_environment(lmdb, MDB_NOSYNC, error);
+    MDB_stat about;
+    if (status == STATUS_OK && mdb_env_stat(lmdb->env, &about) == 0) {
+        lmdb->page_size = about.ms_psize;
+    }
+    return status;
+}
+
+// --- writing
+// --------------------------------------------------------------------------------------
+
+// The map must hold the whole batch before it starts; it grows by doubling.
+static int make_room(struct lmdb_writer *lmdb)
+{
+    MDB_envinfo info;
+    int code = mdb_env_info(lmdb->env, &info);
+    if (code != 0) {
+        return code;
+    }
+    size_t used = (info.me_last_pgno + 1) * lmdb->page_size, map_size = lmdb->map_size;
+    while (map_size - used < BATCH_CEILING) {
+        map_size *= 2;
+        if (map_size > SIZE_MAX / 4) {
+            return ENOMEM;
+        }
+    }
+    if (map_size != lmdb->map_size) {
+        code = mdb_env_set_mapsize(lmdb->env, map_size);
+        lmdb->map_size = map_size;
+    }
+    return code;
+}
+
+static enum status begin_batch(struct lmdb_writer *lmdb, struct error *error)
+{
+    int code = make_room(lmdb);
+    if (code == 0) {
+        code = mdb_txn_begin(lmdb->env, NULL, 0, &lmdb->txn);
+    }
+    if (code == 0) {
+        code = mdb_dbi_open(lmdb->txn, NULL, 0, &lmdb->dbi);
+    }
+    lmdb->batch = 0;
+    return code ? failed(lmdb, code, "begin a transaction", error) : STATUS_OK;
+}
+
+static enum status end_batch(struct lmdb_writer *lmdb, struct error *error)
+{
+    if (lmdb->txn == NULL) {
+        return STATUS_OK;
+    }
+    MDB_txn *txn = lmdb->txn;
+    lmdb->txn = NULL;
+    int code = file_fault ? file_fault("write", lmdb->path) : 0;
+    if (code != 0) {
+        mdb_txn_abort(txn);
+    } else {
+        code = mdb_txn_commit(txn);
+    }
+    return code ? failed(lmdb, code, "write", error) : STATUS_OK;
+}
+
+static enum status lmdb_add(void *state, const struct dataset_item *item,
+                            const struct dataset_packed *packed, struct index_builder *builder,
+                            struct dataset_record *record, struct error *error)
+{
+    (void)packed;
+    (void)builder;
+    struct lmdb_writer *lmdb = state;
+    enum status status = lmdb->txn ? STATUS_OK : begin_batch(lmdb, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    char digits[24];
+    snprintf(digits, sizeof digits, "%0*" PRIu64, KEY_DIGITS, lmdb->count);
+    MDB_val key = {.mv_size = KEY_DIGITS, .mv_data = digits};
+    MDB_val value = {.mv_size = item->len, .mv_data = (void *)item->bytes};
+    int code = mdb_put(lmdb->txn, lmdb->dbi, &key, &value, MDB_APPEND);
+    if (code != 0) {
+        return failed(lmdb, code, "store a record", error);
+    }
+    record->file = 0;
+    lmdb->count++;
+    lmdb->batch += item->len + RECORD_PAGES * lmdb->page_size;
+    return lmdb->batch >= BATCH_BYTES ? end_batch(lmdb, error) : STATUS_OK;
+}
+
+// --- locating
+// -------------------------------------------------------------------------------------
+
+// A value's page starts with its own number, so the file offset follows from the address alone.
+static uint64_t value_offset(const struct lmdb_writer *lmdb, const MDB_val *value)
+{
+    uintptr_t address = (uintptr_t)value->mv_data, page = address & ~(lmdb->page_size - 1);
+    size_t number;
+    memcpy(&number, (const void *)page, sizeof number);
+    return (uint64_t)number * lmdb->page_size + (address - page);
+}
+
+static enum status locate_all(struct lmdb_writer *lmdb, struct index_builder *builder,
+                              struct error *error)
+{
+    MDB_cursor *cursor = NULL;
+    MDB_val key, value;
+    uint64_t found = 0;
+    int code = mdb_txn_begin(lmdb->env, NULL, MDB_RDONLY, &lmdb->txn);
+    if (code == 0) {
+        code = mdb_dbi_open(lmdb->txn, NULL, 0, &lmdb->dbi);
+    }
+    if (code == 0) {
+        code = mdb_cursor_open(lmdb->txn, lmdb->dbi, &cursor);
+    }
+    while (code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0 &&
+           found < lmdb->count) {
+        index_builder_place(builder, found++, 0, value_offset(lmdb, &value));
+    }
+    if (cursor != NULL) {
+        mdb_cursor_close(cursor);
+    }
+    mdb_txn_abort(lmdb->txn);
+    lmdb->txn = NULL;
+    if (code != MDB_NOTFOUND || found != lmdb->count) {
+        return failed(lmdb, code == 0 ? MDB_CORRUPTED : code, "find the records again", error);
+    }
+    return STATUS_OK;
+}
+
+// Reads every record where the index will say it lies.
+static enum status verify_records(const struct lmdb_writer *lmdb, int fd,
+                                  const struct index_builder *builder, struct error *error)
+{
+    uint8_t *bytes = malloc(LIMIT_IMAGE_BYTES);
+    if (bytes == NULL) {
+        return error_errno(error, ENOMEM, lmdb->path, NOWHERE, "allocate memory to verify");
+    }
+    enum status status = STATUS_OK;
+    for (uint64_t i = 0; i < lmdb->count && status == STATUS_OK; i++) {
+        struct dataset_record record = index_builder_record(builder, i);
+        status = file_read_at(fd, lmdb->path, bytes, record.length, record.offset, error);
+        if (status == STATUS_OK && crc32c(0, bytes, record.length) != record.crc) {
+            status = error_set(error, STATUS_CORRUPT, lmdb->path, record.offset, i,
+                               "the record read back differs from what was written");
+        }
+    }
+    free(bytes);
+    return status;
+}
+
+static enum status checksum_file(const struct lmdb_writer *lmdb, int fd, struct index_file *file,
+                                 struct error *error)
+{
+    struct stat about;
+    if (fstat(fd, &about) != 0) {
+        return error_errno(error, errno, lmdb->path, NOWHERE, "look at");
+    }
+    *file = (struct index_file){.length = (uint64_t)about.st_size};
+    uint8_t *bytes = malloc(READ_BYTES);
+    if (bytes == NULL) {
+        return error_errno(error, ENOMEM, lmdb->path, NOWHERE, "allocate memory to verify");
+    }
+    enum status status = STATUS_OK;
+    for (uint64_t at = 0; at < file->length && status == STATUS_OK; at += READ_BYTES) {
+        size_t len = file->length - at < READ_BYTES ? (size_t)(file->length - at) : READ_BYTES;
+        status = file_read_at(fd, lmdb->path, bytes, len, at, error);
+        file->crc = crc32c(file->crc, bytes, len);
+    }
+    free(bytes);
+    return status;
+}
+
+static enum status sync_and_verify(const struct lmdb_writer *lmdb, struct index_builder *builder,
+                                   struct error *error)
+{
+    int fd = open(lmdb->path, O_RDWR | O_CLOEXEC);
+    if (fd < 0) {
+        return error_errno(error, errno, lmdb->path, NOWHERE, "open");
+    }
+    struct index_file file;
+    enum status status = file_sync(fd, lmdb->path, error);
+    if (status == STATUS_OK) {
+        status = verify_records(lmdb, fd, builder, error);
+    }
+    if (status == STATUS_OK) {
+        status = checksum_file(lmdb, fd, &file, error);
+    }
+    close(fd);
+    return status ? status : index_builder_add_file(builder, DATA_NAME, &file, error);
+}
+
+static enum status lmdb_finish(void *state, struct index_builder *builder, struct error *error)
+{
+    struct lmdb_writer *lmdb = state;
+    enum status status = end_batch(lmdb, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    mdb_env_close(lmdb->env);
+    lmdb->env = NULL;
+    status = open_environment(lmdb, MDB_RDONLY, error);
+    if (status == STATUS_OK) {
+        status = locate_all(lmdb, builder, error);
+    }
+    return status ? status : sync_and_verify(lmdb, builder, error);
+}
+
+const struct store store_lmdb = {
+    .open = lmdb_open, .add = lmdb_add, .finish = lmdb_finish, .close = lmdb_close};

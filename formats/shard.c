@@ -1,0 +1,212 @@
+// Shards: shard-00000.tar.zst and on. Each is a tar in independent zstd frames with a seek table at
+// the end (the zstd seekable format), so that `zstd -dc shard | tar t` and seekable readers both
+// understand it. Layout: formats/README.md.
+#include "formats/crc32c.h"
+#include "formats/file.h"
+#include "formats/limits.h"
+#include "formats/store.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_SHARD_BYTES (UINT64_C(256) << 20)
+#define BUFFER_BYTES        (1u << 20)
+#define SEEK_ENTRY_BYTES    12u // compressed length, content length, checksum of the content
+#define SEEK_FOOTER_BYTES   9u
+#define SKIPPABLE_MAGIC     0x184d2a5eu
+#define SEEKABLE_MAGIC      0x8f92eab1u
+#define SEEK_HAS_CHECKSUMS  0x80u
+
+struct shard_writer {
+    char directory[512];
+    char name[32], path[560]; // of the shard being written
+    int fd;                   // -1 between shards
+    uint32_t number;          // shards finished
+    uint64_t length;          // bytes of this shard
+    uint32_t crc;             // of those bytes
+    uint64_t frames;          // in this shard
+    uint8_t *seek_table;
+    size_t seek_capacity;
+    uint64_t shard_bytes;
+    uint8_t *buffer;
+    size_t buffered;
+    struct shard_framer *framer;
+    struct dataset_packed end;
+};
+
+static void shard_close(void **state)
+{
+    struct shard_writer *shard = *state;
+    if (shard != NULL) {
+        file_close(&shard->fd, shard->path, NULL);
+        shard_framer_close(&shard->framer);
+        dataset_packed_free(&shard->end);
+        free(shard->seek_table);
+        free(shard->buffer);
+        free(shard);
+        *state = NULL;
+    }
+}
+
+static enum status shard_open(void **state, const char *directory,
+                              const struct dataset_writer_config *config, struct error *error)
+{
+    struct shard_writer *shard = calloc(1, sizeof *shard);
+    *state = shard;
+    if (shard == NULL) {
+        return error_set(error, STATUS_NO_MEMORY, directory, NOWHERE, NOWHERE,
+                         "no memory to write shards");
+    }
+    shard->fd = -1;
+    shard->shard_bytes = config->shard_bytes ? config->shard_bytes : DEFAULT_SHARD_BYTES;
+    snprintf(shard->directory, sizeof shard->directory, "%s", directory);
+    shard->buffer = malloc(BUFFER_BYTES);
+    if (shard->buffer == NULL) {
+        return error_set(error, STATUS_NO_MEMORY, directory, NOWHERE, NOWHERE,
+                         "no memory to write shards");
+    }
+    return shard_framer_open(&shard->framer, error);
+}
+
+// --- bytes
+// ----------------------------------------------------------------------------------------
+
+static enum status flush(struct shard_writer *shard, struct error *error)
+{
+    size_t len = shard->buffered;
+    shard->buffered = 0;
+    return file_write_all(shard->fd, shard->path, shard->buffer, len, error);
+}
+
+static enum status put(struct shard_writer *shard, const void *bytes, size_t len,
+                       struct error *error)
+{
+    shard->crc = crc32c(shard->crc, bytes, len);
+    shard->length += len;
+    enum status status = STATUS_OK;
+    if (shard->buffered + len > BUFFER_BYTES) {
+        status = flush(shard, error);
+    }
+    if (status == STATUS_OK && len > BUFFER_BYTES) {
+        return file_write_all(shard->fd, shard->path, bytes, len, error);
+    }
+    if (status == STATUS_OK) {
+        memcpy(shard->buffer + shard->buffered, bytes, len);
+        shard->buffered += len;
+    }
+    return status;
+}
+
+static enum status put_frame(struct shard_writer *shard, const struct dataset_packed *packed,
+                             struct error *error)
+{
+    size_t at = shard->frames * SEEK_ENTRY_BYTES;
+    if (at + SEEK_ENTRY_BYTES > shard->seek_capacity) {
+        size_t capacity = 2 * at + 1024 * SEEK_ENTRY_BYTES;
+        uint8_t *grown = realloc(shard->seek_table, capacity);
+        if (grown == NULL) {
+            return error_set(error, STATUS_NO_MEMORY, shard->path, NOWHERE, NOWHERE,
+                             "no memory for the seek table");
+        }
+        shard->seek_table = grown;
+        shard->seek_capacity = capacity;
+    }
+    // A frame's last four bytes are the checksum of its content, the one the seek table wants.
+    uint32_t len = packed->record.stored_length;
+    index_store32(shard->seek_table + at, len);
+    index_store32(shard->seek_table + at + 4, packed->record.frame_length);
+    memcpy(shard->seek_table + at + 8, packed->stored + len - 4, 4);
+    shard->frames++;
+    return put(shard, packed->stored, len, error);
+}
+
+static enum status put_seek_table(struct shard_writer *shard, struct error *error)
+{
+    uint8_t head[8], footer[SEEK_FOOTER_BYTES];
+    size_t len = shard->frames * SEEK_ENTRY_BYTES;
+    index_store32(head, SKIPPABLE_MAGIC);
+    index_store32(head + 4, (uint32_t)len + SEEK_FOOTER_BYTES);
+    index_store32(footer, (uint32_t)shard->frames);
+    footer[4] = SEEK_HAS_CHECKSUMS;
+    index_store32(footer + 5, SEEKABLE_MAGIC);
+    enum status status = put(shard, head, sizeof head, error);
+    for (size_t at = 0; at < len && status == STATUS_OK; at += BUFFER_BYTES) {
+        size_t part = len - at < BUFFER_BYTES ? len - at : BUFFER_BYTES;
+        status = put(shard, shard->seek_table + at, part, error);
+    }
+    return status ? status : put(shard, footer, sizeof footer, error);
+}
+
+// --- shards
+// ---------------------------------------------------------------------------------------
+
+static enum status start_shard(struct shard_writer *shard, struct error *error)
+{
+    if (shard->number >= LIMIT_SHARDS) {
+        return error_set(error, STATUS_LIMIT, shard->directory, NOWHERE, NOWHERE,
+                         "more than %llu shards: choose larger ones",
+                         (unsigned long long)LIMIT_SHARDS);
+    }
+    snprintf(shard->name, sizeof shard->name, "shard-%05u.tar.zst", shard->number);
+    snprintf(shard->path, sizeof shard->path, "%s/%s", shard->directory, shard->name);
+    shard->length = 0;
+    shard->crc = 0;
+    shard->frames = 0;
+    shard->buffered = 0;
+    return file_create(&shard->fd, shard->path, error);
+}
+
+static enum status finish_shard(struct shard_writer *shard, struct index_builder *builder,
+                                struct error *error)
+{
+    enum status status = shard_framer_pack_end(shard->framer, &shard->end, error);
+    if (status == STATUS_OK) {
+        status = put_frame(shard, &shard->end, error);
+    }
+    if (status == STATUS_OK) {
+        status = put_seek_table(shard, error);
+    }
+    if (status == STATUS_OK) {
+        status = flush(shard, error);
+    }
+    if (status == STATUS_OK) {
+        status = file_sync(shard->fd, shard->path, error);
+    }
+    if (status == STATUS_OK) {
+        status = file_close(&shard->fd, shard->path, error);
+    }
+    if (status == STATUS_OK) {
+        struct index_file file = {.length = shard->length, .crc = shard->crc};
+        status = index_builder_add_file(builder, shard->name, &file, error);
+        shard->number++;
+    }
+    return status;
+}
+
+static enum status shard_add(void *state, const struct dataset_item *item,
+                             const struct dataset_packed *packed, struct index_builder *builder,
+                             struct dataset_record *record, struct error *error)
+{
+    (void)item;
+    struct shard_writer *shard = state;
+    uint32_t len = packed->record.stored_length;
+    bool full = shard->fd >= 0 && (shard->length + len > shard->shard_bytes ||
+                                   shard->frames + 1 >= LIMIT_SHARD_RECORDS);
+    enum status status = full ? finish_shard(shard, builder, error) : STATUS_OK;
+    if (status == STATUS_OK && shard->fd < 0) {
+        status = start_shard(shard, error);
+    }
+    record->file = shard->number;
+    record->offset = shard->length;
+    return status ? status : put_frame(shard, packed, error);
+}
+
+static enum status shard_finish(void *state, struct index_builder *builder, struct error *error)
+{
+    struct shard_writer *shard = state;
+    return shard->fd >= 0 ? finish_shard(shard, builder, error) : STATUS_OK;
+}
+
+const struct store store_shards = {
+    .open = shard_open, .add = shard_add, .finish = shard_finish, .close = shard_close};

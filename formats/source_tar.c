@@ -1,0 +1,169 @@
+// Reads a tar through libarchive, the fuzzed reader. Only tar and the filters that libarchive has
+// built in are allowed: some of its other filters would run programs.
+#include "formats/source.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <errno.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define READ_BYTES     (1u << 20)
+#define END_MARK_BYTES 1024 // two zero blocks
+
+struct tar {
+    char path[512];
+    struct archive *archive;
+    struct archive_entry *entry;
+    bool inside;     // an entry's data may be left to skip
+    locale_t locale; // UTF-8, so that names do not depend on the person's settings
+};
+
+static void tar_close(void **state)
+{
+    struct tar *tar = *state;
+    if (tar != NULL) {
+        archive_entry_free(tar->entry);
+        archive_read_free(tar->archive);
+        if (tar->locale != (locale_t)0) {
+            freelocale(tar->locale);
+        }
+        free(tar);
+        *state = NULL;
+    }
+}
+
+static enum status failed(struct tar *tar, struct error *error)
+{
+    const char *reason = archive_error_string(tar->archive);
+    reason = reason ? reason : "no reason given";
+    int errnum = archive_errno(tar->archive);
+    int64_t at = archive_filter_bytes(tar->archive, 0);
+    uint64_t offset = at < 0 ? NOWHERE : (uint64_t)at;
+    if (strcasestr(reason, "unrecognized archive format") != NULL) {
+        return error_set(error, STATUS_UNSUPPORTED, tar->path, NOWHERE, NOWHERE,
+                         "neither a folder nor a tar (plain or compressed with gzip, zstd, xz or "
+                         "bzip2)");
+    }
+    enum status status = strcasestr(reason, "truncated") != NULL ? STATUS_TRUNCATED
+                         : errnum == ENOMEM                      ? STATUS_NO_MEMORY
+                         : errnum == EIO                         ? STATUS_IO
+                                                                 : STATUS_CORRUPT;
+    return error_set(error, status, tar->path, offset, NOWHERE,
+                     "cannot read the tar (offset as unpacked): %s", reason);
+}
+
+static bool allow_formats(struct archive *archive)
+{
+    // ARCHIVE_WARN would mean: by an external program.
+    return archive_read_support_format_tar(archive) == ARCHIVE_OK &&
+           archive_read_support_filter_gzip(archive) == ARCHIVE_OK &&
+           archive_read_support_filter_zstd(archive) == ARCHIVE_OK &&
+           archive_read_support_filter_xz(archive) == ARCHIVE_OK &&
+           archive_read_support_filter_bzip2(archive) == ARCHIVE_OK;
+}
+
+static enum status tar_open(void **state, const char *path, struct error *error)
+{
+    struct tar *tar = calloc(1, sizeof *tar);
+    *state = tar;
+    if (tar == NULL || (tar->archive = archive_read_new()) == NULL ||
+        (tar->entry = archive_entry_new()) == NULL) {
+        return error_errno(error, ENOMEM, path, NOWHERE, "allocate memory to read");
+    }
+    snprintf(tar->path, sizeof tar->path, "%s", path);
+    tar->locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
+    if (!allow_formats(tar->archive)) {
+        return error_set(error, STATUS_UNSUPPORTED, path, NOWHERE, NOWHERE,
+                         "this system's libarchive lacks gzip, zstd, xz or bzip2");
+    }
+    if (archive_read_open_filename(tar->archive, path, READ_BYTES) != ARCHIVE_OK) {
+        return failed(tar, error);
+    }
+    return STATUS_OK;
+}
+
+// libarchive takes a missing end mark for a proper end; we do not, because then a tar that was cut
+// between two members would pass for whole.
+static enum status check_end(struct tar *tar, int64_t last_end, struct error *error)
+{
+    int64_t end = archive_filter_bytes(tar->archive, 0);
+    if (end - last_end >= END_MARK_BYTES) {
+        return STATUS_END;
+    }
+    return error_set(error, STATUS_TRUNCATED, tar->path, (uint64_t)last_end, NOWHERE,
+                     "the tar has no end mark (offset as unpacked): it was cut short");
+}
+
+static bool is_plain_file(struct archive_entry *entry)
+{
+    return archive_entry_filetype(entry) == AE_IFREG && archive_entry_hardlink(entry) == NULL &&
+           archive_entry_sparse_count(entry) == 0 && archive_entry_size_is_set(entry);
+}
+
+static enum status next_entry(struct tar *tar, struct source_entry *entry, struct error *error)
+{
+    for (;;) {
+        // Skipped by hand, so that the position is known where the next header should start.
+        if (tar->inside && archive_read_data_skip(tar->archive) < ARCHIVE_WARN) {
+            return failed(tar, error);
+        }
+        tar->inside = false;
+        int64_t last_end = archive_filter_bytes(tar->archive, 0);
+        int code = archive_read_next_header2(tar->archive, tar->entry);
+        if (code == ARCHIVE_EOF) {
+            return check_end(tar, last_end, error);
+        }
+        if (code == ARCHIVE_RETRY) {
+            continue;
+        }
+        if (code < ARCHIVE_WARN) {
+            return failed(tar, error);
+        }
+        tar->inside = true;
+        if (archive_entry_filetype(tar->entry) == AE_IFDIR) {
+            continue;
+        }
+        bool plain = is_plain_file(tar->entry);
+        entry->name = archive_entry_pathname(tar->entry);
+        entry->type = plain ? SOURCE_ENTRY_FILE : SOURCE_ENTRY_LINK;
+        entry->size = plain ? (uint64_t)archive_entry_size(tar->entry) : 0;
+        return STATUS_OK;
+    }
+}
+
+static enum status tar_next(void *state, struct source_entry *entry, struct error *error)
+{
+    struct tar *tar = state;
+    locale_t before = tar->locale ? uselocale(tar->locale) : (locale_t)0;
+    enum status status = next_entry(tar, entry, error);
+    if (tar->locale) {
+        uselocale(before);
+    }
+    return status;
+}
+
+static enum status tar_read(void *state, void *buf, size_t len, size_t *got, struct error *error)
+{
+    struct tar *tar = state;
+    *got = 0;
+    while (*got < len) {
+        la_ssize_t step = archive_read_data(tar->archive, (uint8_t *)buf + *got, len - *got);
+        if (step == ARCHIVE_RETRY) {
+            continue;
+        }
+        if (step < 0) {
+            return failed(tar, error);
+        }
+        if (step == 0) {
+            break;
+        }
+        *got += (size_t)step;
+    }
+    return STATUS_OK;
+}
+
+const struct source_kind source_tar = {
+    .open = tar_open, .next = tar_next, .read = tar_read, .close = tar_close};

@@ -1,0 +1,39 @@
+// The two ways to store records, behind one table of functions for the dataset's writer. Reading
+// needs none of this: the index answers where bytes lie.
+#ifndef FORMATS_STORE_H
+#define FORMATS_STORE_H
+
+#include "formats/index.h"
+
+struct store {
+    // Starts files in `directory`, which exists and is empty.
+    enum status (*open)(void **state, const char *directory,
+                        const struct dataset_writer_config *config, struct error *error);
+    // Stores a record; sets file and offset of `record` where they are known already.
+    enum status (*add)(void *state, const struct dataset_item *item,
+                       const struct dataset_packed *packed, struct index_builder *builder,
+                       struct dataset_record *record, struct error *error);
+    // Completes and syncs the files; tells the builder their lengths and checksums, and where
+    // records lie that add did not place.
+    enum status (*finish)(void *state, struct index_builder *builder, struct error *error);
+    void (*close)(void **state); // at any moment; accepts a pointer to NULL
+};
+
+extern const struct store store_lmdb, store_shards;
+
+// --- frames of a shard (shard_frame.c)
+// --------------------------------------------------------------
+
+// A shard is a sequence of zstd frames whose contents together are a tar: one frame with header,
+// image and padding for each record, and one with the two zero blocks that end a tar.
+struct shard_framer;
+enum status shard_framer_open(struct shard_framer **out, struct error *error);
+void shard_framer_close(struct shard_framer **framer);
+// Fills packed->stored and the lengths of packed->record.
+enum status shard_framer_pack(struct shard_framer *framer, const struct dataset_item *item,
+                              struct dataset_packed *packed, struct error *error);
+// The frame that ends the tar.
+enum status shard_framer_pack_end(struct shard_framer *framer, struct dataset_packed *packed,
+                                  struct error *error);
+
+#endif

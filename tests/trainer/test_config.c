@@ -1,0 +1,169 @@
+// How a run's settings come together, and which may change on resume.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "formats/file.h"
+#include "tests/support/tiny_run.h"
+
+static void write_text(char *path, size_t capacity, const char *text)
+{
+    const char *directory = getenv("TMPDIR");
+    snprintf(path, capacity, "%s/byol-config-XXXXXX", directory ? directory : "/tmp");
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+}
+
+static void assert_preset(const char *name, int64_t epochs, double rate, double decay, double tau)
+{
+    char assignment[64];
+    snprintf(assignment, sizeof assignment, "preset=%s", name);
+    const char *const assignments[] = {assignment};
+    struct run_config config;
+    struct error error;
+    assert_status(run_config_resolve(&config, NULL, assignments, 1, &error), STATUS_OK, &error);
+    assert_int_equal(config.epochs, epochs);
+    assert_true(config.base_learning_rate == rate);
+    assert_true(config.weight_decay == decay);
+    assert_true(config.tau_base == tau);
+    assert_true(config.warmup_epochs == 10);
+    assert_true(config.trust == 1e-3 && config.momentum == 0.9);
+}
+
+// google-deepmind/deepmind-research byol/configs/byol.py
+static void presets_are_those_of_the_reference(void **state)
+{
+    (void)state;
+    assert_preset("byol-40", 40, 0.45, 1e-6, 0.97);
+    assert_preset("byol-100", 100, 0.45, 1e-6, 0.99);
+    assert_preset("byol-300", 300, 0.3, 1e-6, 0.99);
+    assert_preset("byol-1000", 1000, 0.2, 1.5e-6, 0.996);
+}
+
+static void a_key_wins_over_a_preset_in_any_order(void **state)
+{
+    (void)state;
+    const char *const first[] = {"epochs=25", "preset=byol-300"};
+    const char *const last[] = {"preset=byol-300", "epochs=25"};
+    struct run_config one, other;
+    struct error error;
+    assert_status(run_config_resolve(&one, NULL, first, 2, &error), STATUS_OK, &error);
+    assert_status(run_config_resolve(&other, NULL, last, 2, &error), STATUS_OK, &error);
+    assert_int_equal(one.epochs, 25);
+    assert_true(one.base_learning_rate == 0.3);
+    assert_memory_equal(&one, &other, sizeof one);
+}
+
+static void a_file_may_name_preset_and_base_anywhere(void **state)
+{
+    (void)state;
+    char path[300];
+    write_text(path, sizeof path,
+               "epochs: 50\nviews:\n  view1: {blur: 0.25}\n  base: small\npreset: byol-100\n");
+    struct run_config config;
+    struct error error;
+    const char *const assignments[] = {"views.size=48"};
+    assert_status(run_config_resolve(&config, path, assignments, 1, &error), STATUS_OK, &error);
+    unlink(path);
+    assert_int_equal(config.epochs, 50);
+    assert_true(config.tau_base == 0.99);
+    assert_string_equal(config.recipe.name, "small");
+    assert_true(config.recipe.view[0].blur == 0.25);
+    assert_int_equal(config.recipe.size, 48);
+    assert_int_equal(config.model.size, 48); // follows from the recipe
+}
+
+static void the_command_line_wins_over_the_file(void **state)
+{
+    (void)state;
+    char path[300];
+    write_text(path, sizeof path, "epochs: 50\nviews: {base: small, size: 40}\n");
+    struct run_config config;
+    struct error error;
+    const char *const assignments[] = {"preset=byol-40", "views.base=byol"};
+    assert_status(run_config_resolve(&config, path, assignments, 2, &error), STATUS_OK, &error);
+    unlink(path);
+    assert_int_equal(config.epochs, 40);
+    assert_int_equal(config.recipe.size, 224);
+}
+
+static void printing_reads_back_to_the_same_config(void **state)
+{
+    (void)state;
+    struct run_config config = tiny_config(), again;
+    struct error error;
+    char *text;
+    config.base_learning_rate = 0.1 + 0.2; // needs 17 digits
+    for (int with_help = 0; with_help <= 1; with_help++) {
+        assert_status(run_config_print(&config, with_help, &text, &error), STATUS_OK, &error);
+        assert_status(run_config_parse(&again, "printed", text, &error), STATUS_OK, &error);
+        free(text);
+        assert_memory_equal(&config, &again, sizeof config);
+    }
+}
+
+static void assert_refused(const char *assignment, const char *text)
+{
+    const char *const assignments[] = {assignment};
+    struct run_config config;
+    struct error error;
+    assert_status(run_config_resolve(&config, NULL, assignments, 1, &error), STATUS_CONFIG, &error);
+    if (strstr(error.reason, text) == NULL) {
+        fail_msg("'%s' is refused with '%s', which does not say '%s'", assignment, error.reason,
+                 text);
+    }
+}
+
+static void what_does_not_fit_is_named(void **state)
+{
+    (void)state;
+    assert_refused("epohcs=3", "epochs");
+    assert_refused("encoder=resnet19", "resnet18");
+    assert_refused("epochs=5", "warmup_epochs");
+    assert_refused("batch=1", "batch");
+    assert_refused("keep_checkpoints=1", "keep_checkpoints");
+    assert_refused("views.count=1", "views");
+}
+
+static void only_how_it_runs_may_change(void **state)
+{
+    (void)state;
+    struct run_config stored = tiny_config(), wanted = stored;
+    struct error error;
+    wanted.threads = 7;
+    wanted.loader_threads = 3;
+    wanted.checkpoint_seconds = 5;
+    wanted.keep_checkpoints = 9;
+    wanted.log_steps = 1;
+    wanted.max_steps = 4;
+    wanted.bad_records = 1;
+    assert_status(run_config_compare(&stored, &wanted, &error), STATUS_OK, &error);
+    wanted.recipe.view[1].solarize = 0.5;
+    assert_status(run_config_compare(&stored, &wanted, &error), STATUS_CONFIG, &error);
+    assert_non_null(strstr(error.reason, "views.view2.solarize"));
+    wanted = stored;
+    wanted.seed++;
+    assert_status(run_config_compare(&stored, &wanted, &error), STATUS_CONFIG, &error);
+    assert_non_null(strstr(error.reason, "seed"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(presets_are_those_of_the_reference),
+        cmocka_unit_test(a_key_wins_over_a_preset_in_any_order),
+        cmocka_unit_test(a_file_may_name_preset_and_base_anywhere),
+        cmocka_unit_test(the_command_line_wins_over_the_file),
+        cmocka_unit_test(printing_reads_back_to_the_same_config),
+        cmocka_unit_test(what_does_not_fit_is_named),
+        cmocka_unit_test(only_how_it_runs_may_change),
+    };
+    return cmocka_run_group_tests_name("config", tests, NULL, NULL);
+}

@@ -1,0 +1,508 @@
+// Planned networks: memory that never clashes, gradients through values with several consumers,
+// pruning, views, and calls out of order.
+#include <inttypes.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "trainer/net/model.h"
+#include "trainer/net/network_internal.h"
+
+#define SIDE   9u
+#define IMAGES 6u
+
+static struct error error;
+
+static void check_status(enum status status)
+{
+    if (status != STATUS_OK) {
+        fail_msg("%s", error.reason);
+    }
+}
+
+// In [-1, 1), the same every run.
+static float noise(uint32_t *seed)
+{
+    *seed = *seed * 1664525u + 1013904223u;
+    return (float)(*seed >> 8) * 0x1p-23f - 1.0f;
+}
+
+// Values with two, three and four consumers, an op that reads one value twice, outputs that feed
+// further ops, and a stopped branch.
+static struct graph *tangled_graph(void)
+{
+    struct graph *graph;
+    check_status(graph_open(&graph, &error));
+    graph_value v =
+        graph_conv(graph, "a", graph_input(graph, SIDE, SIDE), 4, 3, 1, GRAPH_PADDING_SAME);
+    v = graph_batch_norm(graph, "a/norm", v, true, 1);
+    graph_value b = graph_conv(graph, "b", v, 4, 3, 1, GRAPH_PADDING_SAME);
+    graph_value c = graph_conv(graph, "c", v, 4, 1, 1, GRAPH_PADDING_SAME);
+    graph_value d = graph_add(graph, b, c, true);
+    graph_value e = graph_add(graph, graph_add(graph, d, v, false), graph_relu(graph, v), false);
+    graph_value f = graph_max_pool(graph, e, 3, 2, GRAPH_PADDING_TORCH);
+    f = graph_relu(graph, graph_batch_norm(graph, "f/norm", f, false, 1));
+    f = graph_add(graph, f, f, true);
+    graph_value m = graph_mean_pool(graph, f);
+    graph_value p = graph_linear(graph, "p", m, 5, true);
+    graph_value q = graph_batch_norm(graph, "q/norm", p, true, 1);
+    q = graph_linear(graph, "q", q, 3, false);
+    graph_output_add(graph, "m", m);
+    graph_output_add(graph, "p", p);
+    graph_output_add(graph, "q", q);
+    graph_output_add(graph, "s", graph_linear(graph, "s", graph_stop_gradient(graph, m), 2, true));
+    check_status(graph_finish(graph, &error));
+    return graph;
+}
+
+struct fixture {
+    struct device *device;
+    struct graph *graph;
+    struct network *network;
+    float *params, *state, *grads, *images; // device memory
+    float *host_params;
+};
+
+static float *block(struct device *device, uint64_t count)
+{
+    void *memory = NULL;
+    check_status(device->ops->allocate(device, &memory, count * sizeof(float), &error));
+    return memory;
+}
+
+static void put(struct device *device, float *to, const float *host, uint64_t count)
+{
+    assert_int_equal(device->ops->copy_in(device, to, host, count * sizeof *host), STATUS_OK);
+}
+
+static float *get(struct device *device, const float *from, uint64_t count)
+{
+    float *host = malloc(count * sizeof *host);
+    assert_non_null(host);
+    assert_int_equal(device->ops->copy_out(device, host, from, count * sizeof *host), STATUS_OK);
+    return host;
+}
+
+static struct network *plan(const struct fixture *fixture, uint32_t images, uint32_t groups,
+                            bool backward, const char *outputs)
+{
+    // Output names are single letters.
+    static const char *const names[] = {"m", "p", "q", "s"};
+    struct network_config config = {.images = images, .groups = groups, .backward = backward};
+    size_t count = 0;
+    for (size_t i = 0; i < 4; i++) {
+        if (strchr(outputs, names[i][0]) != NULL) {
+            config.outputs[count++] = names[i];
+        }
+    }
+    struct network *network;
+    check_status(network_open(&network, fixture->graph, fixture->device, &config, &error));
+    return network;
+}
+
+static struct fixture open_fixture(const char *device, const char *outputs)
+{
+    struct fixture fixture = {.graph = tangled_graph()};
+    check_status(device_open(&fixture.device, device, 1, &error));
+    fixture.network = plan(&fixture, IMAGES, 2, true, outputs);
+    uint64_t params = graph_param_floats(fixture.graph);
+    uint64_t pixels = (uint64_t)IMAGES * SIDE * SIDE * 3;
+    fixture.params = block(fixture.device, params);
+    fixture.grads = block(fixture.device, params);
+    fixture.state = block(fixture.device, graph_state_floats(fixture.graph));
+    fixture.images = block(fixture.device, pixels);
+    fixture.host_params = malloc(params * sizeof(float));
+    float *images = malloc(pixels * sizeof *images);
+    uint32_t seed = 5;
+    for (uint64_t i = 0; i < params; i++) {
+        fixture.host_params[i] = noise(&seed);
+    }
+    for (uint64_t i = 0; i < pixels; i++) {
+        images[i] = 0.5f + 0.5f * noise(&seed);
+    }
+    put(fixture.device, fixture.params, fixture.host_params, params);
+    put(fixture.device, fixture.images, images, pixels);
+    free(images);
+    return fixture;
+}
+
+static void close_fixture(struct fixture *fixture)
+{
+    network_close(&fixture->network);
+    float *const blocks[] = {fixture->params, fixture->grads, fixture->state, fixture->images};
+    for (size_t i = 0; i < 4; i++) {
+        fixture->device->ops->release(fixture->device, blocks[i]);
+    }
+    free(fixture->host_params);
+    graph_close(&fixture->graph);
+    device_close(&fixture->device);
+}
+
+static void forward(const struct fixture *fixture)
+{
+    check_status(network_forward(fixture->network, fixture->params, fixture->state, fixture->images,
+                                 OP_TRAIN, &error));
+}
+
+// The weight of an output's element in the loss: fixed noise.
+static void fill_weights(float *to, size_t count, char output)
+{
+    uint32_t seed = (uint32_t)output;
+    for (size_t i = 0; i < count; i++) {
+        to[i] = noise(&seed);
+    }
+}
+
+static double loss_of(const struct fixture *fixture, const char *outputs)
+{
+    forward(fixture);
+    double loss = 0;
+    for (; *outputs; outputs++) {
+        const char name[2] = {*outputs, '\0'};
+        size_t count = (size_t)IMAGES * network_output_width(fixture->network, name);
+        float *values = get(fixture->device, network_output(fixture->network, name), count);
+        float weights[IMAGES * 8];
+        fill_weights(weights, count, *outputs);
+        for (size_t i = 0; i < count; i++) {
+            loss += (double)values[i] * (double)weights[i];
+        }
+        free(values);
+    }
+    return loss;
+}
+
+// Gradients of the loss over `outputs`; others that are planned get a zero seed.
+static float *gradients(const struct fixture *fixture, const char *outputs)
+{
+    forward(fixture);
+    for (const char *at = "mpqs"; *at; at++) {
+        const char name[2] = {*at, '\0'};
+        float *seed = network_output_gradient(fixture->network, name);
+        size_t count = (size_t)IMAGES * network_output_width(fixture->network, name);
+        if (seed != NULL) {
+            float weights[IMAGES * 8] = {0};
+            if (strchr(outputs, *at) != NULL) {
+                fill_weights(weights, count, *at);
+            }
+            put(fixture->device, seed, weights, count);
+        }
+    }
+    uint64_t params = graph_param_floats(fixture->graph);
+    float *poison = malloc(params * sizeof *poison);
+    for (uint64_t i = 0; i < params; i++) {
+        poison[i] = NAN;
+    }
+    put(fixture->device, fixture->grads, poison, params);
+    free(poison);
+    check_status(network_backward(fixture->network, fixture->params, fixture->grads,
+                                  fixture->images, &error));
+    return get(fixture->device, fixture->grads, params);
+}
+
+// Central difference of the loss along `direction` of one parameter tensor.
+static double slope(const struct fixture *fixture, const struct graph_param *param,
+                    const float *direction, const char *outputs)
+{
+    const double step = 1.0 / 4096; // small: the loss has many kinks
+    double loss[2];
+    float *moved = malloc(param->count * sizeof *moved);
+    for (int side = 0; side < 2; side++) {
+        for (uint64_t i = 0; i < param->count; i++) {
+            moved[i] = fixture->host_params[param->offset + i] +
+                       (side ? -1.0f : 1.0f) * (float)step * direction[i];
+        }
+        put(fixture->device, fixture->params + param->offset, moved, param->count);
+        loss[side] = loss_of(fixture, outputs);
+    }
+    put(fixture->device, fixture->params + param->offset, fixture->host_params + param->offset,
+        param->count);
+    free(moved);
+    return (loss[0] - loss[1]) / (2 * step);
+}
+
+static void test_gradients_by_differences(void **state)
+{
+    (void)state;
+    struct fixture fixture = open_fixture("ref", "mpqs");
+    float *grads = gradients(&fixture, "mpqs");
+    for (size_t i = 0; i < graph_param_count(fixture.graph); i++) {
+        const struct graph_param *param = graph_param_at(fixture.graph, i);
+        // What lies before the stop must not feel the branch behind it.
+        const char *outputs = param->name[0] == 's' ? "s" : "mpq";
+        float direction[256];
+        assert_true(param->count <= 256);
+        uint32_t seed = 99;
+        double expected = 0, size = 0;
+        for (uint64_t k = 0; k < param->count; k++) {
+            direction[k] = noise(&seed);
+            expected += (double)grads[param->offset + k] * (double)direction[k];
+            size += fabs((double)grads[param->offset + k] * (double)direction[k]);
+        }
+        double found = slope(&fixture, param, direction, outputs);
+        if (!(fabs(found - expected) <= 0.01 * size + 1e-3)) {
+            fail_msg("%s: slope %g, gradient says %g", param->name, found, expected);
+        }
+    }
+    free(grads);
+    close_fixture(&fixture);
+}
+
+static double worst_difference(const float *a, const float *b, uint64_t count)
+{
+    double worst = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        double difference = fabs((double)a[i] - (double)b[i]);
+        worst = difference <= worst ? worst : difference;
+        assert_true(difference >= 0); // not NaN
+    }
+    return worst;
+}
+
+// A network that plans less gives the same gradients, and zero where nothing leads.
+static void check_pruning(const char *device)
+{
+    static const char *const plans[] = {"m", "p", "mp", "q", "s", "mpqs"};
+    for (size_t i = 0; i < sizeof plans / sizeof plans[0]; i++) {
+        struct fixture whole = open_fixture(device, "mpqs");
+        struct fixture part = open_fixture(device, plans[i]);
+        uint64_t params = graph_param_floats(whole.graph);
+        float *expected = gradients(&whole, plans[i]), *found = gradients(&part, plans[i]);
+        assert_true(worst_difference(found, expected, params) <= 2e-5);
+        assert_true(network_arena_bytes(part.network) <= network_arena_bytes(whole.network));
+        if (strcmp(plans[i], "s") == 0) { // the stopped branch moves only itself
+            for (size_t k = 0; k < graph_param_count(part.graph); k++) {
+                const struct graph_param *param = graph_param_at(part.graph, k);
+                bool zero = found[param->offset] == 0;
+                assert_int_equal(zero, param->name[0] != 's');
+            }
+        }
+        free(expected);
+        free(found);
+        close_fixture(&whole);
+        close_fixture(&part);
+    }
+}
+
+// Two views in one batch are what two batches of one view are, statistics included.
+static void check_views(const char *device)
+{
+    struct fixture fixture = open_fixture(device, "mpqs");
+    forward(&fixture);
+    uint64_t floats = graph_state_floats(fixture.graph), half = IMAGES / 2;
+    float *state = block(fixture.device, floats);
+    struct network *single = plan(&fixture, (uint32_t)half, 1, false, "q");
+    float *together = get(fixture.device, network_output(fixture.network, "q"), 3 * IMAGES);
+    for (unsigned view = 0; view < 2; view++) {
+        check_status(network_forward(single, fixture.params, state,
+                                     fixture.images + view * half * SIDE * SIDE * 3, OP_TRAIN,
+                                     &error));
+        float *alone = get(fixture.device, network_output(single, "q"), 3 * half);
+        assert_true(worst_difference(alone, together + view * 3 * half, 3 * half) <= 2e-5);
+        free(alone);
+    }
+    // The smaller plan leaves out nothing that has statistics.
+    float *a = get(fixture.device, state, floats), *b = get(fixture.device, fixture.state, floats);
+    assert_true(worst_difference(a, b, floats) <= 2e-5);
+    assert_true(a[0] == 2);
+    free(a);
+    free(b);
+    free(together);
+    network_close(&single);
+    fixture.device->ops->release(fixture.device, state);
+    close_fixture(&fixture);
+}
+
+static void on_every_device(void (*check)(const char *))
+{
+    for (size_t i = 0; device_table[i] != NULL; i++) {
+        check(device_table[i]->name);
+    }
+}
+
+static void test_pruning(void **state)
+{
+    (void)state;
+    on_every_device(check_pruning);
+}
+
+static void test_views(void **state)
+{
+    (void)state;
+    on_every_device(check_views);
+}
+
+// Running again overwrites everything: same inputs, same bits, whatever lay in the arena.
+static void test_reruns(void **state)
+{
+    (void)state;
+    struct fixture fixture = open_fixture("ref", "mpqs");
+    float *first = gradients(&fixture, "mq"), *second = gradients(&fixture, "mq");
+    assert_memory_equal(first, second, graph_param_floats(fixture.graph) * sizeof *first);
+    free(first);
+    free(second);
+    close_fixture(&fixture);
+}
+
+static void test_evaluation_changes_no_state(void **state)
+{
+    (void)state;
+    struct fixture fixture = open_fixture("ref", "mpqs");
+    forward(&fixture);
+    uint64_t floats = graph_state_floats(fixture.graph);
+    float *before = get(fixture.device, fixture.state, floats);
+    check_status(network_forward(fixture.network, fixture.params, fixture.state, fixture.images,
+                                 OP_EVAL, &error));
+    float *after = get(fixture.device, fixture.state, floats);
+    assert_memory_equal(before, after, floats * sizeof *before);
+    free(before);
+    free(after);
+    close_fixture(&fixture);
+}
+
+static enum status backward(const struct fixture *fixture)
+{
+    return network_backward(fixture->network, fixture->params, fixture->grads, fixture->images,
+                            &error);
+}
+
+static void test_calls_out_of_order(void **state)
+{
+    (void)state;
+    struct fixture fixture = open_fixture("ref", "mq");
+    assert_int_equal(backward(&fixture), STATUS_INVALID);
+    forward(&fixture);
+    assert_int_equal(backward(&fixture), STATUS_OK);
+    assert_int_equal(backward(&fixture), STATUS_INVALID); // activations are gone
+    check_status(network_forward(fixture.network, fixture.params, fixture.state, fixture.images,
+                                 OP_EVAL, &error));
+    assert_int_equal(backward(&fixture), STATUS_INVALID);
+    assert_null(network_output(fixture.network, "p"));
+    assert_null(network_output_gradient(fixture.network, "p"));
+    assert_int_equal(network_output_width(fixture.network, "p"), 0);
+    network_close(&fixture.network);
+    fixture.network = plan(&fixture, IMAGES, 2, false, "mq");
+    forward(&fixture);
+    assert_int_equal(backward(&fixture), STATUS_INVALID);
+    assert_null(network_output_gradient(fixture.network, "m"));
+    close_fixture(&fixture);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    struct fixture fixture = open_fixture("ref", "m");
+    static const struct network_config wrong[] = {
+        {.images = 5, .groups = 2, .outputs = {"m"}}, {.images = 0, .groups = 1, .outputs = {"m"}},
+        {.images = 4, .groups = 0, .outputs = {"m"}}, {.images = 4, .groups = 1},
+        {.images = 4, .groups = 1, .outputs = {"x"}},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        struct network *network;
+        assert_int_equal(network_open(&network, fixture.graph, fixture.device, &wrong[i], &error),
+                         STATUS_INVALID);
+        assert_null(network);
+    }
+    close_fixture(&fixture);
+}
+
+// --- the arena
+
+static bool clash(const struct block *a, const struct block *b)
+{
+    bool same_time = a->first <= b->last && b->first <= a->last;
+    bool same_place = a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes;
+    return same_time && same_place && a->bytes > 0 && b->bytes > 0;
+}
+
+// The most bytes that are needed at any one time: no plan can do with less.
+static uint64_t floor_of(const struct network *network)
+{
+    uint64_t most = 0;
+    for (size_t time = 0; time <= 2 * network->op_count; time++) {
+        uint64_t bytes = 0;
+        for (size_t i = 0; i < network->block_count; i++) {
+            const struct block *at = &network->blocks[i];
+            bytes += at->first <= time && time <= at->last ? at->bytes : 0;
+        }
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+static uint64_t check_arena(const struct graph *graph, struct device *device,
+                            const struct network_config *config)
+{
+    struct network *network;
+    check_status(network_open(&network, graph, device, config, &error));
+    uint64_t arena = network_arena_bytes(network), all = 0;
+    for (size_t i = 0; i < network->block_count; i++) {
+        const struct block *at = &network->blocks[i];
+        assert_true(at->offset % 64 == 0);
+        assert_true(at->offset + at->bytes <= arena);
+        all += at->bytes;
+        for (size_t k = 0; k < i; k++) {
+            assert_false(clash(at, &network->blocks[k]));
+        }
+    }
+    uint64_t floor = floor_of(network);
+    print_message("arena of %zu ops: %" PRIu64 " KiB; at least %" PRIu64 ", unshared %" PRIu64 "\n",
+                  network->op_count, arena / 1024, floor / 1024, all / 1024);
+    assert_true((double)arena <= 1.1 * (double)floor);
+    network_close(&network);
+    return arena;
+}
+
+static void check_arenas(const char *name)
+{
+    struct device *device;
+    check_status(device_open(&device, name, 1, &error));
+    for (int v2 = 0; v2 < 2; v2++) {
+        for (int encoder = MODEL_TINY; encoder <= MODEL_RESNET50; encoder++) {
+            struct model_config config;
+            model_config_init(&config);
+            config.encoder = encoder;
+            config.width = 0.25;
+            config.size = 64;
+            config.classes = 10;
+            config.v2 = v2;
+            struct graph *graph;
+            check_status(model_build(&graph, &config, &error));
+            struct network_config training = {.images = 4,
+                                              .groups = 2,
+                                              .backward = true,
+                                              .outputs = {"prediction", "projection", "logits"}};
+            struct network_config plain = {.images = 4, .groups = 2, .outputs = {"projection"}};
+            uint64_t with_backward = check_arena(graph, device, &training);
+            assert_true(check_arena(graph, device, &plain) < with_backward);
+            graph_close(&graph);
+        }
+    }
+    device_close(&device);
+}
+
+static void test_arenas(void **state)
+{
+    (void)state;
+    on_every_device(check_arenas);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gradients_by_differences),
+        cmocka_unit_test(test_pruning),
+        cmocka_unit_test(test_views),
+        cmocka_unit_test(test_reruns),
+        cmocka_unit_test(test_evaluation_changes_no_state),
+        cmocka_unit_test(test_calls_out_of_order),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_arenas),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,532 @@
+// The training loop on a tiny run: whatever interrupts it, resuming ends in the same bytes and the
+// same log as an undisturbed run.
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "formats/file.h"
+#include "tests/support/program.h"
+#include "tests/support/sample_dataset.h"
+#include "tests/support/tiny_run.h"
+#include "trainer/run/checkpoint.h"
+#include "trainer/run/directory.h"
+#include "trainer/run/history.h"
+#include "trainer/run/pretrain.h"
+
+#define IMAGES     35 // 4 steps of 8 an epoch, 3 left over
+#define STEPS      12 // 3 epochs
+#define NOTE_BYTES 8192
+
+static struct sample_dataset sample;
+static struct scratch scratch; // with a folder per run
+static char undisturbed[300];  // the run that all others are compared with
+
+// --- running ---------------------------------------------------------------------------------
+
+// One call of pretrain_run and what it told.
+struct session {
+    struct pretrain_options options;
+    struct pretrain_result result;
+    struct error error;
+    uint64_t stop_at;     // raise the stop flag after this step; 0 = never
+    uint64_t space_after; // the disk is no longer full after this step; 0 = no change
+    volatile sig_atomic_t stop;
+    char notes[NOTE_BYTES];
+    uint64_t steps_seen;
+    double top1_seen;
+};
+
+static void watch(void *context, const struct pretrain_progress *progress)
+{
+    struct session *session = context;
+    if (progress->notice) {
+        size_t len = strlen(session->notes);
+        snprintf(session->notes + len, NOTE_BYTES - len, "%s\n", progress->notice);
+        return;
+    }
+    session->steps_seen++;
+    session->top1_seen = progress->top1;
+    session->stop = progress->step == session->stop_at;
+    if (progress->step == session->space_after) {
+        file_fault = NULL;
+    }
+}
+
+static void session_init(struct session *session, const char *directory)
+{
+    *session = (struct session){.options = {.data = sample.path[DATASET_SHARDS],
+                                            .run_directory = directory,
+                                            .config = tiny_config(),
+                                            .progress = watch}};
+}
+
+static enum status session_run(struct session *session)
+{
+    session->options.context = session;
+    session->options.stop = &session->stop;
+    return pretrain_run(&session->options, &session->result, &session->error);
+}
+
+// Runs, or resumes, until after `stop_at` (0: to the end).
+static void go(const char *directory, uint64_t stop_at)
+{
+    struct session session;
+    session_init(&session, directory);
+    session.options.resume = true;
+    session.stop_at = stop_at;
+    enum status wanted = stop_at > 0 && stop_at < STEPS ? STATUS_STOPPED : STATUS_OK;
+    assert_status(session_run(&session), wanted, &session.error);
+}
+
+static void new_directory(char *directory)
+{
+    static unsigned number;
+    snprintf(directory, 300, "%s/run%u", scratch.path, number++);
+}
+
+// --- comparing -------------------------------------------------------------------------------
+
+static char *read_text(const char *directory, const char *name)
+{
+    char path[RUN_PATH];
+    uint8_t *bytes;
+    size_t len;
+    struct error error;
+    assert_status(run_directory_path(directory, name, path, &error), STATUS_OK, &error);
+    assert_status(file_read_all(path, 1u << 26, &bytes, &len, &error), STATUS_OK, &error);
+    return (char *)bytes;
+}
+
+// Blanks what follows ","NAME":" up to the end of the object, which is all that timing may change.
+static void drop_timing(char *text, const char *name)
+{
+    char key[32];
+    snprintf(key, sizeof key, ",\"%s\":", name);
+    for (char *at = text; (at = strstr(at, key)); at++) {
+        memset(at, ' ', strcspn(at, "\n"));
+    }
+}
+
+static void assert_same_log(const char *left, const char *right)
+{
+    char *a = read_text(left, "metrics.jsonl"), *b = read_text(right, "metrics.jsonl");
+    drop_timing(a, "timing");
+    drop_timing(b, "timing");
+    // Blanks of different lengths stand for timings: compare line by line up to them.
+    char *a_next, *b_next, *x = strtok_r(a, "\n", &a_next), *y = strtok_r(b, "\n", &b_next);
+    unsigned lines = 0;
+    for (; x && y; x = strtok_r(NULL, "\n", &a_next), y = strtok_r(NULL, "\n", &b_next)) {
+        x[strcspn(x, " ")] = y[strcspn(y, " ")] = '\0';
+        assert_string_equal(x, y);
+        lines++;
+    }
+    assert_null(x);
+    assert_null(y);
+    assert_true(lines >= STEPS / 2);
+    free(a);
+    free(b);
+}
+
+static struct safetensors *open_last(const char *directory, struct checkpoint_state *state)
+{
+    char path[RUN_PATH], warning[1024];
+    struct safetensors *file;
+    struct error error;
+    assert_status(checkpoint_latest(directory, path, sizeof path, warning, sizeof warning, &error),
+                  STATUS_OK, &error);
+    assert_string_equal(warning, "");
+    assert_status(checkpoint_open(&file, path, state, &error), STATUS_OK, &error);
+    return file;
+}
+
+static void assert_same_history(const char *left, const char *right)
+{
+    struct history a, b;
+    struct error error;
+    assert_status(history_parse(&a, left, &error), STATUS_OK, &error);
+    assert_status(history_parse(&b, right, &error), STATUS_OK, &error);
+    a.seconds = b.seconds = 0;
+    char x[HISTORY_BYTES], y[HISTORY_BYTES];
+    history_print(&a, x);
+    history_print(&b, y);
+    assert_string_equal(x, y);
+}
+
+// Step, position, history and every byte of every tensor of the newest checkpoints, and the logs.
+static void assert_same_run(const char *left, const char *right)
+{
+    struct checkpoint_state a, b;
+    struct safetensors *x = open_last(left, &a), *y = open_last(right, &b);
+    assert_int_equal(a.step, b.step);
+    assert_int_equal(a.position.epoch, b.position.epoch);
+    assert_int_equal(a.position.batch, b.position.batch);
+    assert_same_history(a.history, b.history);
+    assert_int_equal(safetensors_count(x), safetensors_count(y));
+    for (size_t i = 0; i < safetensors_count(x); i++) {
+        const struct tensor *tensor = safetensors_at(x, i);
+        const struct tensor *other = safetensors_find(y, tensor->name);
+        assert_non_null(other);
+        assert_int_equal(tensor->bytes, other->bytes);
+        if (memcmp(tensor->data, other->data, tensor->bytes) != 0) {
+            fail_msg("tensor '%s' differs between %s and %s", tensor->name, left, right);
+        }
+    }
+    safetensors_close(&x);
+    safetensors_close(&y);
+    assert_same_log(left, right);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    sample_dataset_make(&sample, IMAGES, NOWHERE);
+    scratch_make(&scratch);
+    new_directory(undisturbed);
+    go(undisturbed, 0);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    sample_dataset_remove(&sample);
+    scratch_remove(&scratch);
+    return 0;
+}
+
+static int clear_fault(void **state)
+{
+    (void)state;
+    file_fault = NULL;
+    return 0;
+}
+
+// --- the run itself --------------------------------------------------------------------------
+
+static void a_run_learns_and_reports(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    session_init(&session, directory);
+    assert_status(session_run(&session), STATUS_OK, &session.error);
+    assert_int_equal(session.result.step, STEPS);
+    assert_int_equal(session.steps_seen, STEPS);
+    assert_true(isfinite(session.result.loss) && session.result.loss > 0);
+    assert_true(session.top1_seen >= 0 && session.top1_seen <= 1);
+    assert_true(file_exists(session.result.checkpoint));
+    char *report = read_text(directory, "report.json");
+    assert_non_null(strstr(report, "\"ended\": \"finished\""));
+    assert_non_null(strstr(report, "\"images\": 35"));
+    free(report);
+    char *config = read_text(directory, "config.yaml");
+    assert_non_null(strstr(config, "encoder: tiny"));
+    free(config);
+    assert_same_run(directory, undisturbed); // two runs, the same bytes
+}
+
+// The log holds the last step's schedule values: rate 2 * 8 / 256 at the end of the warm-up.
+static void the_log_follows_the_schedule(void **state)
+{
+    (void)state;
+    char *log = read_text(undisturbed, "metrics.jsonl");
+    assert_int_equal(strncmp(log, "{\"step\":2,\"epoch\":0,\"loss\":", 27), 0);
+    assert_non_null(strstr(log, "{\"step\":12,\"epoch\":2,"));
+    // 1 epoch of 35 images is 4 steps of warm-up: step 4 (index 3) has 3/4 of the rate.
+    const char *fourth = strstr(log, "{\"step\":4,");
+    assert_non_null(fourth);
+    const char *rate = strstr(fourth, "\"learning_rate\":");
+    assert_non_null(rate);
+    assert_true(fabs(atof(rate + 16) - 0.75 * 2 * 8 / 256) < 1e-7);
+    free(log);
+}
+
+static void a_run_is_not_overwritten(void **state)
+{
+    (void)state;
+    struct session session;
+    session_init(&session, undisturbed);
+    assert_status(session_run(&session), STATUS_EXISTS, &session.error);
+    assert_non_null(strstr(session.error.reason, "--resume"));
+}
+
+static void a_batch_larger_than_the_data_is_explained(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    session_init(&session, directory);
+    session.options.config.batch = 36;
+    assert_status(session_run(&session), STATUS_CONFIG, &session.error);
+    assert_non_null(strstr(session.error.reason, "at most 35"));
+    assert_false(file_exists(directory));
+}
+
+static void without_classifier_there_is_no_accuracy(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    session_init(&session, directory);
+    session.options.config.classifier = false;
+    session.options.config.max_steps = 2;
+    assert_status(session_run(&session), STATUS_OK, &session.error);
+    assert_int_equal(session.result.step, 2);
+    assert_true(isnan(session.result.top1));
+    char *log = read_text(directory, "metrics.jsonl");
+    assert_non_null(strstr(log, "\"top1\":null"));
+    free(log);
+}
+
+// --- resuming --------------------------------------------------------------------------------
+
+static void resuming_after_any_step_changes_nothing(void **state)
+{
+    (void)state;
+    for (uint64_t stop = 1; stop < STEPS; stop++) {
+        char directory[300];
+        new_directory(directory);
+        go(directory, stop);
+        go(directory, 0);
+        assert_same_run(directory, undisturbed);
+    }
+}
+
+static void stopping_after_every_step_changes_nothing(void **state)
+{
+    (void)state;
+    char directory[300];
+    new_directory(directory);
+    for (uint64_t stop = 1; stop <= STEPS; stop++) {
+        go(directory, stop);
+    }
+    assert_same_run(directory, undisturbed);
+    go(directory, 0); // nothing left to do
+    assert_same_run(directory, undisturbed);
+}
+
+// What a kill leaves: a log that is ahead of the checkpoint and ends in half a line.
+static void the_log_is_cut_back(void **state)
+{
+    (void)state;
+    char directory[300], path[RUN_PATH];
+    new_directory(directory);
+    go(directory, 5);
+    snprintf(path, sizeof path, "%s/metrics.jsonl", directory);
+    FILE *log = fopen(path, "a");
+    assert_non_null(log);
+    fputs("{\"step\":6,\"epoch\":1,\"loss\":99}\n{\"step\":8,\"epo", log);
+    fclose(log);
+    go(directory, 0);
+    assert_same_run(directory, undisturbed);
+}
+
+static void max_steps_can_be_raised(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    session_init(&session, directory);
+    session.options.config.max_steps = 7;
+    assert_status(session_run(&session), STATUS_OK, &session.error);
+    assert_int_equal(session.result.step, 7);
+    go(directory, 0);
+    assert_same_run(directory, undisturbed);
+}
+
+static void damage(const char *directory, uint64_t step)
+{
+    char path[RUN_PATH];
+    snprintf(path, sizeof path, "%s/checkpoints/checkpoint-%012llu.safetensors", directory,
+             (unsigned long long)step);
+    assert_int_equal(truncate(path, 3000), 0);
+}
+
+static void a_damaged_checkpoint_is_passed_over_loudly(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    go(directory, 10); // checkpoints of steps 4, 8 and 10
+    damage(directory, 10);
+    damage(directory, 8);
+    session_init(&session, directory);
+    session.options.resume = true;
+    assert_status(session_run(&session), STATUS_OK, &session.error);
+    assert_non_null(strstr(session.notes, "WARNING"));
+    assert_non_null(strstr(session.notes, "checkpoint-000000000010"));
+    assert_non_null(strstr(session.notes, "step 4 of 12"));
+    assert_same_run(directory, undisturbed);
+}
+
+static void when_all_are_damaged_it_does_not_start_over(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    go(directory, 5);
+    damage(directory, 4);
+    damage(directory, 5);
+    session_init(&session, directory);
+    session.options.resume = true;
+    assert_status(session_run(&session), STATUS_CORRUPT, &session.error);
+    assert_int_equal(session.steps_seen, 0);
+}
+
+static void what_is_learnt_cannot_change_on_resume(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    go(directory, 2);
+    session_init(&session, directory);
+    session.options.resume = true;
+    session.options.config.base_learning_rate = 0.5;
+    assert_status(session_run(&session), STATUS_CONFIG, &session.error);
+    assert_non_null(strstr(session.error.reason, "base_learning_rate"));
+    session_init(&session, directory);
+    session.options.resume = true;
+    session.options.data = sample.path[DATASET_LMDB];
+    assert_status(session_run(&session), STATUS_CONFIG, &session.error);
+    assert_non_null(strstr(session.error.reason, "another dataset"));
+    go(directory, 0);
+    assert_same_run(directory, undisturbed);
+}
+
+// --- trouble ---------------------------------------------------------------------------------
+
+static const char *full_for; // part of a path that finds the disk full
+
+static int disk_is_full(const char *call, const char *path)
+{
+    (void)call;
+    return path && strstr(path, full_for) ? ENOSPC : 0;
+}
+
+static void training_goes_on_when_the_disk_is_full(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    session_init(&session, directory);
+    full_for = "checkpoint-000000000004";
+    file_fault = disk_is_full;
+    assert_status(session_run(&session), STATUS_OK, &session.error);
+    file_fault = NULL;
+    assert_non_null(strstr(session.notes, "WARNING: no checkpoint could be written"));
+    assert_same_run(directory, undisturbed);
+}
+
+static void a_missing_last_checkpoint_is_a_failure(void **state)
+{
+    (void)state;
+    char directory[300], path[RUN_PATH], warning[1024];
+    struct session session;
+    struct error error;
+    new_directory(directory);
+    session_init(&session, directory);
+    full_for = "checkpoint-000000000012";
+    file_fault = disk_is_full;
+    assert_status(session_run(&session), STATUS_NO_SPACE, &session.error);
+    file_fault = NULL;
+    assert_int_equal(session.result.step, STEPS);
+    assert_non_null(strstr(session.error.reason, "step 8"));
+    assert_status(checkpoint_latest(directory, path, sizeof path, warning, sizeof warning, &error),
+                  STATUS_OK, &error);
+    go(directory, 0);
+    assert_same_run(directory, undisturbed);
+}
+
+static void the_log_catches_up_after_a_full_disk(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    session_init(&session, directory);
+    full_for = "metrics.jsonl";
+    file_fault = disk_is_full;
+    session.space_after = 7;
+    assert_status(session_run(&session), STATUS_OK, &session.error);
+    assert_non_null(strstr(session.notes, "WARNING: the log"));
+    assert_non_null(strstr(session.notes, "WARNING: no checkpoint")); // the log would have a hole
+    assert_same_run(directory, undisturbed);
+}
+
+static void a_bad_loss_stops_the_run(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    session_init(&session, directory);
+    session.options.config.base_learning_rate = 1000;
+    session.options.config.trust = 1;
+    session.options.config.warmup_epochs = 0;
+    session.options.config.epochs = 100;
+    assert_status(session_run(&session), STATUS_INVALID, &session.error);
+    assert_non_null(strstr(session.error.reason, "step"));
+    assert_non_null(strstr(session.error.reason, "base_learning_rate"));
+    assert_true(session.result.step > 4); // there was a checkpoint, and it is a good one
+    struct checkpoint_state last;
+    struct safetensors *file = open_last(directory, &last);
+    safetensors_close(&file);
+}
+
+static void the_collapse_alarm_rises_and_falls_once(void **state)
+{
+    (void)state;
+    struct history history = {0};
+    struct method_metrics metrics = {.spread = 0.01};
+    unsigned risen = 0, fallen = 0;
+    for (int step = 0; step < 300; step++) {
+        metrics.spread = step >= 200 ? 0.2 : 0.01;
+        enum history_event event = history_add(&history, &metrics, 0.25);
+        risen += event == HISTORY_COLLAPSED;
+        fallen += event == HISTORY_RECOVERED;
+        assert_int_equal(history.collapsed, step >= 49 && step < 200);
+    }
+    assert_int_equal(risen, 1);
+    assert_int_equal(fallen, 1);
+}
+
+#define TEST(name) cmocka_unit_test_teardown(name, clear_fault)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_run_learns_and_reports),
+        TEST(the_log_follows_the_schedule),
+        TEST(a_run_is_not_overwritten),
+        TEST(a_batch_larger_than_the_data_is_explained),
+        TEST(without_classifier_there_is_no_accuracy),
+        TEST(resuming_after_any_step_changes_nothing),
+        TEST(stopping_after_every_step_changes_nothing),
+        TEST(the_log_is_cut_back),
+        TEST(max_steps_can_be_raised),
+        TEST(a_damaged_checkpoint_is_passed_over_loudly),
+        TEST(when_all_are_damaged_it_does_not_start_over),
+        TEST(what_is_learnt_cannot_change_on_resume),
+        TEST(training_goes_on_when_the_disk_is_full),
+        TEST(a_missing_last_checkpoint_is_a_failure),
+        TEST(the_log_catches_up_after_a_full_disk),
+        TEST(a_bad_loss_stops_the_run),
+        TEST(the_collapse_alarm_rises_and_falls_once),
+    };
+    return cmocka_run_group_tests_name("pretrain", tests, set_up, tear_down);
+}

@@ -1,0 +1,342 @@
+// Probes: nearest neighbours against a plain count, features that do not depend on batches, and
+// both probes on a dataset whose classes can be told apart.
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/support/program.h"
+#include "tests/support/sample_dataset.h"
+#include "tests/support/tiny_run.h"
+#include "trainer/probe/encoder.h"
+#include "trainer/run/checkpoint.h"
+#include "trainer/run/directory.h"
+#include "trainer/run/pretrain.h"
+
+#define IMAGES 45
+
+static struct sample_dataset sample;
+static struct scratch scratch;
+static struct dataset *dataset;
+static char checkpoint[512];
+
+static int set_up(void **state)
+{
+    (void)state;
+    sample_dataset_make(&sample, IMAGES, NOWHERE);
+    scratch_make(&scratch);
+    char directory[300];
+    snprintf(directory, sizeof directory, "%s/run", scratch.path);
+    struct pretrain_options options = {
+        .data = sample.path[DATASET_LMDB], .run_directory = directory, .config = tiny_config()};
+    struct pretrain_result result;
+    struct error error;
+    assert_status(pretrain_run(&options, &result, &error), STATUS_OK, &error);
+    strcpy(checkpoint, result.checkpoint);
+    assert_status(dataset_open(&dataset, sample.path[DATASET_LMDB], &error), STATUS_OK, &error);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    dataset_close(&dataset);
+    sample_dataset_remove(&sample);
+    scratch_remove(&scratch);
+    return 0;
+}
+
+// --- nearest neighbours ----------------------------------------------------------------------
+
+// A small generator of its own, so that the numbers never change.
+static float next_value(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return (float)(*state >> 8) / (float)(1u << 24) - 0.5f;
+}
+
+static struct features make_features(uint64_t count, uint32_t width, uint32_t classes,
+                                     uint32_t seed)
+{
+    struct features features = {.count = count, .width = width, .classes = classes};
+    features.values = malloc(count * width * sizeof(float));
+    features.labels = malloc(count * sizeof(int32_t));
+    for (uint64_t i = 0; i < count; i++) {
+        features.labels[i] = (int32_t)((i * 7 + seed) % classes);
+        for (uint32_t k = 0; k < width; k++) {
+            float centre = k == (uint32_t)features.labels[i] ? 0.6f : 0;
+            features.values[i * width + k] = centre + next_value(&seed);
+        }
+    }
+    return features;
+}
+
+static double cosine(const float *left, const float *right, uint32_t width)
+{
+    double product = 0, left_norm = 0, right_norm = 0;
+    for (uint32_t i = 0; i < width; i++) {
+        product += (double)left[i] * (double)right[i];
+        left_norm += (double)left[i] * (double)left[i];
+        right_norm += (double)right[i] * (double)right[i];
+    }
+    return product / sqrt(left_norm * right_norm);
+}
+
+struct pair {
+    double similarity;
+    int32_t label;
+};
+
+static int nearest_first(const void *left, const void *right)
+{
+    double a = ((const struct pair *)left)->similarity,
+           b = ((const struct pair *)right)->similarity;
+    return (a < b) - (a > b);
+}
+
+// The definition, word by word: sort all, let the first k vote.
+static void plain_score(const struct features *train, const struct features *test, size_t k,
+                        double temperature, double *top1, double *top5)
+{
+    struct pair *pairs = malloc(train->count * sizeof *pairs);
+    double *votes = malloc(train->classes * sizeof *votes);
+    unsigned first = 0, among_five = 0;
+    for (uint64_t t = 0; t < test->count; t++) {
+        for (uint64_t i = 0; i < train->count; i++) {
+            pairs[i] = (struct pair){cosine(test->values + t * test->width,
+                                            train->values + i * train->width, train->width),
+                                     train->labels[i]};
+        }
+        qsort(pairs, train->count, sizeof *pairs, nearest_first);
+        memset(votes, 0, train->classes * sizeof *votes);
+        for (size_t i = 0; i < k; i++) {
+            votes[pairs[i].label] += exp((pairs[i].similarity - 1) / temperature);
+        }
+        unsigned before = 0;
+        for (uint32_t class = 0; class < train->classes; class ++) {
+            double mine = votes[test->labels[t]];
+            before +=
+                votes[class] > mine || (votes[class] == mine && class > (uint32_t)test->labels[t]);
+        }
+        first += before == 0;
+        among_five += before < 5;
+    }
+    *top1 = 100.0 * first / (double)test->count;
+    *top5 = 100.0 * among_five / (double)test->count;
+    free(pairs);
+    free(votes);
+}
+
+static void neighbours_vote_as_defined(void **state)
+{
+    (void)state;
+    // More rows than a tile of either kind, and k below and above the number of a class.
+    struct features train = make_features(2500, 12, 9, 5), test = make_features(300, 12, 9, 77);
+    const int64_t neighbours[] = {1, 20, 200};
+    const double temperatures[] = {0.1, 0.07,
+                                   0.001}; // the last would overflow exp(cosine / temperature)
+    for (size_t i = 0; i < 3; i++) {
+        struct knn_config config = {.k = neighbours[i], .temperature = temperatures[i]};
+        struct probe_score score;
+        struct error error;
+        double top1, top5;
+        assert_status(knn_score(&train, &test, &config, &score, &error), STATUS_OK, &error);
+        plain_score(&train, &test, (size_t)config.k, config.temperature, &top1, &top5);
+        assert_int_equal(score.count, 300);
+        assert_true(fabs(score.top1 - top1) < 0.4); // at most one image, on a knife's edge
+        assert_true(fabs(score.top5 - top5) < 0.4);
+        assert_true(score.top1 > 20 && score.top1 < score.top5 && score.top5 <= 100);
+    }
+    features_free(&train);
+    features_free(&test);
+}
+
+static void unlabelled_rows_do_not_count(void **state)
+{
+    (void)state;
+    struct features train = make_features(100, 8, 4, 5), test = make_features(20, 8, 4, 77);
+    struct knn_config config = {.k = 1000, .temperature = 0.1}; // more than there are
+    struct probe_score score;
+    struct error error;
+    for (uint64_t i = 0; i < train.count; i++) {
+        train.labels[i] = i % 4 == 2 ? 2 : DATASET_NO_LABEL;
+    }
+    test.labels[0] = DATASET_NO_LABEL;
+    test.labels[1] = 2;
+    assert_status(knn_score(&train, &test, &config, &score, &error), STATUS_OK, &error);
+    assert_int_equal(score.count, 19);
+    unsigned twos = 0;
+    for (int i = 1; i < 20; i++) {
+        twos += test.labels[i] == 2;
+    }
+    assert_true(fabs(score.top1 - 100.0 * twos / 19) < 1e-9); // all votes are for class 2
+    test.classes = 5;
+    assert_int_equal(knn_score(&train, &test, &config, &score, &error), STATUS_INVALID);
+    features_free(&train);
+    features_free(&test);
+}
+
+// --- features --------------------------------------------------------------------------------
+
+static struct encoder *open_encoder(bool untrained)
+{
+    struct encoder *encoder;
+    struct error error;
+    assert_status(encoder_open(&encoder, checkpoint, NULL, 1, untrained, &error), STATUS_OK,
+                  &error);
+    return encoder;
+}
+
+static struct features extract(struct encoder *encoder, uint32_t batch)
+{
+    struct probe_options options;
+    struct features features;
+    struct error error;
+    probe_options_init(&options);
+    options.batch = batch;
+    options.loader_threads = 2;
+    assert_status(features_extract(&features, encoder, dataset, &options, &error), STATUS_OK,
+                  &error);
+    return features;
+}
+
+static void features_do_not_depend_on_the_batch(void **state)
+{
+    (void)state;
+    struct encoder *encoder = open_encoder(false);
+    struct features whole = extract(encoder, 128), pieces = extract(encoder, 7);
+    assert_int_equal(whole.count, IMAGES);
+    assert_int_equal(whole.width, encoder_width(encoder));
+    assert_int_equal(whole.classes, SAMPLE_CLASSES);
+    double spread = 0;
+    for (uint64_t i = 0; i < whole.count * whole.width; i++) {
+        assert_true(fabsf(whole.values[i] - pieces.values[i]) <= 1e-5f);
+        spread += fabs((double)whole.values[i] - (double)whole.values[i % whole.width]);
+    }
+    assert_true(spread > 1e-3); // images differ in their features
+    for (uint64_t i = 0; i < whole.count; i++) {
+        assert_int_equal(whole.labels[i], i % SAMPLE_CLASSES);
+    }
+    features_free(&whole);
+    features_free(&pieces);
+    encoder_close(&encoder);
+}
+
+static void an_untrained_encoder_gets_statistics(void **state)
+{
+    (void)state;
+    struct encoder *untrained = open_encoder(true), *trained = open_encoder(false);
+    assert_true(untrained->needs_statistics);
+    struct features baseline = extract(untrained, 16), learnt = extract(trained, 16);
+    assert_false(untrained->needs_statistics);
+    double size = 0, difference = 0;
+    for (uint64_t i = 0; i < baseline.count * baseline.width; i++) {
+        assert_true(isfinite(baseline.values[i]));
+        size += fabs((double)baseline.values[i]);
+        difference += fabs((double)baseline.values[i] - (double)learnt.values[i]);
+    }
+    // Normalised by real statistics, ReLU features average about 0.4; without them they explode.
+    size /= (double)(baseline.count * baseline.width);
+    assert_true(size > 0.01 && size < 10);
+    assert_true(difference > 0);
+    features_free(&baseline);
+    features_free(&learnt);
+    encoder_close(&untrained);
+    encoder_close(&trained);
+}
+
+static void small_stems_see_the_whole_image(void **state)
+{
+    (void)state;
+    struct encoder *encoder = open_encoder(false);
+    struct recipe recipe;
+    struct error error;
+    assert_status(encoder_recipe(encoder, "eval", &recipe, &error), STATUS_OK, &error);
+    assert_int_equal(recipe.view[0].crop, RECIPE_CROP_WHOLE);
+    assert_int_equal(recipe.size, encoder_size(encoder));
+    encoder->config.model.stem = MODEL_STEM_IMAGENET;
+    assert_status(encoder_recipe(encoder, "eval", &recipe, &error), STATUS_OK, &error);
+    assert_int_equal(recipe.view[0].crop, RECIPE_CROP_CENTER);
+    encoder_close(&encoder);
+}
+
+static void what_is_no_checkpoint_is_refused(void **state)
+{
+    (void)state;
+    struct encoder *encoder;
+    struct error error;
+    assert_status(encoder_open(&encoder, "Makefile", NULL, 1, false, &error), STATUS_LIMIT, &error);
+    assert_null(encoder);
+    assert_status(encoder_open(&encoder, "nowhere.safetensors", NULL, 1, false, &error),
+                  STATUS_NOT_FOUND, &error);
+    assert_status(encoder_open(&encoder, checkpoint, "abacus", 1, false, &error), STATUS_NO_DEVICE,
+                  &error);
+}
+
+// --- linear ----------------------------------------------------------------------------------
+
+static struct probe_score score_linear(const struct linear_config *config, uint32_t batch)
+{
+    struct encoder *encoder = open_encoder(false);
+    struct probe_options options;
+    struct probe_score score;
+    struct error error;
+    probe_options_init(&options);
+    options.batch = batch;
+    assert_status(linear_score(encoder, dataset, dataset, config, &options, &score, &error),
+                  STATUS_OK, &error);
+    encoder_close(&encoder);
+    assert_int_equal(score.count, IMAGES);
+    return score;
+}
+
+static void the_classifier_learns_and_repeats(void **state)
+{
+    (void)state;
+    struct linear_config config;
+    linear_config_init(&config);
+    config.epochs = 150;
+    config.batch = 15;
+    config.base_learning_rate = 8;
+    config.cached = true;
+    struct probe_score once = score_linear(&config, 128), again = score_linear(&config, 128);
+    assert_true(once.top1 == again.top1 && once.train_top1 == again.train_top1);
+    assert_true(once.top1 > 100.0 / SAMPLE_CLASSES + 15);
+    assert_true(once.top5 == 100); // there are five classes
+    assert_true(once.learning_rate == 8);
+}
+
+static void the_protocol_with_views_runs_and_repeats(void **state)
+{
+    (void)state;
+    struct linear_config config;
+    linear_config_init(&config);
+    config.epochs = 10;
+    config.batch = 20; // 2 steps an epoch, in chunks of 10, with 5 images left over
+    config.base_learning_rate = 2;
+    struct probe_score once = score_linear(&config, 16), again = score_linear(&config, 16);
+    assert_true(once.top1 == again.top1 && once.train_top1 == again.train_top1);
+    assert_true(once.top1 >= 0 && once.top1 <= 100);
+    config.batch = 1024; // more than there are
+    config.epochs = 2;
+    score_linear(&config, 16);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(neighbours_vote_as_defined),
+        cmocka_unit_test(unlabelled_rows_do_not_count),
+        cmocka_unit_test(features_do_not_depend_on_the_batch),
+        cmocka_unit_test(an_untrained_encoder_gets_statistics),
+        cmocka_unit_test(small_stems_see_the_whole_image),
+        cmocka_unit_test(what_is_no_checkpoint_is_refused),
+        cmocka_unit_test(the_classifier_learns_and_repeats),
+        cmocka_unit_test(the_protocol_with_views_runs_and_repeats),
+    };
+    return cmocka_run_group_tests_name("probe", tests, set_up, tear_down);
+}

@@ -1,0 +1,286 @@
+// `byol pretrain`: learns features from a dataset's images.
+#include "formats/file.h"
+#include "tools/command.h"
+#include "tools/progress.h"
+#include "trainer/run/directory.h"
+#include "trainer/run/pretrain.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char help[] =
+    "Usage: byol pretrain --data DATASET --run DIR [options]\n"
+    "\n"
+    "Learns image features from a dataset (see 'byol convert') without labels, by BYOL: an online\n"
+    "network predicts what a slowly moving target network says of another view of the image.\n"
+    "\n"
+    "DIR becomes the run: config.yaml (every setting), metrics.jsonl (one line per logged step),\n"
+    "checkpoints/*.safetensors, report.json. Ctrl-C finishes the step and writes a checkpoint;\n"
+    "--resume goes on exactly where the newest good checkpoint stands, also after a crash.\n"
+    "\n"
+    "Options:\n"
+    "  --data DATASET    what to learn from\n"
+    "  --run DIR         where the run lives\n"
+    "  --preset NAME     the reference's schedule: byol-40, byol-100, byol-300, byol-1000\n"
+    "  --recipe NAME     how views are drawn: byol, small (32 px, no blur)\n"
+    "  --recipe FILE     a YAML file with any settings, views among them\n"
+    "  --set KEY=VALUE   one setting; may be repeated, wins over preset and file\n"
+    "  --settings        print every setting with its meaning and value, and stop\n"
+    "  --resume          continue DIR, or start it when there is nothing to continue\n"
+    "  --json            print the result as JSON\n"
+    "  --quiet           no progress line; warnings only\n"
+    "\n"
+    "Settings you will want first (--settings lists all):\n"
+    "  encoder=resnet50  also resnet18, 34, 101, 152, 200; width=0.25 makes it narrower\n"
+    "  stem=small        first layers for images of about 32 px\n"
+    "  views.size=96     side of a view in pixels\n"
+    "  batch=256 epochs=100 warmup_epochs=10 base_learning_rate=0.45 tau_base=0.99\n"
+    "  checkpoint_seconds=600 log_steps=10 seed=0\n"
+    "\n"
+    "Example: a narrow ResNet-18 on small images, with the 100-epoch schedule\n"
+    "  byol pretrain --data train --run run --preset byol-100 --recipe small \\\n"
+    "      --set encoder=resnet18 --set width=0.25 --set stem=small --set batch=128\n"
+    "\n"
+    "Exit codes: 0 finished, or stopped by SIGINT or SIGTERM with a checkpoint; 1 failure (also\n"
+    "when the last checkpoint could not be written); 2 wrong usage.\n";
+
+// What the command line says.
+struct request {
+    const char *data, *run, *recipe, *preset;
+    struct option_list set;
+    bool resume, json, quiet, settings;
+};
+
+// --- settings --------------------------------------------------------------------------------
+
+static bool is_file(const char *recipe)
+{
+    size_t len = strlen(recipe);
+    return strchr(recipe, '/') != NULL || file_exists(recipe) ||
+           (len > 5 && strcmp(recipe + len - 5, ".yaml") == 0) ||
+           (len > 4 && strcmp(recipe + len - 4, ".yml") == 0);
+}
+
+#define SHORTHANDS 2 // --preset and --recipe NAME are assignments too
+
+static enum status resolve(const struct request *request, struct run_config *config,
+                           struct error *error)
+{
+    char preset[128], base[128], stored[RUN_PATH];
+    const char *assignments[OPTION_LIST_MAX + SHORTHANDS];
+    const char *file = NULL;
+    size_t count = 0;
+    if (request->recipe && is_file(request->recipe)) {
+        file = request->recipe;
+    } else if (request->recipe) {
+        snprintf(base, sizeof base, "views.base=%s", request->recipe);
+        assignments[count++] = base;
+    }
+    // What a resumed run was started with need not be said again.
+    if (request->resume && file == NULL && request->run &&
+        run_directory_path(request->run, "config.yaml", stored, NULL) == STATUS_OK &&
+        file_exists(stored)) {
+        file = stored;
+    }
+    if (request->preset) {
+        snprintf(preset, sizeof preset, "preset=%s", request->preset);
+        assignments[count++] = preset;
+    }
+    for (size_t i = 0; i < request->set.count; i++) {
+        assignments[count++] = request->set.item[i];
+    }
+    return run_config_resolve(config, file, assignments, count, error);
+}
+
+static int print_settings(const struct request *request, const struct run_config *config)
+{
+    char *text;
+    struct error error;
+    if (run_config_print(config, true, &text, &error) != STATUS_OK) {
+        return command_failed(&command_pretrain, &error, request->json);
+    }
+    fputs(text, stdout);
+    free(text);
+    return EXIT_OK;
+}
+
+// --- signals ---------------------------------------------------------------------------------
+
+static volatile sig_atomic_t stop;
+
+// The first signal asks the loop to finish its step; the second is from somebody in a hurry.
+static void on_signal(int number)
+{
+    if (stop) {
+        _exit(128 + number);
+    }
+    stop = 1;
+}
+
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+// --- showing ---------------------------------------------------------------------------------
+
+struct display {
+    struct progress progress;
+    bool quiet;
+};
+
+static bool is_warning(const char *notice)
+{
+    return strncmp(notice, "WARNING", 7) == 0 || strncmp(notice, "COLLAPSE", 8) == 0;
+}
+
+static void show(void *context, const struct pretrain_progress *now)
+{
+    struct display *display = context;
+    if (now->notice) {
+        if (display->quiet && is_warning(now->notice)) {
+            fprintf(stderr, "%s\n", now->notice);
+        }
+        progress_notice(&display->progress, "%s", now->notice);
+        return;
+    }
+    char left[16], accuracy[32] = "";
+    if (!isnan(now->top1)) {
+        snprintf(accuracy, sizeof accuracy, "  top-1 %.1f%%", 100 * now->top1);
+    }
+    progress_line(&display->progress, now->step == now->steps,
+                  "epoch %" PRIu32 "/%" PRIu32 "  step %" PRIu64 "/%" PRIu64
+                  "  loss %.4f  %.0f pairs/s  data wait %.0f%%%s  ETA %s",
+                  now->epoch + 1, now->epochs, now->step, now->steps, now->loss,
+                  now->pairs_per_second, 100 * now->data_wait, accuracy,
+                  progress_duration(now->seconds_left, left));
+}
+
+static json_t *number(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static void print_json(const struct pretrain_result *result, bool finished)
+{
+    json_t *object = json_object();
+    json_object_set_new(object, "ended", json_string(finished ? "finished" : "stopped"));
+    json_object_set_new(object, "step", json_integer((json_int_t)result->step));
+    json_object_set_new(object, "loss", number(result->loss));
+    json_object_set_new(object, "online_top1", number(100 * result->top1));
+    json_object_set_new(object, "spread", number(result->spread));
+    json_object_set_new(object, "seconds", number(result->seconds));
+    json_object_set_new(object, "pairs_per_second", number(result->pairs_per_second));
+    json_object_set_new(object, "data_wait", number(result->data_wait));
+    json_object_set_new(object, "skipped_records",
+                        json_integer((json_int_t)result->skipped_records));
+    json_object_set_new(object, "device_bytes", json_integer((json_int_t)result->device_bytes));
+    json_object_set_new(object, "loader_bytes", json_integer((json_int_t)result->loader_bytes));
+    json_object_set_new(object, "checkpoint", json_string(result->checkpoint));
+    json_dumpf(object, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    putchar('\n');
+    json_decref(object);
+}
+
+static void print_result(const struct request *request, const struct pretrain_result *result,
+                         bool finished)
+{
+    char seconds[16], accuracy[48] = "";
+    if (request->json) {
+        print_json(result, finished);
+        return;
+    }
+    if (!isnan(result->top1)) {
+        snprintf(accuracy, sizeof accuracy, ", online top-1 %.1f%%", 100 * result->top1);
+    }
+    printf("%s at step %" PRIu64 " after %s: loss %.4f%s, %.0f pairs/s\n",
+           finished ? "finished" : "stopped", result->step,
+           progress_duration(result->seconds, seconds), result->loss, accuracy,
+           result->pairs_per_second);
+    if (result->checkpoint[0]) {
+        printf("checkpoint: %s\n", result->checkpoint);
+    }
+    if (!finished) {
+        printf("go on with: byol pretrain --data %s --run %s --resume\n", request->data,
+               request->run);
+    }
+}
+
+static int pretrain(const struct request *request, const struct run_config *config)
+{
+    struct display display = {.quiet = request->quiet};
+    struct pretrain_options options = {
+        .data = request->data,
+        .run_directory = request->run,
+        .resume = request->resume,
+        .config = *config,
+        .stop = &stop,
+        .progress = show,
+        .context = &display,
+    };
+    struct pretrain_result result;
+    struct error error;
+    catch_signals();
+    progress_begin(&display.progress, request->quiet);
+    enum status status = pretrain_run(&options, &result, &error);
+    progress_end(&display.progress);
+    if (status != STATUS_OK && status != STATUS_STOPPED) {
+        return command_failed(&command_pretrain, &error, request->json);
+    }
+    print_result(request, &result, status == STATUS_OK);
+    return EXIT_OK;
+}
+
+static int run(int argc, char **argv)
+{
+    struct request request = {0};
+    const struct option options[] = {
+        {"data", 0, OPTION_STRING, &request.data, 0, 0},
+        {"run", 0, OPTION_STRING, &request.run, 0, 0},
+        {"recipe", 0, OPTION_STRING, &request.recipe, 0, 0},
+        {"preset", 0, OPTION_STRING, &request.preset, 0, 0},
+        {"set", 0, OPTION_LIST, &request.set, 0, 0},
+        {"settings", 0, OPTION_FLAG, &request.settings, 0, 0},
+        {"resume", 0, OPTION_FLAG, &request.resume, 0, 0},
+        {"json", 0, OPTION_FLAG, &request.json, 0, 0},
+        {"quiet", 'q', OPTION_FLAG, &request.quiet, 0, 0},
+    };
+    struct option_list operands;
+    bool done;
+    int code = command_options(&command_pretrain, argc, argv, options,
+                               sizeof options / sizeof options[0], &operands, &done);
+    if (code != EXIT_OK || done) {
+        return code;
+    }
+    if (operands.count > 0) {
+        return command_misused(&command_pretrain,
+                               "'%s' stands alone; did you forget --data, --run "
+                               "or --set?",
+                               operands.item[0]);
+    }
+    if (!request.settings && (request.data == NULL || request.run == NULL)) {
+        return command_misused(&command_pretrain, "wants --data DATASET and --run DIR");
+    }
+    struct run_config config;
+    struct error error;
+    if (resolve(&request, &config, &error) != STATUS_OK) {
+        return command_failed(&command_pretrain, &error, request.json);
+    }
+    return request.settings ? print_settings(&request, &config) : pretrain(&request, &config);
+}
+
+const struct command command_pretrain = {
+    .name = "pretrain",
+    .summary = "learn features from a dataset; stop and resume any time",
+    .help = help,
+    .run = run,
+};

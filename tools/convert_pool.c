@@ -1,0 +1,212 @@
+// A ring of jobs. `submitted`, `taken` and `released` only grow; job number n lives in slot n
+// modulo the ring's size. Jobs between released and submitted are under way, of which those below
+// `taken` have a thread; `done` marks the ones that are finished.
+#include "tools/convert_pool.h"
+#include "formats/limits.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define JOBS_PER_THREAD 4
+
+struct worker {
+    struct convert_pool *pool;
+    pthread_t thread;
+    struct image_decoder *decoder;
+    struct image image;
+    struct dataset_packer *packer;
+};
+
+struct convert_pool {
+    struct convert_job *jobs;
+    bool *done; // [job_count], guarded by `lock`
+    unsigned job_count;
+    struct worker *workers;
+    unsigned started, worker_count;
+    bool verify;
+    pthread_mutex_t lock;          // guards the four fields below and `done`
+    pthread_cond_t work, finished; // "submitted or closing changed", "a job is done"
+    uint64_t submitted, taken, released;
+    bool closing;
+};
+
+// --- one image ------------------------------------------------------------------------------------
+
+static enum status check_and_pack(struct worker *worker, struct convert_job *job)
+{
+    struct error *error = &job->error;
+    struct image_info info;
+    enum status status = image_probe(worker->decoder, job->bytes, job->len, &info, error);
+    if (status == STATUS_OK && worker->pool->verify) {
+        status = image_decode(worker->decoder, job->bytes, job->len, NULL, &worker->image, error);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    job->item = (struct dataset_item){
+        .name = job->name, .bytes = job->bytes, .len = job->len, .label = job->label, .info = info};
+    return dataset_pack(worker->packer, &job->item, &job->packed, error);
+}
+
+static void *work(void *argument)
+{
+    struct worker *worker = argument;
+    struct convert_pool *pool = worker->pool;
+    pthread_mutex_lock(&pool->lock);
+    for (;;) {
+        while (!pool->closing && pool->taken == pool->submitted) {
+            pthread_cond_wait(&pool->work, &pool->lock);
+        }
+        if (pool->closing) {
+            break;
+        }
+        unsigned slot = (unsigned)(pool->taken++ % pool->job_count);
+        pthread_mutex_unlock(&pool->lock);
+        struct convert_job *job = &pool->jobs[slot];
+        if (job->status == STATUS_OK) {
+            job->status = check_and_pack(worker, job);
+        }
+        pthread_mutex_lock(&pool->lock);
+        pool->done[slot] = true;
+        pthread_cond_signal(&pool->finished);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
+// --- life -----------------------------------------------------------------------------------------
+
+static enum status allocate_jobs(struct convert_pool *pool, unsigned threads, struct error *error)
+{
+    pool->job_count = threads * JOBS_PER_THREAD;
+    pool->jobs = calloc(pool->job_count, sizeof *pool->jobs);
+    pool->done = calloc(pool->job_count, sizeof *pool->done);
+    pool->workers = calloc(threads, sizeof *pool->workers);
+    bool ready = pool->jobs != NULL && pool->done != NULL && pool->workers != NULL;
+    for (unsigned i = 0; ready && i < pool->job_count; i++) {
+        pool->jobs[i].name = malloc(LIMIT_NAME_BYTES + 1);
+        ready = pool->jobs[i].name != NULL;
+    }
+    return ready ? STATUS_OK
+                 : error_errno(error, ENOMEM, NULL, NOWHERE, "allocate memory for the images");
+}
+
+static enum status start_worker(struct convert_pool *pool, enum dataset_store store,
+                                struct error *error)
+{
+    struct worker *worker = &pool->workers[pool->worker_count++];
+    worker->pool = pool;
+    enum status status = image_decoder_open(&worker->decoder, error);
+    if (status == STATUS_OK) {
+        status = dataset_packer_open(&worker->packer, store, error);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    int errnum = pthread_create(&worker->thread, NULL, work, worker);
+    if (errnum != 0) {
+        return error_set(error, STATUS_THREAD, NULL, NOWHERE, NOWHERE,
+                         "cannot start a thread (%s): try fewer --threads", strerror(errnum));
+    }
+    pool->started++;
+    return STATUS_OK;
+}
+
+enum status convert_pool_open(struct convert_pool **out, unsigned threads, enum dataset_store store,
+                              bool verify, struct error *error)
+{
+    struct convert_pool *pool = calloc(1, sizeof *pool);
+    *out = pool;
+    if (pool == NULL) {
+        return error_errno(error, ENOMEM, NULL, NOWHERE, "allocate memory for threads");
+    }
+    pool->verify = verify;
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->work, NULL);
+    pthread_cond_init(&pool->finished, NULL);
+    enum status status = allocate_jobs(pool, threads, error);
+    for (unsigned i = 0; i < threads && status == STATUS_OK; i++) {
+        status = start_worker(pool, store, error);
+    }
+    if (status != STATUS_OK) {
+        convert_pool_close(out);
+    }
+    return status;
+}
+
+void convert_pool_close(struct convert_pool **out)
+{
+    struct convert_pool *pool = *out;
+    if (pool == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&pool->lock);
+    pool->closing = true;
+    pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->lock);
+    for (unsigned i = 0; i < pool->started; i++) {
+        pthread_join(pool->workers[i].thread, NULL);
+    }
+    for (unsigned i = 0; i < pool->worker_count; i++) {
+        image_decoder_close(&pool->workers[i].decoder);
+        image_free(&pool->workers[i].image);
+        dataset_packer_close(&pool->workers[i].packer);
+    }
+    for (unsigned i = 0; pool->jobs != NULL && i < pool->job_count; i++) {
+        free(pool->jobs[i].name);
+        free(pool->jobs[i].bytes);
+        dataset_packed_free(&pool->jobs[i].packed);
+    }
+    pthread_cond_destroy(&pool->finished);
+    pthread_cond_destroy(&pool->work);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool->workers);
+    free(pool->done);
+    free(pool->jobs);
+    free(pool);
+    *out = NULL;
+}
+
+// --- the ring -------------------------------------------------------------------------------------
+
+// `submitted` and `released` are written by the caller's thread only, which may read them unlocked.
+
+struct convert_job *convert_pool_free_job(struct convert_pool *pool)
+{
+    if (pool->submitted - pool->released == pool->job_count) {
+        return NULL;
+    }
+    struct convert_job *job = &pool->jobs[pool->submitted % pool->job_count];
+    job->status = STATUS_OK;
+    return job;
+}
+
+void convert_pool_submit(struct convert_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->done[pool->submitted % pool->job_count] = false;
+    pool->submitted++;
+    pthread_cond_signal(&pool->work);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+struct convert_job *convert_pool_oldest(struct convert_pool *pool)
+{
+    if (pool->submitted == pool->released) {
+        return NULL;
+    }
+    unsigned slot = (unsigned)(pool->released % pool->job_count);
+    pthread_mutex_lock(&pool->lock);
+    while (!pool->done[slot]) {
+        pthread_cond_wait(&pool->finished, &pool->lock);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return &pool->jobs[slot];
+}
+
+void convert_pool_release(struct convert_pool *pool)
+{
+    pool->released++;
+}

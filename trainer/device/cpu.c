@@ -1,0 +1,245 @@
+// The table of the cpu device, its buffers' layouts and the dispatch to its ops.
+#include "trainer/device/cpu.h"
+
+#include "trainer/device/host.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void cpu_close(struct device *device)
+{
+    struct cpu_device *cpu = (struct cpu_device *)device;
+    if (cpu->stream != NULL) {
+        dnnl_stream_destroy(cpu->stream);
+    }
+    if (cpu->engine != NULL) {
+        dnnl_engine_destroy(cpu->engine);
+    }
+    free(cpu->sums);
+    free(cpu);
+}
+
+static enum status cpu_open(struct device **out, int threads, struct error *error)
+{
+    *out = NULL;
+    struct cpu_device *device = calloc(1, sizeof *device);
+    if (device == NULL) {
+        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory");
+    }
+    device->base.ops = &cpu_device_ops;
+    device->threads = threads;
+    dnnl_status_t status = dnnl_engine_create(&device->engine, dnnl_cpu, 0);
+    if (status == dnnl_success) {
+        status = dnnl_stream_create(&device->stream, device->engine, dnnl_stream_default_flags);
+    }
+    if (status != dnnl_success) {
+        cpu_close(&device->base);
+        return cpu_failed(status, "open the engine", error);
+    }
+    *out = &device->base;
+    return STATUS_OK;
+}
+
+static const char *isa_name(void)
+{
+    switch (dnnl_get_effective_cpu_isa()) {
+    case dnnl_cpu_isa_sse41:
+        return "sse41";
+    case dnnl_cpu_isa_avx:
+        return "avx";
+    case dnnl_cpu_isa_avx2:
+        return "avx2";
+    case dnnl_cpu_isa_avx2_vnni:
+        return "avx2_vnni";
+    case dnnl_cpu_isa_avx512_core:
+        return "avx512_core";
+    case dnnl_cpu_isa_avx512_core_vnni:
+        return "avx512_core_vnni";
+    case dnnl_cpu_isa_avx512_core_bf16:
+        return "avx512_core_bf16";
+    case dnnl_cpu_isa_avx512_core_amx:
+        return "avx512_core_amx";
+    default:
+        return "other instructions";
+    }
+}
+
+static void cpu_describe(const struct device *device, char *text, size_t capacity)
+{
+    const struct cpu_device *cpu = (const struct cpu_device *)device;
+    const dnnl_version_t *version = dnnl_version();
+    snprintf(text, capacity, "oneDNN %d.%d.%d, %s, %d thread%s", version->major, version->minor,
+             version->patch, isa_name(), cpu->threads, cpu->threads == 1 ? "" : "s");
+}
+
+// --- layouts
+
+static size_t cpu_tensor_bytes(const struct device *device, struct tensor_shape shape)
+{
+    (void)device;
+    size_t values = shape.kind == TENSOR_IMAGE ? cpu_layout_of(shape).values : tensor_count(shape);
+    return values * sizeof(float);
+}
+
+// Where value (pixel, c) of an image lies.
+static size_t image_index(const struct cpu_layout *layout, size_t n, size_t pixel, uint32_t c)
+{
+    size_t plane = (n * layout->blocks + c / layout->block) * layout->pixels + pixel;
+    return plane * layout->block + c % layout->block;
+}
+
+static enum status cpu_tensor_store(struct device *device, struct tensor_shape shape, void *to,
+                                    const float *host)
+{
+    if (shape.kind == TENSOR_MATRIX) {
+        return host_copy(device, to, host, tensor_count(shape) * sizeof(float));
+    }
+    struct cpu_layout layout = cpu_layout_of(shape);
+    float *values = to;
+    memset(values, 0, layout.values * sizeof *values);
+    for (size_t row = 0; row < shape.n * layout.pixels; row++) {
+        for (uint32_t c = 0; c < shape.c; c++) {
+            values[image_index(&layout, row / layout.pixels, row % layout.pixels, c)] =
+                host[row * shape.c + c];
+        }
+    }
+    return STATUS_OK;
+}
+
+static enum status cpu_tensor_fetch(struct device *device, struct tensor_shape shape, float *host,
+                                    const void *from)
+{
+    if (shape.kind == TENSOR_MATRIX) {
+        return host_copy(device, host, from, tensor_count(shape) * sizeof(float));
+    }
+    struct cpu_layout layout = cpu_layout_of(shape);
+    const float *values = from;
+    for (size_t row = 0; row < shape.n * layout.pixels; row++) {
+        for (uint32_t c = 0; c < shape.c; c++) {
+            host[row * shape.c + c] =
+                values[image_index(&layout, row / layout.pixels, row % layout.pixels, c)];
+        }
+    }
+    return STATUS_OK;
+}
+
+static enum status cpu_tensor_add(struct device *device, struct tensor_shape shape, void *to,
+                                  const void *from)
+{
+    struct cpu_device *cpu = (struct cpu_device *)device;
+    cpu_accumulate(cpu, to, from, cpu_tensor_bytes(device, shape) / sizeof(float));
+    return STATUS_OK;
+}
+
+// --- ops
+
+enum status cpu_op_allocate(void *out, size_t bytes, const struct op_desc *desc,
+                            struct error *error)
+{
+    struct cpu_op *op = calloc(1, bytes);
+    memcpy(out, &op, sizeof op);
+    if (op == NULL) {
+        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory for an op");
+    }
+    op->base.desc = *desc;
+    return STATUS_OK;
+}
+
+static void cpu_op_release(struct device *device, struct op *op)
+{
+    (void)device;
+    struct cpu_op *own = (struct cpu_op *)op;
+    if (own != NULL && own->release != NULL) {
+        own->release(own);
+    }
+    free(own);
+}
+
+static enum status cpu_op_create(struct device *device, const struct op_desc *desc, struct op **out,
+                                 struct error *error)
+{
+    struct cpu_device *cpu = (struct cpu_device *)device;
+    *out = NULL;
+    enum status status = op_desc_check(desc, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    omp_set_num_threads(cpu->threads);
+    struct cpu_op *op = NULL;
+    switch (desc->kind) {
+    case OP_CONV:
+        status = cpu_conv_create(cpu, desc, &op, error);
+        break;
+    case OP_BATCH_NORM:
+        status = desc->in.kind == TENSOR_IMAGE ? cpu_norm_create(cpu, desc, &op, error)
+                                               : cpu_norm_matrix_create(cpu, desc, &op, error);
+        break;
+    case OP_MAX_POOL:
+        status = cpu_max_pool_create(cpu, desc, &op, error);
+        break;
+    case OP_INPUT:
+    case OP_ADD:
+    case OP_RELU:
+    case OP_MEAN_POOL:
+    case OP_LINEAR:
+        status = cpu_layer_create(cpu, desc, &op, error);
+        break;
+    }
+    if (status != STATUS_OK) {
+        cpu_op_release(device, (struct op *)op);
+        return status;
+    }
+    *out = &op->base;
+    return STATUS_OK;
+}
+
+static enum status cpu_op_forward(struct device *device, struct op *op,
+                                  const struct op_buffers *buffers, enum op_mode mode)
+{
+    struct cpu_device *cpu = (struct cpu_device *)device;
+    struct cpu_op *own = (struct cpu_op *)op;
+    omp_set_num_threads(cpu->threads);
+    return own->forward(cpu, own, buffers, mode);
+}
+
+static enum status cpu_op_backward(struct device *device, struct op *op,
+                                   const struct op_buffers *buffers)
+{
+    struct cpu_device *cpu = (struct cpu_device *)device;
+    struct cpu_op *own = (struct cpu_op *)op;
+    omp_set_num_threads(cpu->threads);
+    return own->backward == NULL ? STATUS_OK : own->backward(cpu, own, buffers);
+}
+
+const struct device_ops cpu_device_ops = {
+    .name = "cpu",
+    .summary = "oneDNN and OpenMP on the processor's cores, float32",
+    .open = cpu_open,
+    .close = cpu_close,
+    .describe = cpu_describe,
+    .allocate = host_allocate,
+    .release = host_release,
+    .copy_in = host_copy,
+    .copy_out = host_copy,
+    .copy = host_copy,
+    .fill_zero = host_fill_zero,
+    .synchronise = host_synchronise,
+    .tensor_bytes = cpu_tensor_bytes,
+    .tensor_store = cpu_tensor_store,
+    .tensor_fetch = cpu_tensor_fetch,
+    .tensor_add = cpu_tensor_add,
+    .op_create = cpu_op_create,
+    .op_release = cpu_op_release,
+    .op_saved_bytes = op_saved_size,
+    .op_scratch_bytes = op_scratch_size,
+    .op_forward = cpu_op_forward,
+    .op_backward = cpu_op_backward,
+    .regression_loss = cpu_regression_loss,
+    .softmax_loss = cpu_softmax_loss,
+    .lars_step = cpu_lars_step,
+    .sgd_step = cpu_sgd_step,
+    .moving_average = cpu_moving_average,
+    .matrix_product = cpu_matrix_product,
+};

@@ -1,0 +1,140 @@
+// The cpu device: oneDNN for convolution, batch normalisation, pooling and matrix products, loops
+// of our own for the rest, OpenMP threads. Private to trainer/device.
+//
+// IMAGE tensors are blocked by 16 (AVX-512) or 8 channels, the last block filled up with zeros;
+// images of fewer than 4 channels are planar, which is what the first convolution's kernels read.
+// Whatever writes an image keeps the padding channels zero.
+#ifndef TRAINER_DEVICE_CPU_H
+#define TRAINER_DEVICE_CPU_H
+
+#include "trainer/device/op.h"
+
+#include <oneapi/dnnl/dnnl.h>
+
+// A function compiled once per vector width, chosen when the program starts. Loops inside it are
+// vectorised; work is split into threads outside of it.
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+#define CPU_KERNEL __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define CPU_KERNEL
+#endif
+
+struct cpu_device {
+    struct device base;
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    int threads;
+    double *sums; // of the optimiser: two per chunk
+    size_t sums_capacity;
+};
+
+// How the values of an image lie in memory.
+struct cpu_layout {
+    uint32_t block;  // channels side by side; 1 = planar
+    uint32_t blocks; // of channels, the last one filled up
+    size_t pixels;   // h w
+    size_t values;   // in all, with padding
+};
+struct cpu_layout cpu_layout_of(struct tensor_shape shape);
+dnnl_memory_desc_t cpu_image_desc(struct tensor_shape shape);
+dnnl_memory_desc_t cpu_vector_desc(uint32_t count);
+dnnl_memory_desc_t cpu_any_layout(dnnl_memory_desc_t desc); // the same tensor, oneDNN may choose
+
+struct cpu_op {
+    struct op base;
+    enum status (*forward)(struct cpu_device *device, struct cpu_op *op,
+                           const struct op_buffers *buffers, enum op_mode mode);
+    enum status (*backward)(struct cpu_device *device, struct cpu_op *op,
+                            const struct op_buffers *buffers); // NULL: there is none
+    void (*release)(struct cpu_op *op);                        // NULL: nothing but the memory
+};
+
+// Each creates the op of one kind; `desc` is checked. On failure *out is NULL or half built: the
+// caller releases it.
+enum status cpu_conv_create(struct cpu_device *device, const struct op_desc *desc,
+                            struct cpu_op **out, struct error *error);
+enum status cpu_norm_create(struct cpu_device *device, const struct op_desc *desc,
+                            struct cpu_op **out, struct error *error);
+enum status cpu_norm_matrix_create(struct cpu_device *device, const struct op_desc *desc,
+                                   struct cpu_op **out, struct error *error);
+enum status cpu_max_pool_create(struct cpu_device *device, const struct op_desc *desc,
+                                struct cpu_op **out, struct error *error);
+enum status cpu_layer_create(struct cpu_device *device, const struct op_desc *desc,
+                             struct cpu_op **out, struct error *error);
+
+// Allocates `bytes` (a struct that begins with struct cpu_op), zeroed, with `desc` filled in.
+enum status cpu_op_allocate(void *out, size_t bytes, const struct op_desc *desc,
+                            struct error *error);
+
+// --- oneDNN (cpu_dnnl.c)
+// --------------------------------------------------------------------------
+
+#define CPU_MAX_ARGUMENTS 12
+
+// A oneDNN primitive with the memory objects of its arguments; the last one is its scratchpad.
+struct cpu_primitive {
+    dnnl_primitive_t primitive;
+    dnnl_exec_arg_t arguments[CPU_MAX_ARGUMENTS];
+    int count;
+    size_t scratch_bytes;
+};
+
+enum status cpu_failed(dnnl_status_t status, const char *what, struct error *error);
+
+// From an operation descriptor of oneDNN. `hint`: the forward one, or NULL. Scratchpads are the
+// caller's.
+dnnl_status_t cpu_describe_primitive(struct cpu_device *device, dnnl_primitive_desc_t *out,
+                                     const void *operation, dnnl_primitive_desc_t hint);
+
+// Makes the primitive and a memory object for each argument (DNNL_ARG_…), in the order in which
+// cpu_run expects their pointers.
+enum status cpu_primitive_create(struct cpu_device *device, struct cpu_primitive *out,
+                                 dnnl_primitive_desc_t desc, const int *arguments, int count,
+                                 struct error *error);
+enum status cpu_reorder_create(struct cpu_device *device, struct cpu_primitive *out,
+                               const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to,
+                               struct error *error);
+void cpu_primitive_release(struct cpu_primitive *primitive); // accepts zeroed ones
+enum status cpu_run(struct cpu_device *device, struct cpu_primitive *primitive,
+                    const void *const *pointers, void *scratch);
+
+// The memory of an argument, and its size rounded up to a cache line.
+const dnnl_memory_desc_t *cpu_argument_desc(dnnl_primitive_desc_t desc, int argument);
+size_t cpu_argument_bytes(dnnl_primitive_desc_t desc, int argument);
+
+// Bytes rounded up to a cache line, so that parts of one buffer stay aligned.
+size_t cpu_aligned(size_t bytes);
+
+// Row-major product through dnnl_sgemm.
+enum status cpu_matrix_product(struct device *device, bool transpose_a, bool transpose_b,
+                               uint32_t m, uint32_t n, uint32_t k, const float *a, const float *b,
+                               float *c, bool accumulate);
+
+// --- shared loops
+// ---------------------------------------------------------------------------------
+
+// One step of the running statistics of one batch normalisation: `mean` and `variance` [c] of one
+// group.
+void cpu_running_update(float *state, const float *mean, const float *variance, uint32_t channels);
+
+// to[i] += from[i]
+void cpu_accumulate(struct cpu_device *device, float *to, const float *from, size_t count);
+
+// --- losses and optimisers (cpu_loss.c, cpu_optim.c)
+// ----------------------------------------------
+
+enum status cpu_regression_loss(struct device *device, const float *x, const float *y, uint32_t n,
+                                uint32_t d, float scale, float *losses, float *dx, float *dy);
+enum status cpu_softmax_loss(struct device *device, const float *logits, const int32_t *labels,
+                             uint32_t n, uint32_t classes, float scale, float *losses,
+                             float *dlogits, uint8_t *top1, uint8_t *top5);
+enum status cpu_lars_step(struct device *device, const struct param_span *spans, size_t count,
+                          const struct lars_settings *settings, float *params, const float *grads,
+                          float *momentum);
+enum status cpu_sgd_step(struct device *device, const struct param_span *spans, size_t count,
+                         const struct sgd_settings *settings, float *params, const float *grads,
+                         float *momentum);
+enum status cpu_moving_average(struct device *device, float *target, const float *online,
+                               uint64_t count, float rate);
+
+#endif

@@ -1,0 +1,285 @@
+// Bootstrap your own latent (Grill et al. 2020), as the reference computes it.
+//
+// Two networks of the same layout. The online one predicts, from each view, what the target
+// projects of the other view. Both views go through a network as one batch: view 1, then view 2.
+// Each network normalises with the statistics of its own batch, view by view, and keeps its own
+// running ones. A linear classifier on the online embedding learns beside it and never moves it.
+//
+// One step: gradients at the old parameters, LARS, then target += (1 - tau) (new online - target)
+// for every parameter, those of the predictor and the classifier too.
+#include "trainer/method/byol_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// --- opening
+
+static enum status check(const struct method_config *config, struct error *error)
+{
+    if (config->model.projector_hidden == 0 || config->model.predictor_hidden == 0) {
+        return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
+                         "byol needs projector_hidden and predictor_hidden");
+    }
+    if (config->batch == 0 || config->batch > UINT32_MAX / BYOL_VIEWS) {
+        return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
+                         "a batch of %u pairs does not fit", config->batch);
+    }
+    return STATUS_OK;
+}
+
+static enum status open_networks(struct byol *byol, struct error *error)
+{
+    struct network_config online = {.images = BYOL_VIEWS * byol->config.batch,
+                                    .groups = BYOL_VIEWS,
+                                    .backward = true,
+                                    .outputs = {"prediction", "projection"}};
+    if (byol->config.model.classes > 0) {
+        online.outputs[2] = "logits";
+    }
+    struct network_config target = {
+        .images = online.images, .groups = BYOL_VIEWS, .outputs = {"projection"}};
+    enum status status = network_open(&byol->online, byol->graph, byol->device, &online, error);
+    if (status == STATUS_OK) {
+        status = network_open(&byol->target, byol->graph, byol->device, &target, error);
+    }
+    return status;
+}
+
+static enum status allocate(struct byol *byol, void **memory, uint64_t bytes, struct error *error)
+{
+    byol->device_bytes += bytes;
+    return byol->device->ops->allocate(byol->device, memory, bytes, error);
+}
+
+static enum status allocate_floats(struct byol *byol, float **memory, uint64_t count,
+                                   struct error *error)
+{
+    void *allocated = NULL;
+    enum status status = allocate(byol, &allocated, count * sizeof(float), error);
+    *memory = allocated;
+    return status;
+}
+
+static enum status allocate_blocks(struct byol *byol, struct error *error)
+{
+    uint64_t params = graph_param_floats(byol->graph), states = graph_state_floats(byol->graph);
+    uint64_t batch = byol->config.batch;
+    struct {
+        float **memory;
+        uint64_t count;
+    } blocks[] = {
+        {&byol->online_params, params},
+        {&byol->target_params, params},
+        {&byol->momentum, params},
+        {&byol->gradients, params},
+        {&byol->online_state, states},
+        {&byol->target_state, states},
+        {&byol->images, BYOL_VIEWS * batch * image_floats(byol)},
+        {&byol->losses, 3 * batch},
+    };
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0] && status == STATUS_OK; i++) {
+        status = allocate_floats(byol, blocks[i].memory, blocks[i].count, error);
+    }
+    void *labels = NULL, *top = NULL;
+    if (status == STATUS_OK) {
+        status = allocate(byol, &labels, batch * sizeof *byol->labels, error);
+        byol->labels = labels;
+    }
+    if (status == STATUS_OK) {
+        status = allocate(byol, &top, 2 * batch, error);
+        byol->top = top;
+    }
+    return status;
+}
+
+static enum status allocate_host(struct byol *byol, struct error *error)
+{
+    size_t batch = byol->config.batch;
+    byol->spans = calloc(graph_param_count(byol->graph), sizeof *byol->spans);
+    byol->host_losses = calloc(3 * batch, sizeof *byol->host_losses);
+    byol->host_projections =
+        calloc(BYOL_VIEWS * batch * projection_width(byol), sizeof *byol->host_projections);
+    byol->host_top = calloc(2 * batch, 1);
+    if (byol->spans == NULL || byol->host_losses == NULL || byol->host_projections == NULL ||
+        byol->host_top == NULL) {
+        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory for byol");
+    }
+    for (size_t i = 0; i < graph_param_count(byol->graph); i++) {
+        const struct graph_param *param = graph_param_at(byol->graph, i);
+        byol->spans[i] = (struct param_span){param->offset, param->count, param->decay, 1};
+    }
+    return STATUS_OK;
+}
+
+static enum status initialise(struct byol *byol, struct error *error)
+{
+    uint64_t bytes = graph_param_floats(byol->graph) * sizeof(float);
+    float *host = malloc(bytes);
+    if (host == NULL) {
+        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory for byol");
+    }
+    struct device *device = byol->device;
+    model_initialise(byol->graph, byol->config.seed, "online", host);
+    enum status status = device->ops->copy_in(device, byol->online_params, host, bytes);
+    if (status == STATUS_OK) {
+        model_initialise(byol->graph, byol->config.seed, "target", host);
+        status = device->ops->copy_in(device, byol->target_params, host, bytes);
+    }
+    free(host);
+    return status == STATUS_OK
+               ? STATUS_OK
+               : error_set(error, status, NULL, NOWHERE, NOWHERE,
+                           "cannot copy parameters to device '%s'", device->ops->name);
+}
+
+static void byol_close(struct method *method)
+{
+    struct byol *byol = byol_of(method);
+    void *const memory[] = {byol->online_params, byol->target_params,
+                            byol->momentum,      byol->gradients,
+                            byol->online_state,  byol->target_state,
+                            byol->images,        byol->losses,
+                            byol->labels,        byol->top};
+    network_close(&byol->online);
+    network_close(&byol->target);
+    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) {
+        if (memory[i] != NULL) {
+            byol->device->ops->release(byol->device, memory[i]);
+        }
+    }
+    graph_close(&byol->graph);
+    free(byol->spans);
+    free(byol->host_losses);
+    free(byol->host_projections);
+    free(byol->host_top);
+    free(byol);
+}
+
+static enum status byol_open(struct method **out, struct device *device,
+                             const struct method_config *config, struct error *error)
+{
+    *out = NULL;
+    enum status status = check(config, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    struct byol *byol = calloc(1, sizeof *byol);
+    if (byol == NULL) {
+        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory for byol");
+    }
+    byol->method.ops = &byol_method;
+    byol->device = device;
+    byol->config = *config;
+    enum status (*const stages[])(struct byol *, struct error *) = {open_networks, allocate_blocks,
+                                                                    allocate_host, initialise};
+    status = model_build(&byol->graph, &config->model, error);
+    for (size_t i = 0; i < sizeof stages / sizeof stages[0] && status == STATUS_OK; i++) {
+        status = stages[i](byol, error);
+    }
+    if (status == STATUS_OK) {
+        *out = &byol->method;
+    } else {
+        byol_close(&byol->method);
+    }
+    return status;
+}
+
+// --- what others may look at
+
+// Tensors are counted even where there is no room to write them.
+struct tensor_list {
+    struct method_tensor *out;
+    size_t count, capacity;
+};
+
+static struct method_tensor *tensor_add(struct tensor_list *list, const char *branch,
+                                        const char *name)
+{
+    if (list->count++ >= list->capacity) {
+        return NULL;
+    }
+    struct method_tensor *tensor = &list->out[list->count - 1];
+    memset(tensor, 0, sizeof *tensor);
+    snprintf(tensor->name, sizeof tensor->name, "%s/%s", branch, name);
+    return tensor;
+}
+
+static void list_params(const struct byol *byol, const char *branch, float *block,
+                        struct tensor_list *list)
+{
+    for (size_t i = 0; i < graph_param_count(byol->graph); i++) {
+        const struct graph_param *param = graph_param_at(byol->graph, i);
+        struct method_tensor *tensor = tensor_add(list, branch, param->name);
+        if (tensor != NULL) {
+            tensor->dims = param->dims;
+            memcpy(tensor->shape, param->shape, sizeof tensor->shape);
+            tensor->count = param->count;
+            tensor->device = block + param->offset;
+        }
+    }
+}
+
+static void list_states(const struct byol *byol, const char *branch, float *block,
+                        struct tensor_list *list)
+{
+    for (size_t i = 0; i < graph_state_count(byol->graph); i++) {
+        const struct graph_state *state = graph_state_at(byol->graph, i);
+        struct method_tensor *tensor = tensor_add(list, branch, state->name);
+        if (tensor != NULL) {
+            tensor->dims = 1;
+            tensor->count = BATCH_NORM_STATE(state->channels);
+            tensor->shape[0] = (uint32_t)tensor->count;
+            tensor->device = block + state->offset;
+        }
+    }
+}
+
+static size_t byol_tensors(struct method *method, struct method_tensor *out, size_t capacity)
+{
+    const struct byol *byol = byol_of(method);
+    struct tensor_list list = {.out = out, .capacity = capacity};
+    list_params(byol, "online", byol->online_params, &list);
+    list_params(byol, "target", byol->target_params, &list);
+    list_params(byol, "momentum", byol->momentum, &list);
+    list_states(byol, "state/online", byol->online_state, &list);
+    list_states(byol, "state/target", byol->target_state, &list);
+    return list.count;
+}
+
+static const struct graph *byol_graph(const struct method *method)
+{
+    return const_byol_of(method)->graph;
+}
+
+static const float *byol_online_params(const struct method *method)
+{
+    return const_byol_of(method)->online_params;
+}
+
+static float *byol_online_state(const struct method *method)
+{
+    return const_byol_of(method)->online_state;
+}
+
+static uint64_t byol_memory(const struct method *method)
+{
+    const struct byol *byol = const_byol_of(method);
+    return byol->device_bytes + network_arena_bytes(byol->online) +
+           network_arena_bytes(byol->target);
+}
+
+const struct method_ops byol_method = {
+    .name = "byol",
+    .summary = "predict the target's projection of the other view; the target follows slowly",
+    .views = BYOL_VIEWS,
+    .open = byol_open,
+    .close = byol_close,
+    .step = byol_step,
+    .tensors = byol_tensors,
+    .graph = byol_graph,
+    .online_params = byol_online_params,
+    .online_state = byol_online_state,
+    .memory = byol_memory,
+};

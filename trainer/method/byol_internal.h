@@ -1,0 +1,55 @@
+// What BYOL owns, shared by the files that open it (byol.c) and take its steps (byol_step.c).
+#ifndef TRAINER_METHOD_BYOL_INTERNAL_H
+#define TRAINER_METHOD_BYOL_INTERNAL_H
+
+#include "trainer/method/byol.h"
+
+#define BYOL_VIEWS 2u
+
+struct byol {
+    struct method method;
+    struct device *device;
+    struct method_config config;
+    struct graph *graph;
+    struct network *online, *target;
+    struct param_span *spans;
+
+    // Device memory. The parameter blocks have graph_param_floats, the states graph_state_floats.
+    float *online_params, *target_params, *momentum, *gradients;
+    float *online_state, *target_state;
+    float *images; // [2 batch][size][size][3]
+    float *losses; // [3 batch]: view 1 to 2, view 2 to 1, classifier
+    int32_t *labels;
+    uint8_t *top; // [2 batch]: top 1, top 5
+    uint64_t device_bytes;
+
+    // Host copies, for the metrics.
+    float *host_losses, *host_projections;
+    uint8_t *host_top;
+};
+
+static inline struct byol *byol_of(struct method *method)
+{
+    return (struct byol *)method;
+}
+
+static inline const struct byol *const_byol_of(const struct method *method)
+{
+    return (const struct byol *)method;
+}
+
+static inline uint64_t image_floats(const struct byol *byol)
+{
+    return 3 * (uint64_t)byol->config.model.size * (uint64_t)byol->config.model.size;
+}
+
+static inline uint32_t projection_width(const struct byol *byol)
+{
+    return (uint32_t)byol->config.model.projector_output;
+}
+
+enum status byol_step(struct method *method, const float *const *view, const int32_t *labels,
+                      const struct method_step *step, struct method_metrics *metrics,
+                      struct error *error);
+
+#endif

@@ -1,0 +1,230 @@
+// One step of BYOL: forward, losses, backward, update, metrics.
+#include "trainer/method/byol_internal.h"
+
+#include "trainer/method/spread.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static enum status load_batch(struct byol *byol, const float *const *view, const int32_t *labels)
+{
+    struct device *device = byol->device;
+    uint64_t floats = byol->config.batch * image_floats(byol);
+    enum status status = STATUS_OK;
+    for (unsigned v = 0; v < BYOL_VIEWS && status == STATUS_OK; v++) {
+        status = device->ops->copy_in(device, byol->images + v * floats, view[v],
+                                      floats * sizeof(float));
+    }
+    if (status == STATUS_OK && labels != NULL) {
+        status =
+            device->ops->copy_in(device, byol->labels, labels, byol->config.batch * sizeof *labels);
+    }
+    return status;
+}
+
+static uint32_t count_labelled(const struct byol *byol, const int32_t *labels)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; labels != NULL && i < byol->config.batch; i++) {
+        count += labels[i] >= 0;
+    }
+    return byol->config.model.classes > 0 ? count : 0;
+}
+
+// Each view's predictions against the target's projections of the other; mean over the batch.
+static enum status regress(struct byol *byol)
+{
+    struct device *device = byol->device;
+    uint32_t batch = byol->config.batch, width = projection_width(byol);
+    size_t half = (size_t)batch * width;
+    const float *prediction = network_output(byol->online, "prediction");
+    const float *projection = network_output(byol->target, "projection");
+    float *gradient = network_output_gradient(byol->online, "prediction");
+    float scale = 1.0f / (float)batch;
+    enum status status = device->ops->regression_loss(device, prediction, projection + half, batch,
+                                                      width, scale, byol->losses, gradient, NULL);
+    if (status == STATUS_OK) {
+        status = device->ops->regression_loss(device, prediction + half, projection, batch, width,
+                                              scale, byol->losses + batch, gradient + half, NULL);
+    }
+    return status;
+}
+
+// The classifier sees the labelled images of view 1; mean over those.
+static enum status classify(struct byol *byol, uint32_t labelled)
+{
+    struct device *device = byol->device;
+    uint32_t batch = byol->config.batch, classes = (uint32_t)byol->config.model.classes;
+    float *gradient = network_output_gradient(byol->online, "logits");
+    if (gradient == NULL) {
+        return STATUS_OK;
+    }
+    enum status status = device->ops->fill_zero(
+        device, gradient, (size_t)BYOL_VIEWS * batch * classes * sizeof(float));
+    if (status == STATUS_OK && labelled > 0) {
+        status = device->ops->softmax_loss(device, network_output(byol->online, "logits"),
+                                           byol->labels, batch, classes, 1.0f / (float)labelled,
+                                           byol->losses + (size_t)2 * batch, gradient, byol->top,
+                                           byol->top + batch);
+    }
+    return status;
+}
+
+static enum status compute_losses(struct byol *byol, uint32_t labelled)
+{
+    // The projections are an output only so that their spread can be watched.
+    struct device *device = byol->device;
+    size_t floats = (size_t)BYOL_VIEWS * byol->config.batch * projection_width(byol);
+    enum status status = device->ops->fill_zero(
+        device, network_output_gradient(byol->online, "projection"), floats * sizeof(float));
+    if (status == STATUS_OK) {
+        status = regress(byol);
+    }
+    return status == STATUS_OK ? classify(byol, labelled) : status;
+}
+
+static enum status update(struct byol *byol, const struct method_step *step)
+{
+    struct device *device = byol->device;
+    struct lars_settings lars = {.learning_rate = step->learning_rate,
+                                 .weight_decay = (float)byol->config.weight_decay,
+                                 .momentum = (float)byol->config.momentum,
+                                 .trust = (float)byol->config.trust};
+    enum status status =
+        device->ops->lars_step(device, byol->spans, graph_param_count(byol->graph), &lars,
+                               byol->online_params, byol->gradients, byol->momentum);
+    if (status == STATUS_OK) {
+        status = device->ops->moving_average(device, byol->target_params, byol->online_params,
+                                             graph_param_floats(byol->graph), 1.0f - step->tau);
+    }
+    return status == STATUS_OK ? device->ops->synchronise(device) : status;
+}
+
+// Copies what the metrics are made of.
+static enum status fetch(struct byol *byol)
+{
+    struct device *device = byol->device;
+    size_t batch = byol->config.batch;
+    enum status status =
+        device->ops->copy_out(device, byol->host_losses, byol->losses, 3 * batch * sizeof(float));
+    if (status == STATUS_OK) {
+        status = device->ops->copy_out(device, byol->host_top, byol->top, 2 * batch);
+    }
+    if (status == STATUS_OK) {
+        status = device->ops->copy_out(device, byol->host_projections,
+                                       network_output(byol->online, "projection"),
+                                       BYOL_VIEWS * batch * projection_width(byol) * sizeof(float));
+    }
+    return status;
+}
+
+// --- metrics
+
+static double mean_of(const float *values, size_t count)
+{
+    double sum = 0;
+    for (size_t i = 0; i < count; i++) {
+        sum += (double)values[i];
+    }
+    return sum / (double)count;
+}
+
+static void measure(struct byol *byol, const int32_t *labels, uint32_t labelled,
+                    struct method_metrics *metrics)
+{
+    size_t batch = byol->config.batch, rows = BYOL_VIEWS * batch, width = projection_width(byol);
+    metrics->representation = 2 * mean_of(byol->host_losses, 2 * batch); // both directions
+    metrics->classification = 0;
+    metrics->top1 = metrics->top5 = NAN;
+    if (labelled > 0) {
+        size_t hits = 0, near_hits = 0;
+        for (size_t i = 0; i < batch; i++) {
+            hits += labels[i] >= 0 && byol->host_top[i];
+            near_hits += labels[i] >= 0 && byol->host_top[batch + i];
+        }
+        double images = (double)batch / (double)labelled;
+        metrics->classification = mean_of(byol->host_losses + 2 * batch, batch) * images;
+        metrics->top1 = (double)hits / (double)labelled;
+        metrics->top5 = (double)near_hits / (double)labelled;
+    }
+    metrics->loss = metrics->representation + metrics->classification;
+    metrics->spread = spread_of(byol->host_projections, rows, width);
+}
+
+// Adds the seconds spent so far, times `sign`: called before and after a step, it leaves the step's
+// own.
+static void add_seconds(const struct byol *byol, double sign, double seconds[8])
+{
+    const struct network *const networks[] = {byol->online, byol->target};
+    for (size_t i = 0; i < 2; i++) {
+        double forward[8], backward[8];
+        network_times(networks[i], forward, backward);
+        for (size_t kind = 0; kind < 8; kind++) {
+            seconds[kind] += sign * (forward[kind] + backward[kind]);
+        }
+    }
+}
+
+static enum status forward_both(struct byol *byol, struct error *error)
+{
+    enum status status = network_forward(byol->target, byol->target_params, byol->target_state,
+                                         byol->images, OP_TRAIN, error);
+    if (status == STATUS_OK) {
+        status = network_forward(byol->online, byol->online_params, byol->online_state,
+                                 byol->images, OP_TRAIN, error);
+    }
+    return status;
+}
+
+static enum status failed(const struct byol *byol, enum status status, struct error *error)
+{
+    return error_set(error, status, NULL, NOWHERE, NOWHERE, "device '%s' failed in a step",
+                     byol->device->ops->name);
+}
+
+enum status byol_step(struct method *method, const float *const *view, const int32_t *labels,
+                      const struct method_step *step, struct method_metrics *metrics,
+                      struct error *error)
+{
+    struct byol *byol = byol_of(method);
+    memset(metrics, 0, sizeof *metrics);
+    add_seconds(byol, -1, metrics->seconds);
+    uint32_t labelled = count_labelled(byol, labels);
+    enum status status = load_batch(byol, view, labelled > 0 ? labels : NULL);
+    if (status != STATUS_OK) {
+        return failed(byol, status, error);
+    }
+    status = forward_both(byol, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = compute_losses(byol, labelled);
+    if (status != STATUS_OK) {
+        return failed(byol, status, error);
+    }
+    status =
+        network_backward(byol->online, byol->online_params, byol->gradients, byol->images, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    double start = now();
+    status = update(byol, step);
+    metrics->optimiser_seconds = now() - start;
+    if (status == STATUS_OK) {
+        status = fetch(byol);
+    }
+    if (status != STATUS_OK) {
+        return failed(byol, status, error);
+    }
+    measure(byol, labels, labelled, metrics);
+    add_seconds(byol, 1, metrics->seconds);
+    return STATUS_OK;
+}

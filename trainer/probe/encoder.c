@@ -1,0 +1,294 @@
+// Opening a checkpoint's encoder for evaluation, and running it.
+#include "trainer/probe/encoder.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "trainer/run/checkpoint.h"
+
+#define STATISTICS_BATCHES 32 // averages with decay 0.9 forget all but the last few dozen
+
+static enum status device_failed(enum status status, struct error *error)
+{
+    return status == STATUS_OK ? STATUS_OK
+                               : error_set(error, status, NULL, NOWHERE, NOWHERE,
+                                           "the device failed to copy memory");
+}
+
+// --- opening ---------------------------------------------------------------------------------
+
+static enum status wrong_tensor(const char *name, const struct tensor *tensor, struct error *error)
+{
+    return error_set(error, STATUS_CORRUPT, NULL, NOWHERE, NOWHERE,
+                     "the checkpoint's tensor '%s' %s", name,
+                     tensor ? "has another shape" : "is missing");
+}
+
+static enum status read_tensor(float *out, const struct safetensors *file, const char *name,
+                               uint64_t count, struct error *error)
+{
+    const struct tensor *tensor = safetensors_find(file, name);
+    if (tensor == NULL || tensor->type != TENSOR_FLOAT32 || tensor->bytes != count * sizeof *out) {
+        return wrong_tensor(name, tensor, error);
+    }
+    memcpy(out, tensor->data, tensor->bytes);
+    return STATUS_OK;
+}
+
+static enum status read_params(float *params, const struct graph *graph,
+                               const struct safetensors *file, struct error *error)
+{
+    enum status status = STATUS_OK;
+    for (size_t i = 0; status == STATUS_OK && i < graph_param_count(graph); i++) {
+        const struct graph_param *param = graph_param_at(graph, i);
+        char name[192];
+        snprintf(name, sizeof name, "online/%s", param->name);
+        status = read_tensor(params + param->offset, file, name, param->count, error);
+    }
+    return status;
+}
+
+static enum status read_state(float *state, const struct graph *graph,
+                              const struct safetensors *file, struct error *error)
+{
+    enum status status = STATUS_OK;
+    for (size_t i = 0; status == STATUS_OK && i < graph_state_count(graph); i++) {
+        const struct graph_state *entry = graph_state_at(graph, i);
+        char name[192];
+        snprintf(name, sizeof name, "state/online/%s", entry->name);
+        status = read_tensor(state + entry->offset, file, name, BATCH_NORM_STATE(entry->channels),
+                             error);
+    }
+    return status;
+}
+
+static enum status to_device(struct encoder *encoder, float **out, const float *host,
+                             uint64_t count, struct error *error)
+{
+    const struct device_ops *ops = encoder->device->ops;
+    enum status status = ops->allocate(encoder->device, (void **)out, count * sizeof *host, error);
+    return status != STATUS_OK
+               ? status
+               : device_failed(ops->copy_in(encoder->device, *out, host, count * sizeof *host),
+                               error);
+}
+
+static enum status load_weights(struct encoder *encoder, const struct safetensors *file,
+                                bool untrained, struct error *error)
+{
+    uint64_t param_count = graph_param_floats(encoder->graph);
+    uint64_t state_count = graph_state_floats(encoder->graph);
+    float *params = calloc(param_count, sizeof *params);
+    float *state = calloc(state_count, sizeof *state);
+    enum status status = STATUS_OK;
+    if (params == NULL || state == NULL) {
+        status = error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
+                           "no memory for the encoder's parameters");
+    } else if (untrained) {
+        model_initialise(encoder->graph, (uint64_t)encoder->config.seed, "online", params);
+        encoder->needs_statistics = true;
+    } else {
+        status = read_params(params, encoder->graph, file, error);
+        if (status == STATUS_OK) {
+            status = read_state(state, encoder->graph, file, error);
+        }
+    }
+    if (status == STATUS_OK) {
+        status = to_device(encoder, &encoder->params, params, param_count, error);
+    }
+    if (status == STATUS_OK) {
+        status = to_device(encoder, &encoder->state, state, state_count, error);
+    }
+    free(params);
+    free(state);
+    return status;
+}
+
+static enum status build(struct encoder *encoder, const char *device, int threads,
+                         struct error *error)
+{
+    struct model_config model = encoder->config.model; // the encoder alone
+    model.projector_hidden = model.projector_output = model.predictor_hidden = 0;
+    model.classes = 0;
+    enum status status = model_build(&encoder->graph, &model, error);
+    if (status == STATUS_OK) {
+        const struct graph_output *output = graph_output_find(encoder->graph, "embedding");
+        encoder->width = graph_value_at(encoder->graph, output->value)->c;
+        status =
+            device_open(&encoder->device, device ? device : encoder->config.device, threads, error);
+    }
+    return status;
+}
+
+enum status encoder_open(struct encoder **out, const char *checkpoint, const char *device,
+                         int threads, bool untrained, struct error *error)
+{
+    struct safetensors *file = NULL;
+    struct checkpoint_state state;
+    struct encoder *encoder = *out = calloc(1, sizeof *encoder);
+    if (encoder == NULL) {
+        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
+                         "no memory for an encoder");
+    }
+    enum status status = checkpoint_open(&file, checkpoint, &state, error);
+    if (status == STATUS_OK) {
+        status = run_config_parse(&encoder->config, checkpoint, state.config, error);
+    }
+    if (status == STATUS_OK) {
+        status = build(encoder, device, threads, error);
+    }
+    if (status == STATUS_OK) {
+        status = load_weights(encoder, file, untrained, error);
+    }
+    safetensors_close(&file);
+    if (status != STATUS_OK) {
+        encoder_close(out);
+    }
+    return status;
+}
+
+static void drop_plan(struct encoder *encoder)
+{
+    network_close(&encoder->network);
+    if (encoder->input) {
+        encoder->device->ops->release(encoder->device, encoder->input);
+    }
+    encoder->input = NULL;
+}
+
+void encoder_close(struct encoder **encoder)
+{
+    if (*encoder == NULL) {
+        return;
+    }
+    drop_plan(*encoder);
+    if ((*encoder)->params) {
+        (*encoder)->device->ops->release((*encoder)->device, (*encoder)->params);
+    }
+    if ((*encoder)->state) {
+        (*encoder)->device->ops->release((*encoder)->device, (*encoder)->state);
+    }
+    graph_close(&(*encoder)->graph);
+    device_close(&(*encoder)->device);
+    free(*encoder);
+    *encoder = NULL;
+}
+
+uint32_t encoder_width(const struct encoder *encoder)
+{
+    return encoder->width;
+}
+
+uint32_t encoder_size(const struct encoder *encoder)
+{
+    return (uint32_t)encoder->config.model.size;
+}
+
+// --- running ---------------------------------------------------------------------------------
+
+static size_t image_floats(const struct encoder *encoder)
+{
+    return (size_t)encoder_size(encoder) * encoder_size(encoder) * 3;
+}
+
+enum status encoder_plan(struct encoder *encoder, uint32_t images, struct error *error)
+{
+    if (encoder->network && encoder->images == images) {
+        return STATUS_OK;
+    }
+    drop_plan(encoder);
+    const struct network_config config = {
+        .images = images, .groups = 1, .outputs = {"embedding", NULL}};
+    enum status status =
+        network_open(&encoder->network, encoder->graph, encoder->device, &config, error);
+    if (status == STATUS_OK) {
+        status =
+            encoder->device->ops->allocate(encoder->device, (void **)&encoder->input,
+                                           images * image_floats(encoder) * sizeof(float), error);
+    }
+    encoder->images = images;
+    return status;
+}
+
+static enum status forward(struct encoder *encoder, const float *images, uint32_t count,
+                           enum op_mode mode, struct error *error)
+{
+    size_t bytes = count * image_floats(encoder) * sizeof(float);
+    enum status status = device_failed(
+        encoder->device->ops->copy_in(encoder->device, encoder->input, images, bytes), error);
+    return status == STATUS_OK ? network_forward(encoder->network, encoder->params, encoder->state,
+                                                 encoder->input, mode, error)
+                               : status;
+}
+
+// A short batch runs at full size: in evaluation mode an image's embedding does not depend on its
+// neighbours, so what is left over in the rest of the input is harmless.
+enum status encoder_embed(struct encoder *encoder, float *embeddings, const float *images,
+                          uint32_t count, struct error *error)
+{
+    enum status status = forward(encoder, images, count, OP_EVAL, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    const float *output = network_output(encoder->network, "embedding");
+    size_t bytes = (size_t)count * encoder->width * sizeof *output;
+    return device_failed(encoder->device->ops->copy_out(encoder->device, embeddings, output, bytes),
+                         error);
+}
+
+enum status encoder_recipe(const struct encoder *encoder, const char *name, struct recipe *recipe,
+                           struct error *error)
+{
+    enum status status = recipe_builtin(name, recipe, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    recipe->size = encoder->config.model.size;
+    if (encoder->config.model.stem == MODEL_STEM_SMALL &&
+        recipe->view[0].crop == RECIPE_CROP_CENTER) {
+        recipe->view[0].crop = RECIPE_CROP_WHOLE;
+    }
+    return STATUS_OK;
+}
+
+enum status encoder_loader(struct loader **out, const struct encoder *encoder,
+                           const struct dataset *dataset, const struct probe_options *options,
+                           struct loader_config *config, struct error *error)
+{
+    config->workers = (uint32_t)options->loader_threads;
+    config->policy = (enum loader_policy)encoder->config.bad_records;
+    return loader_open(out, dataset, config, error);
+}
+
+enum status encoder_fill_statistics(struct encoder *encoder, const struct dataset *dataset,
+                                    const struct probe_options *options, struct error *error)
+{
+    if (!encoder->needs_statistics) {
+        return STATUS_OK;
+    }
+    struct loader *loader = NULL;
+    struct loader_config config;
+    loader_config_init(&config);
+    uint64_t count = dataset_count(dataset);
+    config.batch = count < options->batch ? (uint32_t)count : options->batch;
+    config.seed = (uint64_t)encoder->config.seed;
+    enum status status = encoder_recipe(encoder, "eval", &config.recipe, error);
+    if (status == STATUS_OK) {
+        status = encoder_plan(encoder, config.batch, error);
+    }
+    if (status == STATUS_OK) {
+        status = encoder_loader(&loader, encoder, dataset, options, &config, error);
+    }
+    for (int i = 0; status == STATUS_OK && i < STATISTICS_BATCHES; i++) {
+        const struct batch *batch;
+        status = loader_next(loader, &batch, error);
+        if (status == STATUS_OK) {
+            status = forward(encoder, batch->view[0], batch->count, OP_TRAIN, error);
+            loader_release(loader, batch);
+        }
+    }
+    loader_close(&loader);
+    encoder->needs_statistics = status != STATUS_OK;
+    return status;
+}
