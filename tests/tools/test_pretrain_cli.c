@@ -27,7 +27,7 @@
 
 static struct sample_dataset sample;
 static struct scratch scratch;
-static char data_option[160], device_option[32];
+static char data_option[340], device_option[32];
 
 // As tests/support/tiny_run.c, in words. Enough epochs to be killed in.
 #define SETTINGS                                                                                   \
