@@ -5,6 +5,7 @@
 #include "formats/index.h"
 #include "formats/limits.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -243,6 +244,7 @@ void dataset_unpacker_close(struct dataset_unpacker **unpacker)
 static const char *unpack_frame(struct dataset_unpacker *unpacker,
                                 const struct dataset_record *record, const void *stored)
 {
+    assert(unpacker->frame != NULL); // index_read allows frames in shards only
     if (ZSTD_getFrameContentSize(stored, record->stored_length) != record->frame_length) {
         return "not a zstd frame of the length that the index says";
     }
