@@ -46,7 +46,7 @@ static int teardown(void **state)
     return 0;
 }
 
-// --- items ----------------------------------------------------------------------------------------
+// --- items -------------------------------------------------------------------------------------
 
 #define COUNT   60
 #define LONGEST 150000
@@ -159,7 +159,7 @@ static bool same_trees(const char *left, const char *right)
     return system(command) == 0;
 }
 
-// --- coming back ----------------------------------------------------------------------------------
+// --- coming back -------------------------------------------------------------------------------
 
 static void check_record(const struct dataset *dataset, unsigned number)
 {
@@ -360,7 +360,7 @@ static void large_lmdb_comes_back(void **state)
     dataset_close(&dataset);
 }
 
-// --- damage ---------------------------------------------------------------------------------------
+// --- damage ------------------------------------------------------------------------------------
 
 static void write_file(const char *path, const void *bytes, size_t len)
 {
@@ -468,7 +468,7 @@ static void short_long_and_missing_files_are_refused(void **state)
     }
 }
 
-// --- lies with good checksums ---------------------------------------------------------------------
+// --- lies with good checksums ------------------------------------------------------------------
 
 struct lie {
     const char *what;
@@ -609,7 +609,7 @@ static void names_with_traps_are_refused(void **state)
     assert_int_equal(index_of(&honest, name, "f", "c"), STATUS_CORRUPT);
 }
 
-// --- writing and failing --------------------------------------------------------------------------
+// --- writing and failing -----------------------------------------------------------------------
 
 static void existing_targets_are_kept(void **state)
 {

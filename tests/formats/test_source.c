@@ -37,7 +37,7 @@ static int teardown(void **state)
     return 0;
 }
 
-// --- making ---------------------------------------------------------------------------------------
+// --- making ------------------------------------------------------------------------------------
 
 // Without the syncs of file_write_durably, which thousands of files would feel.
 static void write_bytes(const char *name, const void *bytes, size_t len)
@@ -64,16 +64,16 @@ static void put_member(FILE *tar, const char *name, char type, const char *text,
 {
     char block[512] = {0};
     snprintf(block, 100, "%s", name);
-    memcpy(block + 100, "0000644\0000000000\0000000000", 24);
+    snprintf(block + 100, 8, "0000644");
     char digits[32];
     snprintf(digits, sizeof digits, "%011zo", size);
     memcpy(block + 124, digits, 11);
-    memcpy(block + 136, "00000000000", 11);
     block[156] = type;
     if (type == '1' || type == '2') {
-        strcpy(block + 157, "target.jpg");
+        snprintf(block + 157, 100, "target.jpg");
     }
-    memcpy(block + 257, "ustar\00000", 8);
+    snprintf(block + 257, 6, "ustar");
+    block[263] = block[264] = '0';
     memset(block + 148, ' ', 8);
     unsigned sum = 0;
     for (int i = 0; i < 512; i++) {
@@ -81,9 +81,9 @@ static void put_member(FILE *tar, const char *name, char type, const char *text,
     }
     snprintf(block + 148, 8, "%06o", sum);
     assert_int_equal(fwrite(block, 512, 1, tar), 1);
-    size_t len = strlen(text);
-    for (size_t at = 0; at < size; at++) {
-        putc(text[at % len], tar);
+    for (size_t at = 0, next = 0; at < size; at++) {
+        putc(text[next], tar);
+        next = text[next + 1] == '\0' ? 0 : next + 1;
     }
     for (size_t at = size; at % 512 != 0; at++) {
         putc(0, tar);
@@ -109,7 +109,7 @@ static void end_tar(FILE *tar)
     assert_int_equal(fclose(tar), 0);
 }
 
-// --- reading --------------------------------------------------------------------------------------
+// --- reading -----------------------------------------------------------------------------------
 
 struct outcome {
     char names[8192]; // one per line; with " !" and the fault for bad ones
@@ -416,7 +416,7 @@ static void what_is_no_tar_is_named(void **state)
     assert_int_equal(outcome.status, STATUS_UNSUPPORTED);
 }
 
-// --- plans ----------------------------------------------------------------------------------------
+// --- plans -------------------------------------------------------------------------------------
 
 static struct source_plan *plan_of(const char *const *names)
 {

@@ -107,7 +107,7 @@ static bool present(const char *path)
     return false;
 }
 
-// --- layouts --------------------------------------------------------------------------------------
+// --- layouts -----------------------------------------------------------------------------------
 
 static void expect_same_bytes_as_files(const char *directory, unsigned count)
 {
@@ -219,7 +219,7 @@ static void threads_do_not_change_the_bytes(void **state)
     }
 }
 
-// --- bad images -----------------------------------------------------------------------------------
+// --- bad images --------------------------------------------------------------------------------
 
 static void draw_with_bad_ones(void)
 {
@@ -302,7 +302,7 @@ static void cut_tars_are_errors_even_when_skipping(void **state)
     assert_false(file_exists(in_scratch("set")));
 }
 
-// --- misuse ---------------------------------------------------------------------------------------
+// --- misuse ------------------------------------------------------------------------------------
 
 static void mistakes_are_explained(void **state)
 {
@@ -339,7 +339,7 @@ static void datasets_are_replaced_only_by_force(void **state)
     program_expect(&scratch, 0, "4 images", "convert $DIR/in -o $DIR/again");
 }
 
-// --- the world outside ----------------------------------------------------------------------------
+// --- the world outside -------------------------------------------------------------------------
 
 static void full_disks_are_named_and_nothing_is_left(void **state)
 {
@@ -449,7 +449,7 @@ static void killed_conversions_never_open_and_rerun_to_the_same_bytes(void **sta
     assert_in_range(halves, 1, 30);
 }
 
-// --- damage ---------------------------------------------------------------------------------------
+// --- damage ------------------------------------------------------------------------------------
 
 static void flip_bit(const char *path, uint64_t bit)
 {
@@ -529,7 +529,7 @@ static void files_cut_short_are_noticed_at_once(void **state)
     program_expect(&scratch, 1, "data.mdb", "inspect $DIR/set");
 }
 
-// --- real images ----------------------------------------------------------------------------------
+// --- real images -------------------------------------------------------------------------------
 
 static void imagenet_sample_converts(void **state)
 {
