@@ -2,6 +2,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,7 +43,7 @@ struct run_config tiny_config(void)
     enum status status = run_config_resolve(&config, NULL, assignments,
                                             sizeof assignments / sizeof assignments[0], &error);
     assert_status(status, STATUS_OK, &error);
-    strcpy(config.device, tiny_device());
+    snprintf(config.device, sizeof config.device, "%s", tiny_device());
     return config;
 }
 
