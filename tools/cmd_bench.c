@@ -11,6 +11,7 @@ static const struct subject {
     int (*run)(int argc, char **argv);
 } subjects[] = {
     {"loader", bench_loader},
+    {"step", bench_step},
 };
 enum { SUBJECT_COUNT = sizeof subjects / sizeof subjects[0] };
 
@@ -47,11 +48,12 @@ static int run(int argc, char **argv)
 
 const struct command command_bench = {
     .name = "bench",
-    .summary = "measure the loader's speed, and hash what it gives",
+    .summary = "measure the speed of the loader and of training steps",
     .help = "Usage: byol bench SUBJECT [options]\n"
             "\n"
             "Subjects:\n"
             "  loader   batches of views from a dataset: speed, waits, memory, hash\n"
+            "  step     training steps on made-up images: speed, where the time goes, memory\n"
             "\n"
             "byol bench SUBJECT --help explains each.\n"
             "\n"

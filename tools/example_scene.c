@@ -6,7 +6,7 @@
 #include <math.h>
 
 // A texture of another class now and then: the outline counts too.
-#define OWN_PATTERN 0.85f
+#define OWN_PATTERN 0.95f
 
 static const enum example_pattern patterns[EXAMPLE_SHAPE_COUNT] = {
     [EXAMPLE_ARROW] = EXAMPLE_STRIPES, [EXAMPLE_CRESCENT] = EXAMPLE_TERRAZZO,
