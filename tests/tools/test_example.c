@@ -14,8 +14,8 @@
 
 // Of the drawn pixels, and of the JPEG files made of them, of the first 40 pictures. Whoever
 // changes what is drawn changes these, and the README's figures with them.
-#define PIXELS_CRC "2dcdf146"
-#define FILES_CRC  "9c85e23a"
+#define PIXELS_CRC "51e2e548"
+#define FILES_CRC  "646d06aa"
 
 static struct scratch scratch;
 

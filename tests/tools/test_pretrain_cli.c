@@ -31,9 +31,9 @@ static char data_option[340], device_option[32];
 
 // As tests/support/tiny_run.c, in words. Enough epochs to be killed in.
 #define SETTINGS                                                                                   \
-    "encoder=tiny", "stem=small", "views.base=small", "views.size=8", "batch=4", "epochs=8",       \
-        "warmup_epochs=2", "base_learning_rate=2", "projector_hidden=8", "projector_output=8",     \
-        "predictor_hidden=8", "log_steps=3", "threads=1", "loader_threads=1"
+    "encoder=tiny", "width=2", "stem=small", "views.base=small", "views.size=8", "batch=4",        \
+        "epochs=8", "warmup_epochs=2", "base_learning_rate=2", "projector_hidden=8",               \
+        "projector_output=8", "predictor_hidden=8", "log_steps=3", "threads=1", "loader_threads=1"
 
 static double now(void)
 {

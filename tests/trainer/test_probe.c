@@ -36,7 +36,7 @@ static int set_up(void **state)
     struct pretrain_result result;
     struct error error;
     assert_status(pretrain_run(&options, &result, &error), STATUS_OK, &error);
-    strcpy(checkpoint, result.checkpoint);
+    snprintf(checkpoint, sizeof checkpoint, "%s", result.checkpoint);
     assert_status(dataset_open(&dataset, sample.path[DATASET_LMDB], &error), STATUS_OK, &error);
     return 0;
 }

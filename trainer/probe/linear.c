@@ -218,8 +218,8 @@ static uint32_t batch_that_fits(uint32_t batch, uint64_t count, uint32_t chunk)
 static enum status evaluation_open(struct evaluation *evaluation, struct error *error)
 {
     uint64_t count = dataset_count(evaluation->train);
-    evaluation->batch = batch_that_fits((uint32_t)evaluation->config->batch, count,
-                                        evaluation->options->batch);
+    evaluation->batch =
+        batch_that_fits((uint32_t)evaluation->config->batch, count, evaluation->options->batch);
     evaluation->steps_per_epoch = count / evaluation->batch;
     evaluation->total = evaluation->steps_per_epoch * (uint64_t)evaluation->config->epochs;
     evaluation->labels = malloc(evaluation->batch * sizeof *evaluation->labels);
