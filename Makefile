@@ -50,6 +50,7 @@ programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
 .PHONY: all help deps demo test test-golden asan tsan layers headers lint format install clean parts tests
 .DELETE_ON_ERROR:
+.SECONDARY:
 
 all: parts $(BUILD)/byol $(BUILD)/libbyol.a  ## release build of build/byol and build/libbyol.a
 
