@@ -336,8 +336,8 @@ enum status dataset_read(const struct dataset *dataset, uint64_t record, uint8_t
     const uint8_t *image = NULL;
     uint8_t *stored = malloc(dataset_record(dataset, record).stored_length);
     if (stored == NULL) {
-        status =
-            error_errno(error, ENOMEM, dataset->directory, NOWHERE, "allocate memory for a record");
+        error_errno(error, ENOMEM, dataset->directory, NOWHERE, "allocate memory for a record");
+        status = STATUS_NO_MEMORY;
     } else {
         status = read_extent(dataset, record, stored, error);
     }
