@@ -11,6 +11,7 @@
 
 #include "tests/support/program.h"
 #include "tests/support/sample_dataset.h"
+#include "tests/support/samples.h"
 #include "tests/support/tiny_run.h"
 #include "trainer/probe/encoder.h"
 #include "trainer/run/checkpoint.h"
@@ -326,6 +327,45 @@ static void the_protocol_with_views_runs_and_repeats(void **state)
     score_linear(&config, 16);
 }
 
+// A dataset whose only difference that matters is its classes' names.
+static struct dataset *dataset_of_classes(const char *name, const char *const *classes,
+                                          uint32_t count)
+{
+    char directory[400];
+    struct sample image;
+    struct dataset_writer *writer;
+    struct dataset *made;
+    struct error error;
+    snprintf(directory, sizeof directory, "%s/%s", scratch.path, name);
+    sample_make(&image, 1);
+    struct dataset_item item = sample_item(&image, 1);
+    item.label = 0;
+    assert_status(dataset_writer_open(&writer, directory, &sample_lmdb, &error), STATUS_OK, &error);
+    assert_status(dataset_writer_add(writer, &item, &error), STATUS_OK, &error);
+    assert_status(dataset_writer_commit(&writer, classes, count, &error), STATUS_OK, &error);
+    assert_status(dataset_open(&made, directory, &error), STATUS_OK, &error);
+    free(image.bytes);
+    return made;
+}
+
+static void sets_of_different_classes_are_refused(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"cat", "dog", "owl"}, *const others[] = {"cat", "emu",
+                                                                                 "owl"};
+    struct dataset *train = dataset_of_classes("animals", names, 3);
+    struct dataset *fewer = dataset_of_classes("fewer", names, 2);
+    struct dataset *other = dataset_of_classes("other", others, 3);
+    struct error error;
+    assert_status(probe_check_classes(train, train, &error), STATUS_OK, &error);
+    assert_status(probe_check_classes(train, fewer, &error), STATUS_INVALID, &error);
+    assert_status(probe_check_classes(train, other, &error), STATUS_INVALID, &error);
+    assert_non_null(strstr(error.reason, "class 1 is 'emu', in the training set it is 'dog'"));
+    dataset_close(&train);
+    dataset_close(&fewer);
+    dataset_close(&other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -335,6 +375,7 @@ int main(void)
         cmocka_unit_test(an_untrained_encoder_gets_statistics),
         cmocka_unit_test(small_stems_see_the_whole_image),
         cmocka_unit_test(what_is_no_checkpoint_is_refused),
+        cmocka_unit_test(sets_of_different_classes_are_refused),
         cmocka_unit_test(the_classifier_learns_and_repeats),
         cmocka_unit_test(the_protocol_with_views_runs_and_repeats),
     };

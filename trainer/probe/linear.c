@@ -192,10 +192,9 @@ static enum status check(const struct dataset *train, const struct dataset *test
         return error_set(error, STATUS_INVALID, dataset_directory(train), NOWHERE, NOWHERE,
                          "linear evaluation needs labelled images for training and testing");
     }
-    if (dataset_class_count(train) != dataset_class_count(test)) {
-        return error_set(error, STATUS_INVALID, dataset_directory(test), NOWHERE, NOWHERE,
-                         "has %u classes, the training set has %u", dataset_class_count(test),
-                         dataset_class_count(train));
+    enum status status = probe_check_classes(train, test, error);
+    if (status != STATUS_OK) {
+        return status;
     }
     if (config->epochs < 1 || config->batch < 1 || config->batch > 65536 ||
         !(config->base_learning_rate > 0)) {
