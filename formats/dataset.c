@@ -5,6 +5,7 @@
 #include "formats/index.h"
 #include "formats/limits.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -243,6 +244,7 @@ void dataset_unpacker_close(struct dataset_unpacker **unpacker)
 static const char *unpack_frame(struct dataset_unpacker *unpacker,
                                 const struct dataset_record *record, const void *stored)
 {
+    assert(unpacker->frame != NULL); // index_read allows frames in shards only
     if (ZSTD_getFrameContentSize(stored, record->stored_length) != record->frame_length) {
         return "not a zstd frame of the length that the index says";
     }
@@ -334,8 +336,8 @@ enum status dataset_read(const struct dataset *dataset, uint64_t record, uint8_t
     const uint8_t *image = NULL;
     uint8_t *stored = malloc(dataset_record(dataset, record).stored_length);
     if (stored == NULL) {
-        status =
-            error_errno(error, ENOMEM, dataset->directory, NOWHERE, "allocate memory for a record");
+        error_errno(error, ENOMEM, dataset->directory, NOWHERE, "allocate memory for a record");
+        status = STATUS_NO_MEMORY;
     } else {
         status = read_extent(dataset, record, stored, error);
     }

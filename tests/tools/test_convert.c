@@ -477,7 +477,7 @@ static void any_flipped_bit_is_found_by_inspect(void **state)
         struct stat about;
         const char *path = in_scratch(files[f]);
         assert_int_equal(stat(path, &about), 0);
-        for (int i = 0; i < 60; i++) {
+        for (int i = 0; i < 40; i++) {
             uint64_t bit = mutate_next(&random) % (8 * (uint64_t)about.st_size);
             flip_bit(path, bit);
             struct program_result result;

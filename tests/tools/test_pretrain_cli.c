@@ -240,6 +240,22 @@ static void a_signal_stops_with_a_checkpoint(void **state)
     }
 }
 
+// Both signals are pending when the process goes on, so both are delivered before its next step.
+static void a_second_signal_ends_it_at_once(void **state)
+{
+    (void)state;
+    pid_t child = start("hurried", NULL);
+    wait_until_training("hurried", child);
+    kill(child, SIGSTOP);
+    kill(child, SIGTERM);
+    kill(child, SIGINT);
+    kill(child, SIGCONT);
+    int code = finish(child);
+    assert_true(code == 128 + SIGTERM || code == 128 + SIGINT);
+    assert_int_equal(finish(start("hurried", NULL)), 0);
+    assert_same_end("hurried", "undisturbed");
+}
+
 static void a_second_process_is_refused(void **state)
 {
     (void)state;
@@ -319,6 +335,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kills_change_nothing),
         cmocka_unit_test(a_signal_stops_with_a_checkpoint),
+        cmocka_unit_test(a_second_signal_ends_it_at_once),
         cmocka_unit_test(a_second_process_is_refused),
         cmocka_unit_test(resuming_needs_no_settings_again),
         cmocka_unit_test(results_are_json),

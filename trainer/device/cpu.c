@@ -29,7 +29,10 @@ static enum status cpu_open(struct device **out, int threads, struct error *erro
         return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory");
     }
     device->base.ops = &cpu_device_ops;
-    device->threads = threads;
+    // oneDNN's kernels wait for as many threads as it was promised: for ever, where OpenMP may not
+    // start so many (OMP_THREAD_LIMIT).
+    int limit = omp_get_thread_limit();
+    device->threads = threads < limit ? threads : limit;
     dnnl_status_t status = dnnl_engine_create(&device->engine, dnnl_cpu, 0);
     if (status == dnnl_success) {
         status = dnnl_stream_create(&device->stream, device->engine, dnnl_stream_default_flags);
