@@ -89,9 +89,8 @@ deps:  ## install the system packages (sudo when not root; elsewhere print the l
 	@sh tools/deps.sh
 
 demo:  ## install, build, and run the main job on the offline example
-	@sh tools/deps.sh --missing
-	@$(MAKE) --no-print-directory BUILD=$(BUILD) all
-	@sh tools/demo.sh $(BUILD)
+	@start=$$(date +%s) && sh tools/deps.sh --missing && \
+		$(MAKE) --no-print-directory -j2 BUILD=$(BUILD) all && sh tools/demo.sh $(BUILD) $$start
 
 install: all  ## into PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/share/byol/recipes
