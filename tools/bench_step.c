@@ -13,7 +13,6 @@
 #include <time.h>
 
 #define MAX_STEPS 1000
-#define OP_KINDS  8
 
 static const struct command command = {
     .name = "bench step",
@@ -44,17 +43,6 @@ static const struct command command = {
             "  byol bench step --net resnet18 --stem small --size 32 --batch 64\n"
             "\n"
             "Exit codes: 0 success, 1 failure, 2 wrong usage.\n",
-};
-
-static const char *const kind_names[OP_KINDS] = {
-    [OP_INPUT] = "input",
-    [OP_CONV] = "conv",
-    [OP_BATCH_NORM] = "batch_norm",
-    [OP_ADD] = "add",
-    [OP_RELU] = "relu",
-    [OP_MAX_POOL] = "max_pool",
-    [OP_MEAN_POOL] = "mean_pool",
-    [OP_LINEAR] = "linear",
 };
 
 struct bench {
@@ -266,7 +254,7 @@ static void print_text(struct bench *bench)
     printf("step             %.1f ms (median of %" PRId64 ", fastest %.1f)\n", step * 1e3,
            bench->steps, bench->seconds[0] * 1e3);
     for (size_t kind = 0; kind < OP_KINDS; kind++) {
-        printf("%-16s %5.1f %%\n", kind_names[kind], 100 * bench->kinds[kind] / bench->total);
+        printf("%-16s %5.1f %%\n", op_kind_names[kind], 100 * bench->kinds[kind] / bench->total);
         other -= bench->kinds[kind];
     }
     printf("optimiser        %5.1f %%\n", 100 * bench->optimiser / bench->total);
@@ -284,7 +272,8 @@ static void print_json(struct bench *bench)
     bench->device->ops->describe(bench->device, device, sizeof device);
     json_t *shares = json_object();
     for (size_t kind = 0; kind < OP_KINDS; kind++) {
-        json_object_set_new(shares, kind_names[kind], json_real(bench->kinds[kind] / bench->total));
+        json_object_set_new(shares, op_kind_names[kind],
+                            json_real(bench->kinds[kind] / bench->total));
         other -= bench->kinds[kind];
     }
     json_object_set_new(shares, "optimiser", json_real(bench->optimiser / bench->total));

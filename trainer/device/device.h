@@ -44,6 +44,9 @@ enum op_kind {
                    // weights then bias [out]
 };
 
+#define OP_KINDS 8
+extern const char *const op_kind_names[OP_KINDS]; // "input", "conv", "batch_norm", …
+
 // What an op is, before it exists. Output size follows from the paddings: out = (in + low + high -
 // kernel) / stride + 1.
 struct op_desc {

@@ -7,6 +7,17 @@
 #define MAX_IMAGE    (1ull << 30)
 #define MAX_TENSOR   (1ull << 40)
 
+const char *const op_kind_names[OP_KINDS] = {
+    [OP_INPUT] = "input",
+    [OP_CONV] = "conv",
+    [OP_BATCH_NORM] = "batch_norm",
+    [OP_ADD] = "add",
+    [OP_RELU] = "relu",
+    [OP_MAX_POOL] = "max_pool",
+    [OP_MEAN_POOL] = "mean_pool",
+    [OP_LINEAR] = "linear",
+};
+
 const float op_input_mean[3] = {0.485f, 0.456f, 0.406f};
 const float op_input_deviation[3] = {0.229f, 0.224f, 0.225f};
 

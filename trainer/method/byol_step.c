@@ -161,13 +161,13 @@ static void measure(struct byol *byol, const int32_t *labels, uint32_t labelled,
 
 // Adds the seconds spent so far, times `sign`: called before and after a step, it leaves the step's
 // own.
-static void add_seconds(const struct byol *byol, double sign, double seconds[8])
+static void add_seconds(const struct byol *byol, double sign, double seconds[OP_KINDS])
 {
     const struct network *const networks[] = {byol->online, byol->target};
     for (size_t i = 0; i < 2; i++) {
-        double forward[8], backward[8];
+        double forward[OP_KINDS], backward[OP_KINDS];
         network_times(networks[i], forward, backward);
-        for (size_t kind = 0; kind < 8; kind++) {
+        for (size_t kind = 0; kind < OP_KINDS; kind++) {
             seconds[kind] += sign * (forward[kind] + backward[kind]);
         }
     }

@@ -210,7 +210,8 @@ enum status network_backward(struct network *network, const float *params, float
     return STATUS_OK;
 }
 
-void network_times(const struct network *network, double forward[8], double backward[8])
+void network_times(const struct network *network, double forward[OP_KINDS],
+                   double backward[OP_KINDS])
 {
     memcpy(forward, network->forward_seconds, sizeof network->forward_seconds);
     memcpy(backward, network->backward_seconds, sizeof network->backward_seconds);

@@ -44,6 +44,7 @@ enum status network_backward(struct network *network, const float *params, float
                              const float *images, struct error *error);
 
 // Seconds spent in each op kind since open (index: enum op_kind), forward and backward.
-void network_times(const struct network *network, double forward[8], double backward[8]);
+void network_times(const struct network *network, double forward[OP_KINDS],
+                   double backward[OP_KINDS]);
 
 #endif

@@ -58,7 +58,7 @@ struct network {
     uint64_t arena_bytes;
     char *arena; // device memory
     bool ready;  // a training forward has been run: backward may follow
-    double forward_seconds[8], backward_seconds[8];
+    double forward_seconds[OP_KINDS], backward_seconds[OP_KINDS];
 };
 
 // Chooses the ops that feed the outputs, creates them, and gives every value, gradient and saved

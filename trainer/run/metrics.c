@@ -26,17 +26,6 @@ struct metrics {
     char buf[WAIT_BYTES];
 };
 
-static const char *const op_names[8] = {
-    [OP_INPUT] = "input",
-    [OP_CONV] = "conv",
-    [OP_BATCH_NORM] = "batch_norm",
-    [OP_ADD] = "add",
-    [OP_RELU] = "relu",
-    [OP_MAX_POOL] = "max_pool",
-    [OP_MEAN_POOL] = "mean_pool",
-    [OP_LINEAR] = "linear",
-};
-
 // Every line starts so; metrics_open reads it back.
 #define LINE_START "{\"step\":"
 
@@ -126,8 +115,8 @@ static size_t put_timing(char *line, size_t at, const struct metrics_line *from)
         line + at, LINE_BYTES - at,
         ",\"timing\":{\"seconds\":%.3f,\"pairs_per_second\":%.2f,\"data_wait\":%.4f", from->seconds,
         from->pairs_per_second, from->data_wait);
-    for (size_t kind = 0; kind < 8; kind++) {
-        at += (size_t)snprintf(line + at, LINE_BYTES - at, ",\"%s\":%.6f", op_names[kind],
+    for (size_t kind = 0; kind < OP_KINDS; kind++) {
+        at += (size_t)snprintf(line + at, LINE_BYTES - at, ",\"%s\":%.6f", op_kind_names[kind],
                                from->op_seconds[kind]);
     }
     return at + (size_t)snprintf(line + at, LINE_BYTES - at, ",\"optimiser\":%.6f}",

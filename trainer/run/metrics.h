@@ -8,6 +8,7 @@
 #define TRAINER_RUN_METRICS_H
 
 #include "formats/status.h"
+#include "trainer/device/device.h"
 
 #include <stdbool.h>
 
@@ -21,7 +22,7 @@ struct metrics_line {
     // Timing.
     double seconds; // in training, all sessions together
     double pairs_per_second, data_wait;
-    double op_seconds[8], optimiser_seconds; // per step
+    double op_seconds[OP_KINDS], optimiser_seconds; // per step
 };
 
 struct metrics;
