@@ -61,7 +61,7 @@ static enum status create_eval(struct cpu_device *device, struct cpu_norm *norm,
 {
     static const int arguments[] = {DNNL_ARG_SRC,   DNNL_ARG_MEAN,  DNNL_ARG_VARIANCE,
                                     DNNL_ARG_SCALE, DNNL_ARG_SHIFT, DNNL_ARG_DST};
-    dnnl_primitive_desc_t desc;
+    dnnl_primitive_desc_t desc = NULL;
     enum status status = describe_forward(device, &desc, &norm->base.base.desc, OP_EVAL, error);
     if (status != STATUS_OK) {
         return status;
@@ -82,7 +82,7 @@ static enum status create_backward(struct cpu_device *device, struct cpu_norm *n
     unsigned flags = dnnl_use_scale | dnnl_use_shift | (op->relu ? dnnl_fuse_norm_relu : 0u);
     dnnl_memory_desc_t image = cpu_image_desc(group_shape(op));
     dnnl_batch_normalization_desc_t operation;
-    dnnl_primitive_desc_t desc;
+    dnnl_primitive_desc_t desc = NULL;
     dnnl_status_t described = dnnl_batch_normalization_backward_desc_init(
         &operation, dnnl_backward, &image, &image, BATCH_NORM_EPSILON, flags);
     if (described == dnnl_success) {
@@ -104,7 +104,7 @@ static enum status create_train(struct cpu_device *device, struct cpu_norm *norm
                                     DNNL_ARG_SCALE,    DNNL_ARG_SHIFT, DNNL_ARG_DST,
                                     DNNL_ARG_WORKSPACE};
     const struct op_desc *op = &norm->base.base.desc;
-    dnnl_primitive_desc_t desc;
+    dnnl_primitive_desc_t desc = NULL;
     enum status status = describe_forward(device, &desc, op, OP_TRAIN, error);
     if (status != STATUS_OK) {
         return status;
@@ -130,8 +130,8 @@ struct group_saved {
 static struct group_saved saved_of(const struct cpu_norm *norm, void *saved, uint32_t group)
 {
     char *at = (char *)saved + group * (2 * norm->vector_bytes + norm->workspace_bytes);
-    return (struct group_saved){(float *)at, (float *)(at + norm->vector_bytes),
-                                at + 2 * norm->vector_bytes};
+    void *mean = at, *variance = at + norm->vector_bytes;
+    return (struct group_saved){mean, variance, at + 2 * norm->vector_bytes};
 }
 
 static size_t saved_bytes(const struct cpu_norm *norm)
@@ -185,12 +185,12 @@ static enum status norm_backward(struct cpu_device *device, struct cpu_op *op,
     struct cpu_norm *norm = (struct cpu_norm *)op;
     const struct op_desc *desc = &op->base.desc;
     uint32_t channels = desc->in.c;
-    char *scratch = buffers->scratch, *unwanted = scratch + 2 * norm->vector_bytes;
+    char *unwanted = (char *)buffers->scratch + 2 * norm->vector_bytes;
     char *scratchpad = unwanted + (desc->need_input_gradient ? 0 : norm->image_bytes);
     for (uint32_t group = 0; group < desc->groups; group++) {
         struct group_saved own = saved_of(norm, buffers->saved, group);
         size_t first = group * norm->image_bytes;
-        float *grads = group == 0 ? buffers->param_grads : (float *)scratch;
+        float *grads = group == 0 ? buffers->param_grads : buffers->scratch;
         char *dx = desc->need_input_gradient ? (char *)buffers->dx + first : unwanted;
         const void *pointers[] = {(const char *)buffers->x + first,
                                   (const char *)buffers->dy + first,
@@ -243,16 +243,15 @@ static void plan_memory(struct cpu_norm *norm)
 enum status cpu_norm_create(struct cpu_device *device, const struct op_desc *desc,
                             struct cpu_op **out, struct error *error)
 {
-    struct cpu_norm *norm;
-    enum status status = cpu_op_allocate(&norm, sizeof *norm, desc, error);
-    *out = &norm->base;
-    if (status != STATUS_OK) {
-        return status;
+    struct cpu_norm *norm = cpu_op_allocate(sizeof *norm, desc, error);
+    if (norm == NULL) {
+        return STATUS_NO_MEMORY;
     }
+    *out = &norm->base;
     norm->base.forward = norm_forward;
     norm->base.backward = norm_backward;
     norm->base.release = norm_release;
-    status = create_train(device, norm, error);
+    enum status status = create_train(device, norm, error);
     if (status == STATUS_OK) {
         status = create_eval(device, norm, error);
     }
