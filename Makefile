@@ -50,6 +50,7 @@ programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
 .PHONY: all help deps demo test test-golden asan tsan layers headers lint format install clean parts tests
 .DELETE_ON_ERROR:
+.SECONDARY:
 
 all: parts $(BUILD)/byol $(BUILD)/libbyol.a  ## release build of build/byol and build/libbyol.a
 
@@ -88,9 +89,8 @@ deps:  ## install the system packages (sudo when not root; elsewhere print the l
 	@sh tools/deps.sh
 
 demo:  ## install, build, and run the main job on the offline example
-	@sh tools/deps.sh --missing
-	@$(MAKE) --no-print-directory BUILD=$(BUILD) all
-	@sh tools/demo.sh $(BUILD)
+	@start=$$(date +%s) && sh tools/deps.sh --missing && \
+		$(MAKE) --no-print-directory -j2 BUILD=$(BUILD) all && sh tools/demo.sh $(BUILD) $$start
 
 install: all  ## into PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/share/byol/recipes
@@ -116,13 +116,13 @@ test-golden: all $(call programs,$(GOLDEN_SUITES))  ## the golden suites alone; 
 	@sh tests/run.sh $(BUILD) $(call programs,$(GOLDEN_SUITES))
 
 asan:  ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan CFLAGS='-O1 -g' \
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan CFLAGS='-O2 -g' \
 		SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' all tests
 	@sh tests/run.sh $(BUILD)-asan $(patsubst %.c,$(BUILD)-asan/%,$(SUITES) $(GOLDEN_SUITES))
 
 # OpenMP's runtime is not instrumented, so its barriers would be reported as races: one OpenMP thread there. Our own threads stay.
 tsan:  ## the suite under ThreadSanitizer
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)-tsan CFLAGS='-O1 -g' SANITIZE='-fsanitize=thread' all tests
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-tsan CFLAGS='-O2 -g' SANITIZE='-fsanitize=thread' all tests
 	@OMP_THREAD_LIMIT=1 sh tests/run.sh $(BUILD)-tsan $(patsubst %.c,$(BUILD)-tsan/%,$(SUITES) $(GOLDEN_SUITES))
 
 # --- the shape of the code --------------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ static void hsv_to_rgb(float *pixel)
     float least = pixel[2] - chroma;
     float angle = fraction(pixel[0]) * 6.0f;
     int sector = (int)angle;
-    float within = angle - (float)(sector / 2 * 2);
+    float within = angle - (float)(sector - sector % 2);
     float middle = chroma * (1.0f - fabsf(within - 1.0f));
     static const uint8_t places[6][3] = {{2, 1, 0}, {1, 2, 0}, {0, 2, 1},
                                          {0, 1, 2}, {1, 0, 2}, {2, 0, 1}};

@@ -11,14 +11,14 @@
 #define NUMBER(which, field, low, high, text)                                                      \
     {                                                                                              \
         .key = "view" #which "." #field, .type = SETTINGS_FLOAT,                                   \
-        .offset = offsetof(struct recipe, view[which - 1].field), .min = low, .max = high,         \
-        .help = text                                                                               \
+        .offset = offsetof(struct recipe, view[(which)-1].field), .min = (low), .max = (high),     \
+        .help = (text)                                                                             \
     }
 
 #define VIEW(n)                                                                                    \
     {.key = "view" #n ".crop",                                                                     \
      .type = SETTINGS_CHOICE,                                                                      \
-     .offset = offsetof(struct recipe, view[n - 1].crop),                                          \
+     .offset = offsetof(struct recipe, view[(n)-1].crop),                                          \
      .choices = CROP_CHOICES,                                                                      \
      .help = "what part of the image: a random window, the centre square, all of it"},             \
         NUMBER(n, area_min, 1e-4, 1, "random crop: least share of the image's area"),              \
@@ -127,7 +127,7 @@ static struct recipe eval(void)
 
 enum status recipe_builtin(const char *name, struct recipe *out, struct error *error)
 {
-    struct recipe (*const makers[BUILTIN_COUNT])(void) = {byol, linear_train, eval, small};
+    static struct recipe (*const makers[BUILTIN_COUNT])(void) = {byol, linear_train, eval, small};
     for (size_t i = 0; i < BUILTIN_COUNT; i++) {
         if (strcmp(name, recipe_builtin_names[i]) == 0) {
             *out = makers[i]();

@@ -51,12 +51,14 @@ struct recipe {
 enum status recipe_builtin(const char *name, struct recipe *out, struct error *error);
 extern const char *const recipe_builtin_names[]; // NULL-terminated
 
-// The table of a recipe's keys ("size", "view1.blur", …), to be used as a section with prefix "" or
-// "views.".
+// The table of a recipe's keys ("base", "size", "count", "view1.blur", …), to be used as a section
+// with prefix "" or "views.". `base` is the field `name`: loading it sets the name alone, so that a
+// loader finds it in a first pass and starts the second one from recipe_builtin.
 struct settings_section recipe_section(const char *prefix, struct recipe *recipe);
 
-// Starts from the built-in named by the file's `base` key (default "byol") and applies the file's
-// other keys.
+// Reads a file with a `views:` mapping alone: starts from the built-in named by `views.base`
+// (default "byol"), wherever that key stands, and applies the other keys. A file that also holds
+// training keys is read through run_config_resolve (trainer/run/config.h); here they are unknown.
 enum status recipe_load(const char *path, struct recipe *out, struct error *error);
 
 // Ranges and their relations (min <= max, size, views). STATUS_CONFIG names the key.

@@ -5,6 +5,7 @@
 #include "formats/index.h"
 #include "formats/limits.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -23,8 +24,7 @@ struct dataset {
     char **paths; // one per file
 };
 
-// --- open
-// -----------------------------------------------------------------------------------------
+// --- open --------------------------------------------------------------------------------------
 
 static enum status read_index(struct dataset *dataset, struct error *error)
 {
@@ -116,8 +116,7 @@ void dataset_close(struct dataset **dataset)
     *dataset = NULL;
 }
 
-// --- answers
-// --------------------------------------------------------------------------------------
+// --- answers -----------------------------------------------------------------------------------
 
 const char *dataset_directory(const struct dataset *dataset)
 {
@@ -199,8 +198,7 @@ uint64_t dataset_max_pixels(const struct dataset *dataset)
     return dataset->index.max_pixels;
 }
 
-// --- unpack
-// ---------------------------------------------------------------------------------------
+// --- unpack ------------------------------------------------------------------------------------
 
 struct dataset_unpacker {
     const struct dataset *dataset;
@@ -221,8 +219,9 @@ enum status dataset_unpacker_open(struct dataset_unpacker **out, const struct da
     }
     if (!ready) {
         dataset_unpacker_close(out);
-        return error_errno(error, ENOMEM, dataset->directory, NOWHERE,
-                           "allocate memory to unpack records");
+        error_errno(error, ENOMEM, dataset->directory, NOWHERE,
+                    "allocate memory to unpack records");
+        return STATUS_NO_MEMORY;
     }
     unpacker->dataset = dataset;
     if (unpacker->zstd != NULL) {
@@ -245,6 +244,7 @@ void dataset_unpacker_close(struct dataset_unpacker **unpacker)
 static const char *unpack_frame(struct dataset_unpacker *unpacker,
                                 const struct dataset_record *record, const void *stored)
 {
+    assert(unpacker->frame != NULL); // index_read allows frames in shards only
     if (ZSTD_getFrameContentSize(stored, record->stored_length) != record->frame_length) {
         return "not a zstd frame of the length that the index says";
     }
@@ -264,32 +264,34 @@ enum status dataset_unpack(struct dataset_unpacker *unpacker, uint64_t record, c
 {
     const struct dataset *dataset = unpacker->dataset;
     if (record >= dataset_count(dataset)) {
-        return error_set(error, STATUS_INVALID, dataset->directory, NOWHERE, record,
-                         "there are only %" PRIu64 " records", dataset_count(dataset));
+        error_set(error, STATUS_INVALID, dataset->directory, NOWHERE, record,
+                  "there are only %" PRIu64 " records", dataset_count(dataset));
+        return STATUS_INVALID;
     }
     struct dataset_record about = dataset_record(dataset, record);
     const uint8_t *image = stored;
     if (about.coding == DATASET_CODING_ZSTD) {
         const char *fault = unpack_frame(unpacker, &about, stored);
         if (fault != NULL) {
-            return error_set(error, STATUS_CORRUPT, dataset->paths[about.file], about.offset,
-                             record, "the record is damaged: %s", fault);
+            error_set(error, STATUS_CORRUPT, dataset->paths[about.file], about.offset, record,
+                      "the record is damaged: %s", fault);
+            return STATUS_CORRUPT;
         }
         image = unpacker->frame + about.inner_offset;
     }
     uint32_t crc = crc32c(0, image, about.length);
     if (crc != about.crc) {
-        return error_set(error, STATUS_CORRUPT, dataset->paths[about.file], about.offset, record,
-                         "the record is damaged: checksum %08" PRIx32 ", expected %08" PRIx32, crc,
-                         about.crc);
+        error_set(error, STATUS_CORRUPT, dataset->paths[about.file], about.offset, record,
+                  "the record is damaged: checksum %08" PRIx32 ", expected %08" PRIx32, crc,
+                  about.crc);
+        return STATUS_CORRUPT;
     }
     *bytes = image;
     *len = about.length;
     return STATUS_OK;
 }
 
-// --- one record by itself
-// -------------------------------------------------------------------------
+// --- one record by itself ----------------------------------------------------------------------
 
 static enum status read_extent(const struct dataset *dataset, uint64_t record, uint8_t *stored,
                                struct error *error)
@@ -305,6 +307,18 @@ static enum status read_extent(const struct dataset *dataset, uint64_t record, u
     return status;
 }
 
+static enum status copy_image(const struct dataset *dataset, const uint8_t *image, size_t len,
+                              uint8_t **bytes, struct error *error)
+{
+    *bytes = malloc(len);
+    if (*bytes == NULL) {
+        return error_errno(error, ENOMEM, dataset->directory, NOWHERE,
+                           "allocate memory for a record");
+    }
+    memcpy(*bytes, image, len);
+    return STATUS_OK;
+}
+
 enum status dataset_read(const struct dataset *dataset, uint64_t record, uint8_t **bytes,
                          size_t *len, struct error *error)
 {
@@ -314,28 +328,24 @@ enum status dataset_read(const struct dataset *dataset, uint64_t record, uint8_t
         return error_set(error, STATUS_INVALID, dataset->directory, NOWHERE, record,
                          "there are only %" PRIu64 " records", dataset_count(dataset));
     }
-    struct dataset_record about = dataset_record(dataset, record);
-    struct dataset_unpacker *unpacker = NULL;
-    uint8_t *copy = NULL, *stored = malloc(about.stored_length);
-    const uint8_t *image;
-    size_t image_len;
-    enum status status = stored ? dataset_unpacker_open(&unpacker, dataset, error)
-                                : error_errno(error, ENOMEM, dataset->directory, NOWHERE,
-                                              "allocate memory for a record");
-    if (status == STATUS_OK) {
+    struct dataset_unpacker *unpacker;
+    enum status status = dataset_unpacker_open(&unpacker, dataset, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    const uint8_t *image = NULL;
+    uint8_t *stored = malloc(dataset_record(dataset, record).stored_length);
+    if (stored == NULL) {
+        error_errno(error, ENOMEM, dataset->directory, NOWHERE, "allocate memory for a record");
+        status = STATUS_NO_MEMORY;
+    } else {
         status = read_extent(dataset, record, stored, error);
     }
     if (status == STATUS_OK) {
-        status = dataset_unpack(unpacker, record, stored, &image, &image_len, error);
-    }
-    if (status == STATUS_OK && (copy = malloc(image_len)) == NULL) {
-        status =
-            error_errno(error, ENOMEM, dataset->directory, NOWHERE, "allocate memory for a record");
+        status = dataset_unpack(unpacker, record, stored, &image, len, error);
     }
     if (status == STATUS_OK) {
-        memcpy(copy, image, image_len);
-        *bytes = copy;
-        *len = image_len;
+        status = copy_image(dataset, image, *len, bytes, error);
     }
     dataset_unpacker_close(&unpacker);
     free(stored);

@@ -81,7 +81,7 @@ enum status dataset_unpack(struct dataset_unpacker *unpacker, uint64_t record, c
 enum status dataset_read(const struct dataset *dataset, uint64_t record, uint8_t **bytes,
                          size_t *len, struct error *error);
 
-// --- writing -------------------------------------------------------------------------------------
+// --- writing -----------------------------------------------------------------------------------
 
 struct dataset_writer_config {
     enum dataset_store store;

@@ -32,8 +32,7 @@ struct dataset_writer {
     struct name_set names;
 };
 
-// --- the partial directory
-// ------------------------------------------------------------------------
+// --- the partial directory ---------------------------------------------------------------------
 
 static bool written_by_us(const char *name)
 {
@@ -101,8 +100,7 @@ static enum status claim_partial(struct dataset_writer *writer, struct error *er
     return empty_directory(writer->partial, error);
 }
 
-// --- open
-// -----------------------------------------------------------------------------------------
+// --- open --------------------------------------------------------------------------------------
 
 static enum status set_paths(struct dataset_writer *writer, const char *directory,
                              struct error *error)
@@ -220,8 +218,7 @@ void dataset_writer_abort(struct dataset_writer **out)
     writer_free(out);
 }
 
-// --- add
-// ------------------------------------------------------------------------------------------
+// --- add ---------------------------------------------------------------------------------------
 
 enum status dataset_writer_add_packed(struct dataset_writer *writer,
                                       const struct dataset_item *item,
@@ -258,8 +255,7 @@ enum status dataset_writer_add(struct dataset_writer *writer, const struct datas
     return status ? status : dataset_writer_add_packed(writer, item, &writer->packed, error);
 }
 
-// --- commit
-// ---------------------------------------------------------------------------------------
+// --- commit ------------------------------------------------------------------------------------
 
 static enum status add_classes(struct dataset_writer *writer, const char *const *names,
                                uint32_t count, struct error *error)

@@ -22,7 +22,7 @@ static bool injected(const char *call, const char *path)
     return errnum != 0;
 }
 
-// --- reading -------------------------------------------------------------------------------------
+// --- reading -----------------------------------------------------------------------------------
 
 enum status file_read_at(int fd, const char *path, void *buf, size_t len, uint64_t offset,
                          struct error *error)
@@ -92,7 +92,7 @@ enum status file_read_all(const char *path, uint64_t limit, uint8_t **bytes, siz
     return status;
 }
 
-// --- the steps of writing ------------------------------------------------------------------------
+// --- the steps of writing ----------------------------------------------------------------------
 
 enum status file_create(int *fd, const char *path, struct error *error)
 {
@@ -177,7 +177,7 @@ enum status file_rename(const char *from, const char *to, struct error *error)
     return sync_parent(to, error);
 }
 
-// --- durable replace -----------------------------------------------------------------------------
+// --- durable replace ---------------------------------------------------------------------------
 
 enum status file_replace_open(struct file_replace *file, const char *path, struct error *error)
 {
@@ -245,7 +245,7 @@ enum status file_write_durably(const char *path, const void *buf, size_t len, st
     return status;
 }
 
-// --- directories ---------------------------------------------------------------------------------
+// --- directories -------------------------------------------------------------------------------
 
 static enum status make_directory(const char *path, struct error *error)
 {

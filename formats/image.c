@@ -125,7 +125,7 @@ enum status image_probe(struct image_decoder *decoder, const void *bytes, size_t
                         struct image_info *info, struct error *error)
 {
     *info = (struct image_info){0};
-    enum image_kind kind;
+    enum image_kind kind = IMAGE_UNKNOWN;
     enum status status = find_kind(bytes, len, &kind, error);
     if (status != STATUS_OK) {
         return status;
@@ -137,7 +137,7 @@ enum status image_probe(struct image_decoder *decoder, const void *bytes, size_t
 enum status image_decode(struct image_decoder *decoder, const void *bytes, size_t len,
                          const struct image_window *window, struct image *out, struct error *error)
 {
-    enum image_kind kind;
+    enum image_kind kind = IMAGE_UNKNOWN;
     enum status status = find_kind(bytes, len, &kind, error);
     if (status != STATUS_OK) {
         return status;

@@ -26,14 +26,13 @@ struct image_jpeg {
     size_t row_capacity;
 
     // The call in progress.
-    const uint8_t *bytes;
     size_t len;
     struct error *error;
     enum status status;
 };
 
 struct task {
-    struct image_info *info;
+    struct image_info *info; // filled from the header
     const struct image_window *window;
     struct image *out; // NULL: header only
 };
@@ -131,6 +130,7 @@ static enum status renew(struct image_jpeg *jpeg)
     jpeg->errors.emit_message = on_message;
     jpeg->decompress.client_data = jpeg;
     if (setjmp(jpeg->failed)) {
+        jpeg_destroy_decompress(&jpeg->decompress); // half-made
         return jpeg->status;
     }
     jpeg_create_decompress(&jpeg->decompress);
@@ -284,16 +284,13 @@ static void read_window(struct image_jpeg *jpeg, const struct image_window *wind
 
 static enum status run(struct image_jpeg *jpeg, const struct task *task)
 {
-    struct image_info info;
-    enum status status = read_header(jpeg, &info);
-    if (status == STATUS_OK && task->out == NULL) {
-        *task->info = info;
-    }
+    enum status status = read_header(jpeg, task->info);
     if (status != STATUS_OK || task->out == NULL) {
         return status;
     }
     struct image_window window;
-    status = image_check_window(&window, task->window, info.width, info.height, jpeg->error);
+    status = image_check_window(&window, task->window, task->info->width, task->info->height,
+                                jpeg->error);
     if (status == STATUS_OK) {
         status = image_reserve(task->out, window.width, window.height, jpeg->error);
     }
@@ -315,7 +312,6 @@ static enum status process(struct image_jpeg *jpeg, const uint8_t *bytes, size_t
                            const struct task *task, struct error *error)
 {
     jpeg->error = error;
-    jpeg->bytes = bytes;
     jpeg->len = len;
     if (!jpeg->created) { // an earlier renewal ran out of memory
         enum status renewed = renew(jpeg);
@@ -347,6 +343,7 @@ enum status image_jpeg_decode(struct image_jpeg *jpeg, const uint8_t *bytes, siz
                               const struct image_window *window, struct image *out,
                               struct error *error)
 {
-    struct task task = {.window = window, .out = out};
+    struct image_info info = {0};
+    struct task task = {.info = &info, .window = window, .out = out};
     return process(jpeg, bytes, len, &task, error);
 }

@@ -178,23 +178,22 @@ static void read_sequential(struct codec *codec, const struct image_info *info,
     }
 }
 
-static void read_image(struct codec *codec, const struct image_window *wanted, struct image *out)
+static void read_image(struct codec *codec, const struct image_info *info,
+                       const struct image_window *wanted, struct image *out)
 {
-    struct image_info info;
     struct image_window window;
-    read_header(codec, &info);
-    check(codec, image_check_window(&window, wanted, info.width, info.height, codec->error));
+    check(codec, image_check_window(&window, wanted, info->width, info->height, codec->error));
     ask_for_rgb(codec);
     int passes = png_set_interlace_handling(codec->png);
     png_read_update_info(codec->png, codec->info);
-    if (png_get_rowbytes(codec->png, codec->info) != (size_t)info.width * 3) {
+    if (png_get_rowbytes(codec->png, codec->info) != (size_t)info->width * 3) {
         fail(codec, STATUS_UNSUPPORTED, "its pixels cannot be turned into RGB");
     }
     check(codec, image_reserve(out, window.width, window.height, codec->error));
     if (passes > 1) {
-        read_interlaced(codec, &info, &window, out, passes);
+        read_interlaced(codec, info, &window, out, passes);
     } else {
-        read_sequential(codec, &info, &window, out);
+        read_sequential(codec, info, &window, out);
     }
 }
 
@@ -205,10 +204,9 @@ static enum status read_guarded(struct codec *codec, struct image_info *info,
     if (setjmp(codec->failed)) {
         return codec->status;
     }
-    if (out == NULL) {
-        read_header(codec, info);
-    } else {
-        read_image(codec, window, out);
+    read_header(codec, info);
+    if (out != NULL) {
+        read_image(codec, info, window, out);
     }
     return STATUS_OK;
 }
@@ -233,7 +231,8 @@ enum status image_png_probe(const uint8_t *bytes, size_t len, struct image_info 
 enum status image_png_decode(const uint8_t *bytes, size_t len, const struct image_window *window,
                              struct image *out, struct error *error)
 {
-    return read_file(bytes, len, NULL, window, out, error);
+    struct image_info info = {0};
+    return read_file(bytes, len, &info, window, out, error);
 }
 
 // --- writing -------------------------------------------------------------------------------------

@@ -37,13 +37,12 @@ static enum status corrupt(struct error *error, const char *path, uint64_t offse
                      "%s; the index is damaged: restore it, or convert again", what);
 }
 
-// --- header
-// ---------------------------------------------------------------------------------------
+// --- header ------------------------------------------------------------------------------------
 
 static enum status check_header(const uint8_t *header, uint64_t size, const char *path,
                                 struct error *error)
 {
-    if (memcmp(header, INDEX_MAGIC, 8) != 0) {
+    if (memcmp(header, index_magic, 8) != 0) {
         return error_set(error, STATUS_CORRUPT, path, 0, NOWHERE, "not the index of a dataset");
     }
     if (index_load32(header + 8) != INDEX_VERSION) {
@@ -112,8 +111,7 @@ static enum status check_counts(const struct index *index, const char *path, str
     return STATUS_OK;
 }
 
-// --- sections
-// -------------------------------------------------------------------------------------
+// --- sections ----------------------------------------------------------------------------------
 
 static enum status check_sums(struct index *index, const char *path, struct error *error)
 {
@@ -126,7 +124,7 @@ static enum status check_sums(struct index *index, const char *path, struct erro
             return corrupt(error, path, (uint64_t)(index->section[i] - index->bytes), what);
         }
     }
-    if (memcmp(index->bytes + end, INDEX_TRAILER_MAGIC, 8) != 0) {
+    if (memcmp(index->bytes + end, index_trailer_magic, 8) != 0) {
         return corrupt(error, path, end, "the end mark is missing");
     }
     index->id = index_hash(0, index->bytes, end);
@@ -179,8 +177,7 @@ static enum status find_strings(struct index *index, enum index_section section,
                : corrupt(error, path, NOWHERE, "the names do not fill their section");
 }
 
-// --- records
-// --------------------------------------------------------------------------------------
+// --- records -----------------------------------------------------------------------------------
 
 // NULL when the record keeps the rules that need no other record.
 static const char *record_fault(const struct index *index, const struct dataset_record *record)
@@ -297,8 +294,7 @@ static enum status check_records(struct index *index, const char *path, struct e
     return in_order ? STATUS_OK : check_overlaps(index, path, error);
 }
 
-// --- the whole
-// ------------------------------------------------------------------------------------
+// --- the whole ---------------------------------------------------------------------------------
 
 // Looks at the header before the whole is read, so that a huge file of something else costs
 // nothing.

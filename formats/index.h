@@ -47,8 +47,7 @@ struct index_file index_file(const struct index *index, uint64_t file);
 struct dataset_record index_record(const struct index *index, uint64_t record);
 const char *index_string(const struct index *index, enum index_section section, uint64_t number);
 
-// --- writing (index_write.c)
-// ----------------------------------------------------------------------
+// --- writing (index_write.c) -------------------------------------------------------------------
 
 // Grows in memory while a dataset is written. Starts from {0} with `store` set.
 struct index_builder {
@@ -77,13 +76,8 @@ enum status index_builder_write(const struct index_builder *builder, const char 
                                 struct error *error);
 void index_builder_free(struct index_builder *builder);
 
-// --- the layout, shared by both sides
-// --------------------------------------------------------------
+// --- the layout, shared by both sides ----------------------------------------------------------
 
-#define INDEX_MAGIC                                                                                \
-    "\x89"                                                                                         \
-    "BYOL\r\n\x1a"
-#define INDEX_TRAILER_MAGIC "BYOL-END"
 #define INDEX_VERSION       1u
 #define INDEX_ENDIAN_MARK   0x01020304u
 #define INDEX_TABLE_AT      24u // section table: offset, length, count (8 bytes each), crc, zero
@@ -93,6 +87,8 @@ void index_builder_free(struct index_builder *builder);
 #define INDEX_TRAILER_BYTES 16u // magic, hash
 #define INDEX_FILE_BYTES    16u
 #define INDEX_RECORD_BYTES  48u
+
+extern const uint8_t index_magic[8], index_trailer_magic[8];
 
 // Hash of whole 8-byte words. Each step is a bijection of the state and of the word, so a change
 // within any one word always changes the result. Starts from 0.

@@ -1,6 +1,10 @@
 // Bytes of the index to values and back, little-endian on every machine.
 #include "formats/index.h"
 
+// The first byte is not ASCII and the last ones change when a transfer takes the file for text.
+const uint8_t index_magic[8] = {0x89, 'B', 'Y', 'O', 'L', '\r', '\n', 0x1a};
+const uint8_t index_trailer_magic[8] = {'B', 'Y', 'O', 'L', '-', 'E', 'N', 'D'};
+
 uint32_t index_load32(const uint8_t *at)
 {
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;

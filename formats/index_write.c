@@ -86,7 +86,7 @@ static size_t padded(size_t len)
 
 static void fill_header(const struct index_builder *builder, uint8_t *header, uint64_t total)
 {
-    memcpy(header, INDEX_MAGIC, 8);
+    memcpy(header, index_magic, 8);
     index_store32(header + 8, INDEX_VERSION);
     index_store32(header + 12, INDEX_ENDIAN_MARK);
     index_store64(header + 16, total);
@@ -133,7 +133,7 @@ enum status index_builder_write(const struct index_builder *builder, const char 
             status = file_replace_write(&file, zeros, padded(len) - len, error);
         }
     }
-    memcpy(trailer, INDEX_TRAILER_MAGIC, 8);
+    memcpy(trailer, index_trailer_magic, 8);
     index_store64(trailer + 8, hash);
     if (status == STATUS_OK) {
         status = file_replace_write(&file, trailer, sizeof trailer, error);

@@ -120,8 +120,7 @@ static enum status lmdb_open(void **state, const char *directory,
     return status;
 }
 
-// --- writing
-// --------------------------------------------------------------------------------------
+// --- writing -----------------------------------------------------------------------------------
 
 // The map must hold the whole batch before it starts; it grows by doubling.
 static int make_room(struct lmdb_writer *lmdb)
@@ -199,8 +198,7 @@ static enum status lmdb_add(void *state, const struct dataset_item *item,
     return lmdb->batch >= BATCH_BYTES ? end_batch(lmdb, error) : STATUS_OK;
 }
 
-// --- locating
-// -------------------------------------------------------------------------------------
+// --- locating ----------------------------------------------------------------------------------
 
 // A value's page starts with its own number, so the file offset follows from the address alone.
 static uint64_t value_offset(const struct lmdb_writer *lmdb, const MDB_val *value)

@@ -8,8 +8,9 @@
 #include <string.h>
 
 #define NPY_LIMIT  (UINT64_C(4) << 30)
-#define NPY_MAGIC  "\x93NUMPY\x01\x00"
 #define NPY_PREFIX 10 // magic, version, header length
+
+static const uint8_t magic[8] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0}; // version 1.0
 
 static const char *const type_names[] = {
     [NPY_FLOAT32] = "<f4", [NPY_UINT8] = "|u1", [NPY_INT32] = "<i4", [NPY_INT64] = "<i8"};
@@ -61,7 +62,7 @@ static bool parse_shape(const char *header, struct npy *out)
 static enum status parse(const char *path, const uint8_t *bytes, size_t len, struct npy *out,
                          struct error *error)
 {
-    if (len < NPY_PREFIX || memcmp(bytes, NPY_MAGIC, 8) != 0) {
+    if (len < NPY_PREFIX || memcmp(bytes, magic, sizeof magic) != 0) {
         return error_set(error, STATUS_UNSUPPORTED, path, 0, NOWHERE,
                          "not a version 1.0 .npy file");
     }
@@ -134,7 +135,7 @@ static size_t format_header(const struct npy *array, char *header, size_t capaci
     size_t total = (NPY_PREFIX + (size_t)len + 1 + 63) / 64 * 64;
     memset(header + NPY_PREFIX + len, ' ', total - NPY_PREFIX - (size_t)len);
     header[total - 1] = '\n';
-    memcpy(header, NPY_MAGIC, 8);
+    memcpy(header, magic, sizeof magic);
     header[8] = (char)((total - NPY_PREFIX) & 0xff);
     header[9] = (char)((total - NPY_PREFIX) >> 8);
     return total;

@@ -6,6 +6,7 @@
 #include "formats/file.h"
 #include "formats/safetensors_layout.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,19 +74,45 @@ static uint64_t data_start(const struct safetensors *file)
     return SAFETENSORS_PREFIX + file->header_len;
 }
 
+// The header's checksum as it should read; "" when the header names none.
+static void compute_header_crc(const struct safetensors *file,
+                               char text[SAFETENSORS_CRC_DIGITS + 1], const uint8_t **digits)
+{
+    const uint8_t *header = header_of(file);
+    *digits = safetensors_crc_digits(header, file->header_len);
+    text[0] = '\0';
+    if (*digits != NULL) {
+        safetensors_format_crc(
+            safetensors_header_crc(file->bytes, header, file->header_len, *digits), text);
+    }
+}
+
+// jansson cannot tell damage from a lack of memory, but a header whose checksum holds is whole.
+static enum status refuse_header(const struct safetensors *file, const json_error_t *problem,
+                                 struct error *error)
+{
+    const uint8_t *digits;
+    char text[SAFETENSORS_CRC_DIGITS + 1];
+    compute_header_crc(file, text, &digits);
+    if (problem->text[0] == '\0' ||
+        (digits != NULL && memcmp(digits, text, SAFETENSORS_CRC_DIGITS) == 0)) {
+        return error_set(error, STATUS_NO_MEMORY, file->path, NOWHERE, NOWHERE,
+                         "no memory for the header");
+    }
+    return error_set(error, STATUS_CORRUPT, file->path,
+                     SAFETENSORS_PREFIX + (uint64_t)problem->position, NOWHERE,
+                     "the header is not JSON: %s", problem->text);
+}
+
 static enum status parse_header(struct safetensors *file, struct error *error)
 {
-    json_error_t problem;
+    json_error_t problem = {.text = "'{' expected"};
     const char *text = (const char *)header_of(file);
     if (file->header_len > 0 && text[0] == '{') {
         file->root = json_loadb(text, file->header_len, JSON_REJECT_DUPLICATES, &problem);
-    } else {
-        problem = (json_error_t){.text = "'{' expected"};
     }
     if (file->root == NULL) {
-        return error_set(error, STATUS_CORRUPT, file->path,
-                         SAFETENSORS_PREFIX + (uint64_t)problem.position, NOWHERE,
-                         "the header is not JSON: %s", problem.text);
+        return refuse_header(file, &problem, error);
     }
     json_t *metadata = json_object_get(file->root, SAFETENSORS_METADATA);
     if (metadata != NULL && !json_is_object(metadata)) {
@@ -115,13 +142,9 @@ static enum status check_header_crc(struct safetensors *file, struct error *erro
     if (claimed == NULL) {
         return STATUS_OK;
     }
-    const uint8_t *header = header_of(file);
-    const uint8_t *digits = safetensors_crc_digits(header, file->header_len);
-    char text[SAFETENSORS_CRC_DIGITS + 1] = "";
-    if (digits != NULL) {
-        safetensors_format_crc(
-            safetensors_header_crc(file->bytes, header, file->header_len, digits), text);
-    }
+    const uint8_t *digits;
+    char text[SAFETENSORS_CRC_DIGITS + 1];
+    compute_header_crc(file, text, &digits);
     if (strcmp(claimed, text) != 0) {
         return error_set(error, STATUS_CORRUPT, file->path, SAFETENSORS_PREFIX, NOWHERE,
                          "the header's checksum is %s, expected %.16s", text, claimed);
@@ -289,8 +312,7 @@ static enum status check_tensor_crc(struct safetensors *file, const struct entry
 {
     char key[sizeof SAFETENSORS_TENSOR_CRC + SAFETENSORS_NAME_BYTES];
     char text[SAFETENSORS_CRC_DIGITS + 1];
-    strcpy(key, SAFETENSORS_TENSOR_CRC);
-    strcat(key, entry->tensor.name); // at most SAFETENSORS_NAME_BYTES long
+    snprintf(key, sizeof key, "%s%s", SAFETENSORS_TENSOR_CRC, entry->tensor.name);
     const char *claimed = safetensors_metadata(file, key);
     *present = claimed != NULL;
     if (claimed == NULL) {

@@ -26,7 +26,7 @@ struct tensor {
 };
 
 struct tensor_metadata {
-    const char *key, *value; // UTF-8 text
+    const char *key, *value; // UTF-8 text, no control bytes other than newline and tab
 };
 
 // Writes durably under `path`, replacing nothing unless it commits, then reads the file back and

@@ -2,9 +2,10 @@
 // before the file takes its name.
 #include "formats/crc32c.h"
 #include "formats/file.h"
+#include "formats/name.h"
 #include "formats/safetensors_layout.h"
 
-#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,14 +55,18 @@ static enum status check_tensor(const struct writer *writer, const struct tensor
     return STATUS_OK;
 }
 
-// Adds a text under a new key. jansson refuses what is not UTF-8.
+// Adds a text under a new key.
 static enum status add_text(const struct writer *writer, json_t *table, const char *key,
                             const char *text, struct error *error)
 {
-    if (json_object_get(table, key) != NULL ||
-        json_object_set_new(table, key, json_string(text)) != 0) {
+    const char *fault = name_text_fault(key, strlen(key));
+    fault = fault ? fault : name_text_fault(text, strlen(text));
+    if (fault != NULL || json_object_get(table, key) != NULL) {
         return error_set(error, STATUS_INVALID, writer->path, NOWHERE, NOWHERE,
-                         "metadata '%.100s' is there twice or is not UTF-8 text", key);
+                         "metadata '%.100s' %s", key, fault ? fault : "is there twice");
+    }
+    if (json_object_set_new_nocheck(table, key, json_string_nocheck(text)) != 0) {
+        return no_memory(writer, error);
     }
     return STATUS_OK;
 }
@@ -76,8 +81,7 @@ static enum status add_metadata(struct writer *writer, struct error *error)
     for (size_t i = 0; i < writer->tensor_count && status == STATUS_OK; i++) {
         char key[sizeof SAFETENSORS_TENSOR_CRC + SAFETENSORS_NAME_BYTES];
         char text[SAFETENSORS_CRC_DIGITS + 1];
-        strcpy(key, SAFETENSORS_TENSOR_CRC);
-        strcat(key, writer->tensors[i].name); // checked: at most SAFETENSORS_NAME_BYTES long
+        snprintf(key, sizeof key, "%s%s", SAFETENSORS_TENSOR_CRC, writer->tensors[i].name);
         safetensors_format_crc(writer->crcs[i], text);
         status = add_text(writer, table, key, text, error);
     }
@@ -116,22 +120,19 @@ static enum status add_tensors(struct writer *writer, struct error *error)
 // Length, JSON, spaces up to the alignment; then the checksum goes into its place.
 static enum status format_header(struct writer *writer, struct error *error)
 {
-    char *text = json_dumps(writer->root, JSON_COMPACT);
-    if (text == NULL) {
+    size_t len = json_dumpb(writer->root, NULL, 0, JSON_COMPACT);
+    if (len == 0) {
         return no_memory(writer, error);
     }
-    size_t len = strlen(text);
     size_t total =
         (SAFETENSORS_PREFIX + len + DATA_ALIGNMENT - 1) / DATA_ALIGNMENT * DATA_ALIGNMENT;
     size_t padded = total - SAFETENSORS_PREFIX;
     if (padded > LIMIT_TENSOR_HEADER_BYTES) {
-        free(text);
         return error_set(error, STATUS_LIMIT, writer->path, NOWHERE, NOWHERE,
                          "a header of %zu bytes is above the limit", padded);
     }
     writer->header = malloc(total);
     if (writer->header == NULL) {
-        free(text);
         return no_memory(writer, error);
     }
     writer->header_len = total;
@@ -139,9 +140,10 @@ static enum status format_header(struct writer *writer, struct error *error)
     for (int i = 0; i < SAFETENSORS_PREFIX; i++) {
         writer->header[i] = (uint8_t)((uint64_t)padded >> (8 * i));
     }
-    memcpy(json, text, len);
+    if (json_dumpb(writer->root, (char *)json, len, JSON_COMPACT) != len) {
+        return no_memory(writer, error);
+    }
     memset(json + len, ' ', padded - len);
-    free(text);
     const uint8_t *digits = safetensors_crc_digits(json, padded);
     char crc[SAFETENSORS_CRC_DIGITS + 1];
     safetensors_format_crc(safetensors_header_crc(writer->header, json, padded, digits), crc);

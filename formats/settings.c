@@ -1,4 +1,5 @@
 // Assignments from the command line, and the printing of resolved settings.
+#include "formats/name.h"
 #include "formats/settings_draft.h"
 
 #include <errno.h>
@@ -33,45 +34,17 @@ enum status settings_set(const char *assignment, const struct settings_section *
 
 // --- printing ------------------------------------------------------------------------------------
 
-// One UTF-8 character of two to four bytes at `text`: its length and value; 0 when malformed.
-static size_t read_character(const unsigned char *text, uint32_t *value)
-{
-    size_t len = text[0] >= 0xf0 ? 4 : text[0] >= 0xe0 ? 3 : 2;
-    static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
-    if (text[0] < 0xc2 || text[0] > 0xf4) {
-        return 0;
-    }
-    *value = text[0] & (0x7fu >> len);
-    for (size_t i = 1; i < len; i++) {
-        if ((text[i] & 0xc0) != 0x80) { // also a NUL: never reads past the end
-            return 0;
-        }
-        *value = *value << 6 | (text[i] & 0x3f);
-    }
-    return *value >= smallest[len] && *value <= 0x10ffff ? len : 0;
-}
-
-// What YAML would not give back unchanged: C1 controls, line and paragraph separators, surrogates,
-// the byte order mark and the two last code points.
-static bool is_printable(uint32_t value)
-{
-    return value >= 0xa0 && value != 0x2028 && value != 0x2029 &&
-           !(value >= 0xd800 && value <= 0xdfff) && value != 0xfeff &&
-           !(value >= 0xfffe && value <= 0xffff);
-}
-
 bool settings_printable(const char *text)
 {
-    const unsigned char *at = (const unsigned char *)text;
-    while (*at) {
-        uint32_t value;
-        size_t len = *at < 0x80 ? 1 : read_character(at, &value);
-        if (len == 0 || *at < 0x20 || *at == 0x7f || (len > 1 && !is_printable(value))) {
+    // Line and paragraph separator, byte order mark, and the two last code points of the plane.
+    static const char *const altered[] = {
+        "\n", "\t", "\xe2\x80\xa8", "\xe2\x80\xa9", "\xef\xbb\xbf", "\xef\xbf\xbe", "\xef\xbf\xbf"};
+    for (size_t i = 0; i < sizeof altered / sizeof *altered; i++) {
+        if (strstr(text, altered[i]) != NULL) {
             return false;
         }
-        at += len;
     }
-    return true;
+    return name_text_fault(text, strlen(text)) == NULL;
 }
 
 // The fewest digits that read back to the same value.

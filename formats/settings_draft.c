@@ -48,7 +48,7 @@ enum status settings_draft_open(struct settings_draft *draft,
         draft->field_count += sections[i].count;
     }
     size_t room = draft->field_count ? draft->field_count : 1;
-    draft->fields = calloc(room, sizeof *draft->fields);
+    draft->fields = calloc(room, sizeof(const struct settings_field *));
     draft->keys = calloc(room, sizeof *draft->keys);
     draft->values = calloc(room, sizeof *draft->values);
     if (draft->fields == NULL || draft->keys == NULL || draft->values == NULL) {

@@ -69,8 +69,7 @@ static enum status shard_open(void **state, const char *directory,
     return shard_framer_open(&shard->framer, error);
 }
 
-// --- bytes
-// ----------------------------------------------------------------------------------------
+// --- bytes -------------------------------------------------------------------------------------
 
 static enum status flush(struct shard_writer *shard, struct error *error)
 {
@@ -138,8 +137,7 @@ static enum status put_seek_table(struct shard_writer *shard, struct error *erro
     return status ? status : put(shard, footer, sizeof footer, error);
 }
 
-// --- shards
-// ---------------------------------------------------------------------------------------
+// --- shards ------------------------------------------------------------------------------------
 
 static enum status start_shard(struct shard_writer *shard, struct error *error)
 {

@@ -43,8 +43,7 @@ void shard_framer_close(struct shard_framer **framer)
     }
 }
 
-// --- tar
-// ------------------------------------------------------------------------------------------
+// --- tar ---------------------------------------------------------------------------------------
 
 // Digits and a final NUL or space fill `field`, as ustar wants them.
 static void put_octal(uint8_t *field, size_t width, uint64_t value)
@@ -55,6 +54,8 @@ static void put_octal(uint8_t *field, size_t width, uint64_t value)
     field[width - 1] = '\0';
 }
 
+static const uint8_t ustar[8] = {'u', 's', 't', 'a', 'r', '\0', '0', '0'}; // magic, version
+
 static void put_header(uint8_t *header, char type, uint64_t size)
 {
     put_octal(header + 100, 8, 0644);
@@ -63,7 +64,7 @@ static void put_header(uint8_t *header, char type, uint64_t size)
     put_octal(header + 124, 12, size);
     put_octal(header + 136, 12, 0);
     header[156] = (uint8_t)type;
-    memcpy(header + 257, "ustar\00000", 8);
+    memcpy(header + 257, ustar, sizeof ustar);
     memset(header + 148, ' ', 8);
     unsigned sum = 0;
     for (unsigned i = 0; i < BLOCK; i++) {
@@ -105,7 +106,7 @@ static void put_pax(struct shard_framer *framer, const char *name, size_t name_l
     char text[LIMIT_NAME_BYTES + 32];
     size_t len = pax_record(text, sizeof text, name, name_len);
     uint8_t *header = framer->content + framer->len;
-    memcpy(header, "PaxHeaders/name", 15);
+    snprintf((char *)header, 100, "PaxHeaders/name");
     put_header(header, 'x', len);
     memcpy(header + BLOCK, text, len);
     framer->len += BLOCK + (len + BLOCK - 1) / BLOCK * BLOCK;
@@ -120,7 +121,7 @@ static size_t lay_out_member(struct shard_framer *framer, const struct dataset_i
     uint8_t name_fields[BLOCK] = {0};
     if (!put_name(name_fields, item->name, name_len)) {
         put_pax(framer, item->name, name_len);
-        memcpy(name_fields, "long-name", 9);
+        snprintf((char *)name_fields, 100, "long-name");
     }
     uint8_t *header = framer->content + framer->len;
     memcpy(header, name_fields, sizeof name_fields);
@@ -133,8 +134,7 @@ static size_t lay_out_member(struct shard_framer *framer, const struct dataset_i
     return inner;
 }
 
-// --- zstd
-// -----------------------------------------------------------------------------------------
+// --- zstd --------------------------------------------------------------------------------------
 
 static bool grow(uint8_t **bytes, size_t *capacity, size_t need)
 {

@@ -39,7 +39,7 @@ enum status source_read(struct source *source, uint8_t **bytes, size_t *len, siz
                         struct error *error);
 struct source_counts source_counts(const struct source *source); // so far
 
-// --- what names mean ------------------------------------------------------------------------------
+// --- what names mean ---------------------------------------------------------------------------
 
 // How the images of one or more sources become records. Directories that all images share are
 // dropped from the names; what then is the first directory is the image's class; an image in none
@@ -60,7 +60,7 @@ const char *const *source_plan_classes(const struct source_plan *plan);
 // The record's name for a member's name that was scanned, and its label.
 const char *source_plan_name(const struct source_plan *plan, const char *name, int32_t *label);
 
-// --- the two kinds (source_folder.c, source_tar.c) -------------------------------------------------
+// --- the two kinds (source_folder.c, source_tar.c) ---------------------------------------------
 
 enum source_entry_type { SOURCE_ENTRY_FILE, SOURCE_ENTRY_LINK };
 

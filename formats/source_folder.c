@@ -58,7 +58,7 @@ static enum status failed(const struct folder *folder, int errnum, const char *w
     return error_errno(error, errnum, path, NOWHERE, what);
 }
 
-// --- directories ----------------------------------------------------------------------------------
+// --- directories -------------------------------------------------------------------------------
 
 static int compare_names(const void *left, const void *right)
 {
@@ -135,7 +135,7 @@ static enum status enter_named(struct folder *folder, const char *name, struct e
     return enter(folder, directory, len + 1, error);
 }
 
-// --- the source -----------------------------------------------------------------------------------
+// --- the source --------------------------------------------------------------------------------
 
 static void folder_close(void **state)
 {
@@ -190,7 +190,8 @@ static enum status folder_next(void *state, struct source_entry *entry, struct e
             return error_set(error, STATUS_LIMIT, folder->root, NOWHERE, NOWHERE,
                              "a path in it is longer than %u bytes", LIMIT_NAME_BYTES);
         }
-        strcpy(folder->path + level->path_len, folder->name);
+        snprintf(folder->path + level->path_len, sizeof folder->path - level->path_len, "%s",
+                 folder->name);
         struct stat about;
         if (fstatat(level->directory, folder->name, &about, AT_SYMLINK_NOFOLLOW) != 0) {
             return failed(folder, errno, "look at", error);

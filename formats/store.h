@@ -21,8 +21,7 @@ struct store {
 
 extern const struct store store_lmdb, store_shards;
 
-// --- frames of a shard (shard_frame.c)
-// --------------------------------------------------------------
+// --- frames of a shard (shard_frame.c) ---------------------------------------------------------
 
 // A shard is a sequence of zstd frames whose contents together are a tar: one frame with header,
 // image and padding for each record, and one with the two zero blocks that end a tar.

@@ -5,6 +5,9 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+
+#define WORKER_NICENESS 5
 
 enum status worker_open(struct worker *worker, struct loader *loader, struct error *error)
 {
@@ -182,9 +185,17 @@ static struct task *wait_for_task(struct loader *loader)
     return loader->closing ? NULL : task_pop(&loader->ready);
 }
 
+// Workers give way to the trainer's threads, which meet at a barrier many times a step: when one of
+// them loses its core to a worker, all of them wait. Batches are made ahead, so workers can.
+static void give_way(void)
+{
+    setpriority(PRIO_PROCESS, 0, WORKER_NICENESS); // Linux: of the calling thread alone
+}
+
 void *worker_main(void *argument)
 {
     struct worker *worker = argument;
+    give_way();
     struct loader *loader = worker->loader;
     struct error error;
     struct task *task;

@@ -7,6 +7,7 @@ shift
 logs=$build/test-logs
 mkdir -p "$logs"
 export BYOL_PROGRAM="$build/byol" CMOCKA_MESSAGE_OUTPUT=STDOUT
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # spinning threads would slow each other down
 passed=0 failed=0 skipped=0
 for program in "$@"; do
     name=$(echo "${program#"$build"/tests/}" | tr / -)

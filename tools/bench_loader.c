@@ -144,18 +144,24 @@ static int parse(struct bench *bench, int argc, char **argv, bool *done)
     return EXIT_OK;
 }
 
+static bool only(const char *text, const char *characters)
+{
+    return text[strspn(text, characters)] == 0;
+}
+
 static int parse_start(struct bench *bench)
 {
+    struct loader_position *start = &bench->config.start;
     int used = 0;
-    if (sscanf(bench->start, "%" SCNu32 ":%" SCNu64 "%n", &bench->config.start.epoch,
-               &bench->config.start.batch, &used) != 2 ||
+    if (!only(bench->start, "0123456789:") ||
+        sscanf(bench->start, "%9" SCNu32 ":%18" SCNu64 "%n", &start->epoch, &start->batch, &used) !=
+            2 ||
         bench->start[used] != 0) {
         return command_misused(&command, "--start wants EPOCH:BATCH, not '%s'", bench->start);
     }
-    used = 0;
     if (bench->hash_from &&
-        (sscanf(bench->hash_from, "%16" SCNx64 "%n", &bench->state, &used) != 1 ||
-         bench->hash_from[used] != 0)) {
+        (!only(bench->hash_from, "0123456789abcdefABCDEF") || strlen(bench->hash_from) > 16 ||
+         sscanf(bench->hash_from, "%" SCNx64, &bench->state) != 1)) {
         return command_misused(&command, "--hash-from wants 16 hexadecimal digits, not '%s'",
                                bench->hash_from);
     }

@@ -3,7 +3,9 @@
 #include "tools/command.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define BYOL_VERSION "0.1.0"
 
@@ -84,8 +86,20 @@ static int flushed(int code)
     return code;
 }
 
+// OpenMP's threads spin while they wait for one another. As soon as anything else wants a core, the
+// loader's own workers for a start, a spinning thread keeps it from the very thread it waits for,
+// and a training step takes several times as long. libgomp reads its environment before main, so
+// the program starts itself anew with the setting; where it cannot, it goes on as it is.
+static void wait_without_spinning(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY") == NULL && setenv("OMP_WAIT_POLICY", "passive", 1) == 0) {
+        execv("/proc/self/exe", argv);
+    }
+}
+
 int main(int argc, char **argv)
 {
+    wait_without_spinning(argv);
     if (argc < 2) {
         print_help(stderr);
         return EXIT_USAGE;

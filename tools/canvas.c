@@ -165,11 +165,13 @@ static double coverage(const struct fine_glyph *fine, double left, double dot_si
                        int64_t y)
 {
     int hits = 0;
-    for (int i = 0; i < SAMPLES * SAMPLES; i++) {
-        double at_x = ((double)x + (i % SAMPLES + 0.5) / SAMPLES - left) * FINE / dot_size;
-        double at_y = ((double)y + ((double)(i / SAMPLES) + 0.5) / SAMPLES) * FINE / dot_size;
-        if (at_x >= 0 && at_x < 5 * FINE && at_y < CANVAS_FONT_ROWS * FINE) {
-            hits += fine->dots[(size_t)at_y][(size_t)at_x];
+    for (int i = 0; i < SAMPLES; i++) {
+        double at_y = ((double)y + (i + 0.5) / SAMPLES) * FINE / dot_size;
+        for (int j = 0; j < SAMPLES; j++) {
+            double at_x = ((double)x + (j + 0.5) / SAMPLES - left) * FINE / dot_size;
+            if (at_x >= 0 && at_x < 5 * FINE && at_y < CANVAS_FONT_ROWS * FINE) {
+                hits += fine->dots[(size_t)at_y][(size_t)at_x];
+            }
         }
     }
     return (double)hits / (SAMPLES * SAMPLES);

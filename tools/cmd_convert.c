@@ -74,7 +74,7 @@ struct convert {
     struct skip *skips; // the first SKIPS_LISTED
 };
 
-// --- first pass: names ----------------------------------------------------------------------------
+// --- first pass: names -------------------------------------------------------------------------
 
 static void show_scan(void *context, uint64_t images)
 {
@@ -109,7 +109,7 @@ static enum status scan_sources(struct convert *convert, struct error *error)
     return status ? status : source_plan_finish(convert->plan, error);
 }
 
-// --- second pass: images --------------------------------------------------------------------------
+// --- second pass: images -----------------------------------------------------------------------
 
 // Records a bad image, or makes it the failure of the whole.
 static enum status judge(struct convert *convert, const char *name, const struct error *bad,
@@ -124,7 +124,9 @@ static enum status judge(struct convert *convert, const char *name, const struct
         if (copy == NULL) {
             return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory");
         }
-        convert->skips[convert->skip_count] = (struct skip){copy, *bad};
+        struct skip *skip = &convert->skips[convert->skip_count];
+        skip->name = copy;
+        skip->error = *bad;
     }
     if (convert->skip_count++ < SKIPS_PRINTED) {
         char text[1200];
@@ -228,7 +230,7 @@ static enum status convert_all(struct convert *convert, struct error *error)
     return status;
 }
 
-// --- the whole ------------------------------------------------------------------------------------
+// --- the whole ---------------------------------------------------------------------------------
 
 // Text for the index. Base names only, so that the dataset does not depend on where its sources
 // lay.
@@ -332,7 +334,7 @@ static void close_all(struct convert *convert)
     free(convert->skips);
 }
 
-// --- what the person sees -------------------------------------------------------------------------
+// --- what the person sees ----------------------------------------------------------------------
 
 static void print_text(const struct convert *convert)
 {

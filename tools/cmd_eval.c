@@ -117,8 +117,10 @@ static enum status score_knn(struct bench *bench, const struct knn_config *confi
                              struct probe_score *score, struct error *error)
 {
     struct features train = {0}, test = {0};
-    enum status status =
-        features_extract(&train, bench->encoder, bench->train, &bench->options, error);
+    enum status status = probe_check_classes(bench->train, bench->test, error);
+    if (status == STATUS_OK) {
+        status = features_extract(&train, bench->encoder, bench->train, &bench->options, error);
+    }
     if (status == STATUS_OK) {
         status = features_extract(&test, bench->encoder, bench->test, &bench->options, error);
     }

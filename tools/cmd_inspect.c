@@ -64,7 +64,7 @@ static struct summary summarize(const struct dataset *dataset)
     return summary;
 }
 
-// --- text -----------------------------------------------------------------------------------------
+// --- text --------------------------------------------------------------------------------------
 
 static void print_classes(const struct dataset *dataset, const struct summary *summary)
 {
@@ -138,7 +138,7 @@ static void print_records(const struct dataset *dataset)
     }
 }
 
-// --- JSON -----------------------------------------------------------------------------------------
+// --- JSON --------------------------------------------------------------------------------------
 
 static json_t *json_files(const struct dataset *dataset)
 {
@@ -223,7 +223,7 @@ static void print_json(const struct dataset *dataset, bool records,
     json_decref(result);
 }
 
-// --- the command ----------------------------------------------------------------------------------
+// --- the command -------------------------------------------------------------------------------
 
 struct inspect {
     bool verify, records, json, quiet;

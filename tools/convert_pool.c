@@ -32,7 +32,7 @@ struct convert_pool {
     bool closing;
 };
 
-// --- one image ------------------------------------------------------------------------------------
+// --- one image ---------------------------------------------------------------------------------
 
 static enum status check_and_pack(struct worker *worker, struct convert_job *job)
 {
@@ -76,7 +76,7 @@ static void *work(void *argument)
     return NULL;
 }
 
-// --- life -----------------------------------------------------------------------------------------
+// --- life --------------------------------------------------------------------------------------
 
 static enum status allocate_jobs(struct convert_pool *pool, unsigned threads, struct error *error)
 {
@@ -169,7 +169,7 @@ void convert_pool_close(struct convert_pool **out)
     *out = NULL;
 }
 
-// --- the ring -------------------------------------------------------------------------------------
+// --- the ring ----------------------------------------------------------------------------------
 
 // `submitted` and `released` are written by the caller's thread only, which may read them unlocked.
 

@@ -40,7 +40,7 @@ run inspect "$demo/train" --verify
 run inspect "$demo/test" --verify
 
 say "A contact sheet: some pictures and the pairs of views that BYOL learns from"
-run views "$demo/train" -o "$demo/sheet.png"
+run views "$demo/train" -o "$demo/sheet.png" --recipe "$here/recipes/demo.yaml" --size 96
 
 say "Pretrain a small ResNet-18 on the pictures without looking at their labels"
 run pretrain --data "$demo/train" --run "$demo/run" --recipe "$here/recipes/demo.yaml"
@@ -49,8 +49,8 @@ say "How good are the features? The learnt encoder beside the same one untrained
 probe="--run $demo/run --train $demo/train --test $demo/test"
 knn=$(score knn knn $probe)
 knn_untrained=$(score knn-untrained knn $probe --untrained)
-linear=$(score linear linear $probe)
-linear_untrained=$(score linear-untrained linear $probe --untrained)
+linear=$(score linear linear --cached $probe)
+linear_untrained=$(score linear-untrained linear --cached $probe --untrained)
 seconds=$(($(date +%s) - start))
 
 cat >"$demo/summary.json" <<SUMMARY

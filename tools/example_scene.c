@@ -6,7 +6,7 @@
 #include <math.h>
 
 // A texture of another class now and then: the outline counts too.
-#define OWN_PATTERN 0.85f
+#define OWN_PATTERN 0.95f
 
 static const enum example_pattern patterns[EXAMPLE_SHAPE_COUNT] = {
     [EXAMPLE_ARROW] = EXAMPLE_STRIPES, [EXAMPLE_CRESCENT] = EXAMPLE_TERRAZZO,
@@ -62,9 +62,9 @@ static void draw_matrix(struct example_random *random, float most, float along, 
 static void draw_object(struct example_scene *scene, struct example_random *random, uint32_t label)
 {
     scene->shape = (enum example_shape)label;
-    scene->scale = example_random_range(random, 0.32f, 0.5f);
-    scene->x = example_random_range(random, 0.38f, 0.62f);
-    scene->y = example_random_range(random, 0.38f, 0.62f);
+    scene->scale = example_random_range(random, 0.36f, 0.54f);
+    scene->x = example_random_range(random, 0.4f, 0.6f);
+    scene->y = example_random_range(random, 0.4f, 0.6f);
     scene->build = example_random_range(random, 0, 1);
     float squeeze = example_random_range(random, 0.85f, 1.15f);
     draw_matrix(random, 0.1f, squeeze / scene->scale, 1 / (squeeze * scene->scale),
@@ -82,12 +82,12 @@ static void draw_surface(struct example_scene *scene, struct example_random *ran
     scene->pattern = own ? patterns[label] : (enum example_pattern)other;
     // In periods per picture, so that the texture's grain does not tell the object's size.
     float grain = example_random_range(random, 6.0f, 10.0f) * scene->scale;
-    draw_matrix(random, 0.5f, grain, grain * example_random_range(random, 0.85f, 1.15f),
+    draw_matrix(random, 0.05f, grain, grain * example_random_range(random, 0.85f, 1.15f),
                 scene->to_pattern);
     scene->phase[0] = example_random_range(random, -0.5f, 0.5f);
     scene->phase[1] = example_random_range(random, -0.5f, 0.5f);
     scene->softness = example_random_range(random, 0.06f, 0.16f);
-    scene->bend = example_random_range(random, 0, 0.35f);
+    scene->bend = example_random_range(random, 0, 0.25f);
     struct example_color dark = draw_color(random, 0.02f, 0.25f);
     struct example_color light = draw_color(random, 0.5f, 1.0f);
     bool swap = example_random_chance(random, 0.5f);
@@ -109,7 +109,7 @@ static void draw_light(struct example_scene *scene, struct example_random *rando
         color_of(example_random_range(random, 0, 1), example_random_range(random, 0, 0.3f), 1);
     scene->exposure = example_random_range(random, 0.75f, 1.25f);
     scene->vignette = example_random_range(random, 0, 0.5f);
-    scene->grain = example_random_range(random, 0.005f, 0.03f);
+    scene->grain = 0.012f; // alike in all: grain would be the easiest thing to know a picture by
 }
 
 static void draw_background(struct example_scene *scene, struct example_random *random)
@@ -120,7 +120,7 @@ static void draw_background(struct example_scene *scene, struct example_random *
     scene->slope[2] = example_random_range(random, 0.2f, 0.8f);
     float along = example_random_range(random, 1, 8), across = example_random_range(random, 2, 22);
     draw_matrix(random, 0.5f, along, across, scene->to_noise);
-    scene->noise = example_random_range(random, 0.1f, 0.8f);
+    scene->noise = example_random_range(random, 0.1f, 0.6f);
     scene->horizon = example_random_chance(random, 0.5f);
     scene->horizon_at = example_random_range(random, 0.25f, 0.75f);
     scene->horizon_tilt = example_random_range(random, -0.15f, 0.15f);

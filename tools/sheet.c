@@ -9,6 +9,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,10 +107,14 @@ static int64_t sheet_width(const struct sheet *sheet)
 
 // --- captions ------------------------------------------------------------------------------------
 
-static void append(char *text, size_t capacity, const char *format, double value)
+static void __attribute__((format(printf, 3, 4)))
+append(char *text, size_t capacity, const char *format, ...)
 {
     size_t len = strlen(text);
-    snprintf(text + len, capacity - len, format, value);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text + len, capacity - len, format, arguments);
+    va_end(arguments);
 }
 
 // One word per thing that happened, the colour operations in the order applied.
@@ -118,7 +123,7 @@ static void describe(const struct view_params *params, char *text, size_t capaci
     snprintf(text, capacity, "%ux%u at %u,%u", params->crop.width, params->crop.height,
              params->crop.x, params->crop.y);
     if (params->flip) {
-        append(text, capacity, "  flip", 0);
+        append(text, capacity, "  flip");
     }
     for (int i = 0; params->jitter && i < 4; i++) {
         switch ((enum view_op)params->order[i]) {
@@ -137,13 +142,13 @@ static void describe(const struct view_params *params, char *text, size_t capaci
         }
     }
     if (params->grayscale) {
-        append(text, capacity, "  gray", 0);
+        append(text, capacity, "  gray");
     }
     if (params->blur) {
         append(text, capacity, "  blur %.1f", (double)params->sigma);
     }
     if (params->solarize) {
-        append(text, capacity, "  solarize", 0);
+        append(text, capacity, "  solarize");
     }
 }
 

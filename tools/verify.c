@@ -57,7 +57,7 @@ static int compare_errors(const void *left, const void *right)
     return x != y ? (x < y ? -1 : 1) : strcmp(a->path, b->path);
 }
 
-// --- files ----------------------------------------------------------------------------------------
+// --- files -------------------------------------------------------------------------------------
 
 static enum status check_file(const struct verify *verify, uint32_t file, uint8_t *buf,
                               struct error *error)
@@ -95,7 +95,7 @@ static enum status check_files(struct verify *verify, struct error *error)
         return error_errno(error, ENOMEM, NULL, NOWHERE, "allocate memory to verify");
     }
     for (uint32_t i = 0; i < dataset_file_count(verify->dataset); i++) {
-        struct error bad;
+        struct error bad = {0};
         if (check_file(verify, i, buf, &bad) != STATUS_OK) {
             verify->report->bad_files++;
             list_error(verify->report, &bad);
@@ -105,7 +105,7 @@ static enum status check_files(struct verify *verify, struct error *error)
     return STATUS_OK;
 }
 
-// --- records --------------------------------------------------------------------------------------
+// --- records -----------------------------------------------------------------------------------
 
 struct checker {
     struct dataset_unpacker *unpacker;
@@ -173,7 +173,7 @@ static void check_taken_records(struct verify *verify, struct checker *checker)
 {
     uint64_t count = dataset_count(verify->dataset), record;
     while ((record = atomic_fetch_add(&verify->next, 1)) < count) {
-        struct error bad;
+        struct error bad = {0};
         enum status status = check_record(checker, verify->dataset, record, &bad);
         pthread_mutex_lock(&verify->lock);
         if (status != STATUS_OK) {
@@ -237,7 +237,7 @@ enum status verify_dataset(const struct dataset *dataset, unsigned threads,
 {
     struct verify verify = {.dataset = dataset, .progress = progress, .report = report};
     *report = (struct verify_report){0};
-    report->errors = malloc(VERIFY_LISTED * sizeof *report->errors);
+    report->errors = calloc(VERIFY_LISTED, sizeof *report->errors);
     if (report->errors == NULL) {
         return error_errno(error, ENOMEM, NULL, NOWHERE, "allocate memory to verify");
     }

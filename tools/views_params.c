@@ -159,11 +159,12 @@ static enum status read_rows(const char *path, const json_t *records, struct she
             return status;
         }
     }
-    sheet->size = sheet->rows[0].views[0].params.size;
     for (place.record = 0; place.record < sheet->count; place.record++) {
         const struct sheet_row *row = &sheet->rows[place.record];
         for (place.view = 0; place.view < row->count; place.view++) {
-            if (row->views[place.view].params.size != sheet->size) {
+            uint32_t size = row->views[place.view].params.size;
+            sheet->size = sheet->size ? sheet->size : size;
+            if (size != sheet->size) {
                 return refuse(&place, error, "every view must have the same 'size'");
             }
         }

@@ -68,7 +68,7 @@ static enum status write_text(const char *file, const char *text, struct error *
     return file_write_durably(file, text, strlen(text), error);
 }
 
-// --- replacing ------------------------------------------------------------------------------------
+// --- replacing ---------------------------------------------------------------------------------
 
 static void file_appears_when_committed(void **state)
 {
@@ -271,7 +271,7 @@ static void killed_before_each_call_the_next_writer_succeeds(void **state)
     }
 }
 
-// --- full disks -----------------------------------------------------------------------------------
+// --- full disks --------------------------------------------------------------------------------
 
 static void full_disk_leaves_the_old_file_alone(void **state)
 {
@@ -314,7 +314,7 @@ static void limit_on_file_size_leaves_the_old_file_alone(void **state)
     assert_int_equal(entries_of(scratch.path), 1);
 }
 
-// --- reading --------------------------------------------------------------------------------------
+// --- reading -----------------------------------------------------------------------------------
 
 static void whole_files_are_read_up_to_the_limit(void **state)
 {
@@ -362,7 +362,7 @@ static void early_end_names_its_offset(void **state)
     assert_int_equal(file_read_at(fd, path, buf, 4, 2, &error), STATUS_IO);
 }
 
-// --- directories ----------------------------------------------------------------------------------
+// --- directories -------------------------------------------------------------------------------
 
 static void directories_are_made_with_their_parents(void **state)
 {

@@ -99,33 +99,33 @@ enum where { FRAME, SCAN };
 struct damage {
     const char *name;
     enum where where;
-    size_t offset; // from there
-    uint8_t bytes[6];
-    size_t len;
     enum status status;
+    size_t offset; // from there
+    size_t len;
+    uint8_t bytes[6];
 };
 
 static const struct damage damages[] = {
-    {"precision of 12 bits", FRAME, 0, {12}, 1, STATUS_UNSUPPORTED},
-    {"precision of 0 bits", FRAME, 0, {0}, 1, STATUS_UNSUPPORTED},
-    {"no height", FRAME, 1, {0, 0}, 2, STATUS_CORRUPT},
-    {"no width", FRAME, 3, {0, 0}, 2, STATUS_CORRUPT},
-    {"no components", FRAME, 5, {0}, 1, STATUS_CORRUPT},
-    {"two components", FRAME, 5, {2}, 1, STATUS_CORRUPT},
-    {"255 components", FRAME, 5, {255}, 1, STATUS_CORRUPT},
-    {"sampling factor 0", FRAME, 7, {0x02}, 1, STATUS_CORRUPT},
-    {"sampling factor 5", FRAME, 7, {0x52}, 1, STATUS_CORRUPT},
-    {"sampling 3 to 2", FRAME, 6, {1, 0x31, 0, 2, 0x21}, 5, STATUS_UNSUPPORTED},
-    {"a missing table", FRAME, 8, {3}, 1, STATUS_CORRUPT},
-    {"lossless coding", FRAME, (size_t)-3, {0xc3}, 1, STATUS_UNSUPPORTED},
-    {"hierarchical coding", FRAME, (size_t)-3, {0xc5}, 1, STATUS_UNSUPPORTED},
-    {"a frame too short", FRAME, (size_t)-2, {0, 7}, 2, STATUS_CORRUPT},
-    {"a second start", FRAME, (size_t)-3, {0xd8}, 1, STATUS_CORRUPT},
-    {"an early end", FRAME, (size_t)-3, {0xd9}, 1, STATUS_CORRUPT},
-    {"a code that no table has", SCAN, 40, {0xff, 0, 0xff, 0, 0xff, 0}, 6, STATUS_CORRUPT},
-    {"an end marker in the data", SCAN, 60, {0xff, 0xd9}, 2, STATUS_CORRUPT},
-    {"a restart marker in the data", SCAN, 60, {0xff, 0xd3}, 2, STATUS_CORRUPT},
-    {"another marker in the data", SCAN, 60, {0xff, 0xc4, 0, 3, 0}, 5, STATUS_CORRUPT},
+    {"precision of 12 bits", FRAME, STATUS_UNSUPPORTED, 0, 1, {12}},
+    {"precision of 0 bits", FRAME, STATUS_UNSUPPORTED, 0, 1, {0}},
+    {"no height", FRAME, STATUS_CORRUPT, 1, 2, {0, 0}},
+    {"no width", FRAME, STATUS_CORRUPT, 3, 2, {0, 0}},
+    {"no components", FRAME, STATUS_CORRUPT, 5, 1, {0}},
+    {"two components", FRAME, STATUS_CORRUPT, 5, 1, {2}},
+    {"255 components", FRAME, STATUS_CORRUPT, 5, 1, {255}},
+    {"sampling factor 0", FRAME, STATUS_CORRUPT, 7, 1, {0x02}},
+    {"sampling factor 5", FRAME, STATUS_CORRUPT, 7, 1, {0x52}},
+    {"sampling 3 to 2", FRAME, STATUS_UNSUPPORTED, 6, 5, {1, 0x31, 0, 2, 0x21}},
+    {"a missing table", FRAME, STATUS_CORRUPT, 8, 1, {3}},
+    {"lossless coding", FRAME, STATUS_UNSUPPORTED, (size_t)-3, 1, {0xc3}},
+    {"hierarchical coding", FRAME, STATUS_UNSUPPORTED, (size_t)-3, 1, {0xc5}},
+    {"a frame too short", FRAME, STATUS_CORRUPT, (size_t)-2, 2, {0, 7}},
+    {"a second start", FRAME, STATUS_CORRUPT, (size_t)-3, 1, {0xd8}},
+    {"an early end", FRAME, STATUS_CORRUPT, (size_t)-3, 1, {0xd9}},
+    {"a code that no table has", SCAN, STATUS_CORRUPT, 40, 6, {0xff, 0, 0xff, 0, 0xff, 0}},
+    {"an end marker in the data", SCAN, STATUS_CORRUPT, 60, 2, {0xff, 0xd9}},
+    {"a restart marker in the data", SCAN, STATUS_CORRUPT, 60, 2, {0xff, 0xd3}},
+    {"another marker in the data", SCAN, STATUS_CORRUPT, 60, 5, {0xff, 0xc4, 0, 3, 0}},
 };
 
 static void test_each_kind_of_damage(void **state)

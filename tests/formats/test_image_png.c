@@ -99,7 +99,7 @@ static void draw_samples(const struct kind *kind, uint32_t width, uint32_t heigh
     memset(rows, 0, stride * height);
     for (uint32_t pixel = 0; pixel < width * height; pixel++) {
         uint8_t *row = rows + pixel / width * stride;
-        unsigned samples[4];
+        unsigned samples[4] = {0};
         for (unsigned c = 0; c < channels; c++) {
             samples[c] = (unsigned)(mutate_next(&seed) & ((1u << depth) - 1));
             size_t bit = ((size_t)(pixel % width) * channels + c) * depth;

@@ -375,7 +375,7 @@ static void test_values_that_cannot_be_written(void **state)
         both_init(&both);
         both.sample.policy = i == 0 ? 3 : i == 1 ? -1 : 0;
         both.sample.rate = i == 2 ? NAN : 0;
-        strcpy(both.sample.name, i == 3 ? "\x1b[31m" : "fine");
+        snprintf(both.sample.name, sizeof both.sample.name, "%s", i == 3 ? "\x1b[31m" : "fine");
         assert_int_equal(settings_print(stream, both.sections, 2, 0, &error), STATUS_INVALID);
     }
     fclose(stream);

@@ -177,31 +177,38 @@ static void run_chain(struct row *row)
     free(work);
 }
 
-static const struct {
+static struct operation {
     const char *op;
     void (*run)(struct row *row);
+    size_t cases; // run so far
 } operations[] = {
-    {"brightness", run_brightness}, {"contrast", run_contrast},
-    {"saturation", run_saturation}, {"hue", run_hue},
-    {"grayscale", run_grayscale},   {"flip", run_flip},
-    {"solarize", run_solarize},     {"rgb_to_hsv", run_rgb_to_hsv},
-    {"hsv_to_rgb", run_hsv_to_rgb}, {"blur", run_blur},
-    {"jitter", run_chain},          {"chain_view1", run_chain},
-    {"chain_view2", run_chain},
+    {"brightness", run_brightness, 0}, {"contrast", run_contrast, 0},
+    {"saturation", run_saturation, 0}, {"hue", run_hue, 0},
+    {"grayscale", run_grayscale, 0},   {"flip", run_flip, 0},
+    {"solarize", run_solarize, 0},     {"rgb_to_hsv", run_rgb_to_hsv, 0},
+    {"hsv_to_rgb", run_hsv_to_rgb, 0}, {"blur", run_blur, 0},
+    {"jitter", run_chain, 0},          {"chain_view1", run_chain, 0},
+    {"chain_view2", run_chain, 0},
 };
 #define OPERATIONS (sizeof operations / sizeof operations[0])
 
-static size_t ran[OPERATIONS];
+static struct operation *find_operation(const char *op)
+{
+    for (size_t i = 0; i < OPERATIONS; i++) {
+        if (strcmp(operations[i].op, op) == 0) {
+            return &operations[i];
+        }
+    }
+    return NULL;
+}
 
 static void check_row(const char *folder, const struct table *index, size_t number_of_row)
 {
     const char *op = table_cell(index, number_of_row, "op");
-    size_t which = 0;
-    while (which < OPERATIONS && strcmp(operations[which].op, op) != 0) {
-        which++;
-    }
-    if (which == OPERATIONS) {
+    struct operation *operation = find_operation(op);
+    if (operation == NULL) {
         fail_msg("%s: row %zu has the unknown operation '%s'", folder, number_of_row, op);
+        return;
     }
     struct npy input = golden_array(folder, table_cell(index, number_of_row, "input"));
     assert_int_equal(input.type, NPY_FLOAT32);
@@ -214,8 +221,8 @@ static void check_row(const char *folder, const struct table *index, size_t numb
                       .pixels = input.data,
                       .count = input.count / 3,
                       .size = (uint32_t)input.shape[0]};
-    operations[which].run(&row);
-    ran[which]++;
+    operation->run(&row);
+    operation->cases++;
     npy_free(&input);
 }
 
@@ -224,8 +231,8 @@ static void test_augment_ops(void **state)
     (void)state;
     golden_each("augment_ops", check_row);
     for (size_t i = 0; i < OPERATIONS; i++) {
-        print_message("golden: %-12s %zu\n", operations[i].op, ran[i]);
-        if (ran[i] == 0) {
+        print_message("golden: %-12s %zu\n", operations[i].op, operations[i].cases);
+        if (operations[i].cases == 0) {
             fail_msg("no golden case of '%s'", operations[i].op);
         }
     }

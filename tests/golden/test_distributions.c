@@ -377,7 +377,7 @@ static void check_draws(const char *folder, const struct table *index, size_t ro
     struct table observed;
     snprintf(path, sizeof path, "%s/draws_observed.tsv", folder);
     table_read(&observed, path);
-    double ranges[QUANTITIES][2];
+    double ranges[QUANTITIES][2] = {{0}};
     size_t events = 0;
     for (size_t i = 0; i < observed.rows; i++) {
         events += check_event(&observed, i, view, ranges);

@@ -459,68 +459,9 @@ static void test_cpu(void **state)
     check_device("cpu");
 }
 
-// --- parameter counts of every encoder and width
-
-static void check_counts(const struct table *table, size_t row)
-{
-    struct model_config config;
-    model_config_init(&config);
-    config.encoder = network_encoder(table_cell(table, row, "encoder"));
-    config.v2 = table_int(table_cell(table, row, "v2")) != 0;
-    config.width = strtod(table_cell(table, row, "width"), NULL);
-    config.classes = 1000;
-    struct graph *graph;
-    check_status(model_build(&graph, &config, &error));
-    uint64_t encoder = 0, projector = 0, predictor = 0, classifier = 0, statistics = 0;
-    for (size_t i = 0; i < graph_param_count(graph); i++) {
-        const struct graph_param *param = graph_param_at(graph, i);
-        uint64_t *part = param->name[0] == 'c'                       ? &classifier
-                         : param->name[0] == 'r'                     ? &encoder
-                         : strncmp(param->name, "projector", 9) == 0 ? &projector
-                                                                     : &predictor;
-        *part += param->count;
-    }
-    for (size_t i = 0; i < graph_state_count(graph); i++) {
-        const struct graph_state *state = graph_state_at(graph, i);
-        statistics += state->name[0] == 'r' ? 2 * state->channels : 0;
-    }
-    uint32_t width = graph_value_at(graph, graph_output_find(graph, "embedding")->value)->c;
-    assert_int_equal(width, table_int(table_cell(table, row, "embedding_dim")));
-    assert_int_equal(encoder, table_int(table_cell(table, row, "encoder_params")));
-    assert_int_equal(projector, table_int(table_cell(table, row, "projector_params")));
-    assert_int_equal(predictor, table_int(table_cell(table, row, "predictor_params")));
-    assert_int_equal(classifier, table_int(table_cell(table, row, "classifier_params")));
-    assert_int_equal(graph_param_floats(graph),
-                     table_int(table_cell(table, row, "total_online_params")));
-    assert_int_equal(graph_param_count(graph), table_int(table_cell(table, row, "tensors")));
-    assert_int_equal(statistics,
-                     table_int(table_cell(table, row, "encoder_bn_state_values_mean_plus_var")));
-    graph_close(&graph);
-}
-
-static void test_parameter_counts(void **state)
-{
-    (void)state;
-    char folders[4][512];
-    size_t count = golden_folders("network", folders), rows = 0;
-    for (size_t i = 0; i < count; i++) {
-        char path[560];
-        struct table table;
-        snprintf(path, sizeof path, "%s/param_counts.tsv", folders[i]);
-        table_read(&table, path);
-        for (size_t row = 0; row < table.rows; row++, rows++) {
-            check_counts(&table, row);
-        }
-        table_free(&table);
-    }
-    print_message("golden parameter counts: %zu models\n", rows);
-    assert_true(rows > 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_parameter_counts),
         cmocka_unit_test(test_ref),
         cmocka_unit_test(test_cpu),
     };

@@ -120,7 +120,7 @@ static void check_skipping(const struct damaged *damaged, enum dataset_store sto
         assert_int_equal(skips[i].record, expected[i]);
         assert_int_equal(skips[i].error.record, expected[i]);
         assert_true(skips[i].error.offset != NOWHERE);
-        assert_non_null(strstr(skips[i].error.path, damaged->sample.folder));
+        assert_non_null(strstr(skips[i].error.path, damaged->sample.scratch.path));
         assert_true(strlen(skips[i].error.reason) > 5);
     }
     assert_int_equal(loader_skips(loader, NULL, 0), skipped);

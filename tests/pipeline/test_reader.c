@@ -5,12 +5,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -281,11 +286,13 @@ static void test_wake_ends_a_wait(void **state)
 static void test_uring_drains_a_read_that_never_ends(void **state)
 {
     (void)state;
+    struct reader reader;
+    open_or_skip(&reader, LOADER_IO_URING, 4);
+    reader_close(&reader);
     int ends[2];
     assert_int_equal(pipe(ends), 0);
     int saved = fds[0];
     fds[0] = ends[0];
-    struct reader reader;
     open_or_skip(&reader, LOADER_IO_URING, 4);
     struct read_request stuck = {.file = 0, .len = 100, .offset = 0, .buf = memory};
     struct read_request *finished[4];
@@ -336,7 +343,7 @@ static void test_after_drain_no_buffer_is_touched(void **state)
     check_drain(LOADER_IO_URING);
 }
 
-static void test_auto_falls_back(void **state)
+static void test_auto_takes_what_there_is(void **state)
 {
     (void)state;
     const struct reader_setup setup = {
@@ -347,6 +354,108 @@ static void test_auto_falls_back(void **state)
     read_many(&reader, 4, 100);
     reader_drain(&reader);
     reader_close(&reader);
+}
+
+// From now on the system call fails with EPERM in this process; with `second` (unless -1), only
+// when its second argument is at most that.
+static void forbid(uint32_t call, int second)
+{
+    const uint32_t high = second < 0 ? UINT32_MAX : (uint32_t)second;
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+        BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, high, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = sizeof code / sizeof code[0], .filter = code};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
+        _exit(77);
+    }
+}
+
+// Runs `body` in a process of its own; skips the test when that process cannot be confined.
+static void in_child(void (*body)(void))
+{
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        alarm(20);
+        body();
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+        printf("skipped: this system does not let a process forbid itself system calls\n");
+        skip();
+    }
+    assert_int_equal(status, 0);
+}
+
+// No cmocka in the child: a failed check is an exit code.
+static void check(bool held, int code)
+{
+    if (!held) {
+        _exit(code);
+    }
+}
+
+static void read_something(struct reader *reader)
+{
+    struct read_request request = {.file = 1, .len = 4000, .offset = 123, .buf = memory};
+    struct read_request *finished;
+    size_t count = 0;
+    reader_submit(reader, &request);
+    while (count == 0) {
+        check(reader_wait(reader, &finished, 1, &count, NULL) == STATUS_OK, 3);
+    }
+    check(request.done == 4000 && memcmp(memory, content[1] + 123, 4000) == 0, 4);
+    reader_drain(reader);
+    reader_close(reader);
+}
+
+static void without_uring(void)
+{
+    const struct reader_setup setup = {
+        .fds = fds, .files = FILES, .memory = memory, .bytes = sizeof memory, .depth = 4};
+    struct reader reader;
+    struct error error;
+    forbid(SYS_io_uring_setup, -1);
+    check(reader_open(&reader, &setup, LOADER_IO_URING, &error) == STATUS_UNSUPPORTED, 1);
+    check(reader_open(&reader, &setup, LOADER_IO_AUTO, NULL) == STATUS_OK, 2);
+    check(reader.used == LOADER_IO_PREAD, 5);
+    read_something(&reader);
+}
+
+static void test_a_kernel_that_forbids_uring_gets_pread(void **state)
+{
+    (void)state;
+    in_child(without_uring);
+}
+
+// Registering buffers (0) and files (2) is refused, as under a small RLIMIT_MEMLOCK.
+static void without_registration(void)
+{
+    const struct reader_setup setup = {
+        .fds = fds, .files = FILES, .memory = memory, .bytes = sizeof memory, .depth = 4};
+    struct reader reader;
+    forbid(SYS_io_uring_register, 2);
+    check(reader_open(&reader, &setup, LOADER_IO_URING, NULL) == STATUS_OK, 1);
+    read_something(&reader);
+}
+
+static void test_uring_works_without_registration(void **state)
+{
+    (void)state;
+    struct reader reader;
+    open_or_skip(&reader, LOADER_IO_URING, 4);
+    reader_drain(&reader);
+    reader_close(&reader);
+    in_child(without_registration);
 }
 
 int main(void)
@@ -363,7 +472,9 @@ int main(void)
         cmocka_unit_test(test_wake_ends_a_wait),
         cmocka_unit_test(test_uring_drains_a_read_that_never_ends),
         cmocka_unit_test(test_after_drain_no_buffer_is_touched),
-        cmocka_unit_test(test_auto_falls_back),
+        cmocka_unit_test(test_auto_takes_what_there_is),
+        cmocka_unit_test(test_a_kernel_that_forbids_uring_gets_pread),
+        cmocka_unit_test(test_uring_works_without_registration),
     };
     return cmocka_run_group_tests(tests, make_files, close_files);
 }

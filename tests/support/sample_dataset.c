@@ -1,7 +1,6 @@
 #include "tests/support/sample_dataset.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -71,25 +70,19 @@ static void write_store(const struct sample_dataset *sample, enum dataset_store 
 void sample_dataset_make(struct sample_dataset *sample, uint32_t count, uint64_t bad_image)
 {
     sample->bad_image = bad_image;
-    char folder[] = "/tmp/byol-sample-XXXXXX";
-    assert_non_null(mkdtemp(folder));
-    snprintf(sample->folder, sizeof sample->folder, "%s", folder);
+    struct scratch scratch;
+    scratch_make(&scratch);
+    sample->scratch = scratch;
     for (int store = DATASET_LMDB; store <= DATASET_SHARDS; store++) {
-        snprintf(sample->path[store], sizeof sample->path[store], "%s/%s", folder,
+        snprintf(sample->path[store], sizeof sample->path[store], "%s/%s", scratch.path,
                  store == DATASET_LMDB ? "lmdb" : "shards");
         write_store(sample, (enum dataset_store)store, count);
     }
 }
 
-static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *walk)
-{
-    (void)status, (void)type, (void)walk;
-    return remove(path);
-}
-
 void sample_dataset_remove(struct sample_dataset *sample)
 {
-    nftw(sample->folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    scratch_remove(&sample->scratch);
 }
 
 struct dataset *sample_dataset_open(const struct sample_dataset *sample, enum dataset_store store)

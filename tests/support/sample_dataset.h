@@ -4,13 +4,14 @@
 #define TESTS_SUPPORT_SAMPLE_DATASET_H
 
 #include "formats/dataset.h"
+#include "tests/support/program.h"
 
 #define SAMPLE_CLASSES 5
 
 struct sample_dataset {
-    char folder[64];    // holds both and is removed with everything in it
-    char path[2][96];   // by enum dataset_store
-    uint64_t bad_image; // this record's JPEG is cut short though its checksum holds; or NOWHERE
+    struct scratch scratch; // holds both
+    char path[2][300];      // by enum dataset_store
+    uint64_t bad_image;     // this record's JPEG is cut short though its checksum holds; or NOWHERE
 };
 
 // `count` images of different sizes; record i has label i % SAMPLE_CLASSES. Fails the test when it

@@ -4,6 +4,7 @@
 #include "augment/view.h"
 #include "formats/file.h"
 #include "formats/npy.h"
+#include "trainer/run/config.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -200,6 +201,37 @@ static void test_recipe_files_equal_the_builtins(void **state)
     }
 }
 
+// The files for training must also be what `byol pretrain --recipe` accepts.
+static void test_training_recipes_resolve(void **state)
+{
+    (void)state;
+    const char *const names[] = {"byol", "small"};
+    for (size_t i = 0; i < 2; i++) {
+        char file[64];
+        snprintf(file, sizeof file, "tools/recipes/%s.yaml", names[i]);
+        struct run_config config;
+        struct recipe expected;
+        if (run_config_resolve(&config, file, NULL, 0, &error) != STATUS_OK) {
+            fail_msg("%s: %s", file, error.reason);
+        }
+        assert_int_equal(recipe_builtin(names[i], &expected, &error), STATUS_OK);
+        assert_memory_equal(&config.recipe, &expected, sizeof expected);
+    }
+}
+
+// A record of a dataset gives the views of the file it was made from.
+static void test_dataset_shows_what_its_files_show(void **state)
+{
+    (void)state;
+    program_expect(&scratch, 0, NULL,
+                   "--version; mkdir \"$DIR/in\" && cp " JPEGS "exif6.jpg \"$DIR/in/\" && "
+                   "\"$BYOL\" convert \"$DIR/in\" -o \"$DIR/data\"");
+    views("\"$DIR/data\" --size 64 --raw \"$DIR/data.npy\" -o \"$DIR/data.png\"");
+    views(JPEGS "exif6.jpg --size 64 --raw \"$DIR/file.npy\" -o \"$DIR/file.png\"");
+    assert_true(same_files("data.npy", "file.npy"));
+    assert_true(same_files("data.png", "file.png"));
+}
+
 static void test_evaluation_view_does_not_change(void **state)
 {
     (void)state;
@@ -265,6 +297,8 @@ int main(void)
         cmocka_unit_test(test_parameters_replay_bit_for_bit),
         cmocka_unit_test(test_edited_parameters_show),
         cmocka_unit_test(test_recipe_files_equal_the_builtins),
+        cmocka_unit_test(test_training_recipes_resolve),
+        cmocka_unit_test(test_dataset_shows_what_its_files_show),
         cmocka_unit_test(test_evaluation_view_does_not_change),
         cmocka_unit_test(test_wrong_usage),
         cmocka_unit_test(test_failures_name_the_cause),

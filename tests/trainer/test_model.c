@@ -69,7 +69,8 @@ static void test_fractional_widths(void **state)
 {
     (void)state;
     struct model_config config = small_config();
-    for (double width = 1.0 / 16; width <= 4; width += 0.07) {
+    for (int sixteenths = 1; sixteenths <= 64; sixteenths++) {
+        double width = sixteenths / 16.0;
         for (int encoder = MODEL_TINY; encoder <= MODEL_RESNET50; encoder++) {
             config.encoder = encoder;
             config.width = width;

@@ -258,6 +258,21 @@ static void a_run_is_not_overwritten(void **state)
     assert_non_null(strstr(session.error.reason, "--resume"));
 }
 
+static void a_run_that_never_began_may_begin(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    session_init(&session, directory);
+    session.stop = 1;
+    assert_status(session_run(&session), STATUS_STOPPED, &session.error);
+    assert_int_equal(session.steps_seen, 0);
+    session_init(&session, directory);
+    session.options.config.seed = 5; // nothing was learnt with the other one
+    assert_status(session_run(&session), STATUS_OK, &session.error);
+}
+
 static void a_batch_larger_than_the_data_is_explained(void **state)
 {
     (void)state;
@@ -513,6 +528,7 @@ int main(void)
         TEST(a_run_learns_and_reports),
         TEST(the_log_follows_the_schedule),
         TEST(a_run_is_not_overwritten),
+        TEST(a_run_that_never_began_may_begin),
         TEST(a_batch_larger_than_the_data_is_explained),
         TEST(without_classifier_there_is_no_accuracy),
         TEST(resuming_after_any_step_changes_nothing),

@@ -172,11 +172,18 @@ static enum status byol_open(struct method **out, struct device *device,
     byol->method.ops = &byol_method;
     byol->device = device;
     byol->config = *config;
-    enum status (*const stages[])(struct byol *, struct error *) = {open_networks, allocate_blocks,
-                                                                    allocate_host, initialise};
     status = model_build(&byol->graph, &config->model, error);
-    for (size_t i = 0; i < sizeof stages / sizeof stages[0] && status == STATUS_OK; i++) {
-        status = stages[i](byol, error);
+    if (status == STATUS_OK) {
+        status = open_networks(byol, error);
+    }
+    if (status == STATUS_OK) {
+        status = allocate_blocks(byol, error);
+    }
+    if (status == STATUS_OK) {
+        status = allocate_host(byol, error);
+    }
+    if (status == STATUS_OK) {
+        status = initialise(byol, error);
     }
     if (status == STATUS_OK) {
         *out = &byol->method;

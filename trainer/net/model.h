@@ -29,8 +29,8 @@ struct model_config {
     int encoder;  // enum model_encoder
     double width; // channel multiplier, 1/16 to 4; channels are rounded to a multiple of 4 at least
                   // 4 (of a bottleneck: its inner channels, and a quarter of what leaves it)
-    int stem;             // enum model_stem
-    int padding;          // enum graph_padding
+    int stem;     // enum model_stem
+    int padding;  // enum graph_padding
     bool last_gamma_zero; // scale of each block's last normalisation starts at 0; as in the
                           // reference, in v1 bottleneck blocks only
     bool v2;              // pre-activation blocks

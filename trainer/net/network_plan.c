@@ -403,6 +403,7 @@ static enum status plan(struct planner *planner, struct error *error)
         return STATUS_INVALID;
     }
     network->op_count = mark_needed(planner);
+    assert(network->op_count > 0); // an output comes from some op
     network->ops = calloc(network->op_count, sizeof *network->ops);
     // An op has at most a value, something saved and two gradients.
     network->block_capacity = 4 * network->op_count + NETWORK_MAX_OUTPUTS + 1;

@@ -2,6 +2,7 @@
 #include "trainer/probe/encoder.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 void probe_options_init(struct probe_options *options)
 {
@@ -90,4 +91,25 @@ enum status features_extract(struct features *out, struct encoder *encoder,
         features_free(out);
     }
     return status;
+}
+
+enum status probe_check_classes(const struct dataset *train, const struct dataset *test,
+                                struct error *error)
+{
+    uint32_t count = dataset_class_count(train);
+    if (dataset_class_count(test) != count) {
+        return error_set(error, STATUS_INVALID, dataset_directory(test), NOWHERE, NOWHERE,
+                         "has %u classes, the training set has %u", dataset_class_count(test),
+                         count);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        const char *wanted = dataset_class_name(train, i), *found = dataset_class_name(test, i);
+        if (strcmp(wanted, found) != 0) {
+            return error_set(error, STATUS_INVALID, dataset_directory(test), NOWHERE, NOWHERE,
+                             "class %u is '%s', in the training set it is '%s': convert both from "
+                             "folders with the same classes",
+                             i, found, wanted);
+        }
+    }
+    return STATUS_OK;
 }

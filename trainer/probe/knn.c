@@ -2,6 +2,7 @@
 // each test row only the k best neighbours so far are kept, in a heap whose root is the worst.
 #include "trainer/probe/probe.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -254,6 +255,7 @@ static enum status search_all(struct search *search, struct probe_score *score, 
 {
     const struct features *test = search->test;
     uint64_t top1 = 0, top5 = 0;
+    assert(search->device); // search_open succeeded
     for (uint64_t first = 0; first < test->count; first += TEST_TILE) {
         uint64_t left = test->count - first;
         uint32_t rows = left < TEST_TILE ? (uint32_t)left : TEST_TILE;

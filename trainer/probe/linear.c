@@ -192,10 +192,9 @@ static enum status check(const struct dataset *train, const struct dataset *test
         return error_set(error, STATUS_INVALID, dataset_directory(train), NOWHERE, NOWHERE,
                          "linear evaluation needs labelled images for training and testing");
     }
-    if (dataset_class_count(train) != dataset_class_count(test)) {
-        return error_set(error, STATUS_INVALID, dataset_directory(test), NOWHERE, NOWHERE,
-                         "has %u classes, the training set has %u", dataset_class_count(test),
-                         dataset_class_count(train));
+    enum status status = probe_check_classes(train, test, error);
+    if (status != STATUS_OK) {
+        return status;
     }
     if (config->epochs < 1 || config->batch < 1 || config->batch > 65536 ||
         !(config->base_learning_rate > 0)) {
@@ -218,8 +217,8 @@ static uint32_t batch_that_fits(uint32_t batch, uint64_t count, uint32_t chunk)
 static enum status evaluation_open(struct evaluation *evaluation, struct error *error)
 {
     uint64_t count = dataset_count(evaluation->train);
-    evaluation->batch = batch_that_fits((uint32_t)evaluation->config->batch, count,
-                                        evaluation->options->batch);
+    evaluation->batch =
+        batch_that_fits((uint32_t)evaluation->config->batch, count, evaluation->options->batch);
     evaluation->steps_per_epoch = count / evaluation->batch;
     evaluation->total = evaluation->steps_per_epoch * (uint64_t)evaluation->config->epochs;
     evaluation->labels = malloc(evaluation->batch * sizeof *evaluation->labels);

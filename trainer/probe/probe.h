@@ -38,6 +38,11 @@ enum status features_extract(struct features *out, struct encoder *encoder,
                              const struct dataset *dataset, const struct probe_options *options,
                              struct error *error);
 
+// Labels are numbers of class names, so both sets must list the same ones in the same order:
+// STATUS_INVALID names the first that differs.
+enum status probe_check_classes(const struct dataset *train, const struct dataset *test,
+                                struct error *error);
+
 struct probe_score {
     uint64_t count;       // test images
     double top1, top5;    // percent

@@ -11,25 +11,23 @@
 #include "formats/limits.h"
 #include "pipeline/loader.h"
 
-#define FIELD(member, kind, low, high, text)                                                       \
+#define NUMBER(name, member, kind, low, high, text)                                                \
     {                                                                                              \
-        .key = #member, .type = kind, .offset = offsetof(struct run_config, member), .min = low,   \
-        .max = high, .help = text                                                                  \
+        .key = (name), .type = (kind), .offset = offsetof(struct run_config, member),              \
+        .min = (low), .max = (high), .help = (text)                                                \
     }
+#define FIELD(member, kind, low, high, text) NUMBER(#member, member, kind, low, high, text)
 #define MODEL_FIELD(member, kind, low, high, text)                                                 \
-    {                                                                                              \
-        .key = #member, .type = kind, .offset = offsetof(struct run_config, model.member),         \
-        .min = low, .max = high, .help = text                                                      \
-    }
+    NUMBER(#member, model.member, kind, low, high, text)
 #define STRING(member, text)                                                                       \
     {                                                                                              \
         .key = #member, .type = SETTINGS_STRING, .offset = offsetof(struct run_config, member),    \
-        .capacity = sizeof((struct run_config *)0)->member, .help = text                           \
+        .capacity = sizeof(((struct run_config *)0)->member), .help = (text)                       \
     }
 #define CHOICE(name, member, names, text)                                                          \
     {                                                                                              \
-        .key = name, .type = SETTINGS_CHOICE, .offset = offsetof(struct run_config, member),       \
-        .choices = names, .help = text                                                             \
+        .key = (name), .type = SETTINGS_CHOICE, .offset = offsetof(struct run_config, member),     \
+        .choices = (names), .help = (text)                                                         \
     }
 
 static const struct settings_field run_fields[] = {

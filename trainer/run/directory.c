@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "formats/file.h"
@@ -106,11 +107,9 @@ void run_directory_close(int *lock)
 bool run_directory_used(const char *run_directory)
 {
     char path[RUN_PATH];
-    if (run_directory_path(run_directory, "config.yaml", path, NULL) == STATUS_OK &&
-        file_exists(path)) {
-        return true;
-    }
-    bool used = false;
+    struct stat log;
+    bool used = run_directory_path(run_directory, "metrics.jsonl", path, NULL) == STATUS_OK &&
+                stat(path, &log) == 0 && log.st_size > 0;
     DIR *stream = run_directory_path(run_directory, "checkpoints", path, NULL) == STATUS_OK
                       ? opendir(path)
                       : NULL;

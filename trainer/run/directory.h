@@ -15,7 +15,8 @@
 enum status run_directory_open(const char *run_directory, int *lock, struct error *error);
 void run_directory_close(int *lock);
 
-// Holds a config or a checkpoint.
+// Holds a checkpoint, damaged or not, or a log: something to lose. A run that never took a step
+// does not.
 bool run_directory_used(const char *run_directory);
 
 // RUN/NAME into `path` (RUN_PATH bytes); STATUS_LIMIT when it does not fit.

@@ -290,7 +290,7 @@ enum status pretrain_run(const struct pretrain_options *options, struct pretrain
                          struct error *error)
 {
     struct run run;
-    struct error own;
+    struct error own = {0};
     error = error ? error : &own;
     *result = (struct pretrain_result){.loss = NAN, .top1 = NAN, .spread = NAN};
     enum status status = run_open(&run, options, error);
