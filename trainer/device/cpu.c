@@ -8,6 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+void cpu_enter(const struct cpu_device *device)
+{
+    omp_set_dynamic(0);
+    omp_set_num_threads(device->threads);
+}
+
 static void cpu_close(struct device *device)
 {
     struct cpu_device *cpu = (struct cpu_device *)device;
@@ -138,16 +144,15 @@ static enum status cpu_tensor_add(struct device *device, struct tensor_shape sha
 
 // --- ops
 
-enum status cpu_op_allocate(void *out, size_t bytes, const struct op_desc *desc,
-                            struct error *error)
+void *cpu_op_allocate(size_t bytes, const struct op_desc *desc, struct error *error)
 {
     struct cpu_op *op = calloc(1, bytes);
-    memcpy(out, &op, sizeof op);
     if (op == NULL) {
-        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory for an op");
+        error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory for an op");
+        return NULL;
     }
     op->base.desc = *desc;
-    return STATUS_OK;
+    return op;
 }
 
 static void cpu_op_release(struct device *device, struct op *op)
@@ -169,7 +174,7 @@ static enum status cpu_op_create(struct device *device, const struct op_desc *de
     if (status != STATUS_OK) {
         return status;
     }
-    omp_set_num_threads(cpu->threads);
+    cpu_enter(cpu);
     struct cpu_op *op = NULL;
     switch (desc->kind) {
     case OP_CONV:
@@ -203,7 +208,7 @@ static enum status cpu_op_forward(struct device *device, struct op *op,
 {
     struct cpu_device *cpu = (struct cpu_device *)device;
     struct cpu_op *own = (struct cpu_op *)op;
-    omp_set_num_threads(cpu->threads);
+    cpu_enter(cpu);
     return own->forward(cpu, own, buffers, mode);
 }
 
@@ -212,7 +217,7 @@ static enum status cpu_op_backward(struct device *device, struct op *op,
 {
     struct cpu_device *cpu = (struct cpu_device *)device;
     struct cpu_op *own = (struct cpu_op *)op;
-    omp_set_num_threads(cpu->threads);
+    cpu_enter(cpu);
     return own->backward == NULL ? STATUS_OK : own->backward(cpu, own, buffers);
 }
 

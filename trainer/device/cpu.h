@@ -62,9 +62,13 @@ enum status cpu_max_pool_create(struct cpu_device *device, const struct op_desc 
 enum status cpu_layer_create(struct cpu_device *device, const struct op_desc *desc,
                              struct cpu_op **out, struct error *error);
 
-// Allocates `bytes` (a struct that begins with struct cpu_op), zeroed, with `desc` filled in.
-enum status cpu_op_allocate(void *out, size_t bytes, const struct op_desc *desc,
-                            struct error *error);
+// Before any work: exactly the device's number of threads. oneDNN's kernels wait for each other, so
+// fewer than were planned would wait for ever.
+void cpu_enter(const struct cpu_device *device);
+
+// A zeroed struct of `bytes` that begins with struct cpu_op, with `desc` filled in. NULL (and the
+// error filled) when there is no memory.
+void *cpu_op_allocate(size_t bytes, const struct op_desc *desc, struct error *error);
 
 // --- oneDNN (cpu_dnnl.c)
 // --------------------------------------------------------------------------

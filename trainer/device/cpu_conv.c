@@ -97,7 +97,7 @@ static enum status create_backward_data(struct cpu_device *device, struct cpu_co
     static const int arguments[] = {DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC};
     const struct op_desc *op = &conv->base.base.desc;
     dnnl_memory_desc_t plain = weights_desc(op, dnnl_hwio);
-    dnnl_primitive_desc_t desc;
+    dnnl_primitive_desc_t desc = NULL;
     enum status status = describe_conv(device, &desc, op, PASS_BACKWARD_DATA, hint, error);
     if (status != STATUS_OK) {
         return status;
@@ -118,7 +118,7 @@ static enum status create_backward_weights(struct cpu_device *device, struct cpu
     static const int arguments[] = {DNNL_ARG_SRC, DNNL_ARG_DIFF_DST, DNNL_ARG_DIFF_WEIGHTS};
     const struct op_desc *op = &conv->base.base.desc;
     dnnl_memory_desc_t plain = weights_desc(op, dnnl_hwio);
-    dnnl_primitive_desc_t desc;
+    dnnl_primitive_desc_t desc = NULL;
     enum status status = describe_conv(device, &desc, op, PASS_BACKWARD_WEIGHTS, hint, error);
     if (status != STATUS_OK) {
         return status;
@@ -216,13 +216,13 @@ static size_t scratch_needed(const struct cpu_conv *conv)
 enum status cpu_conv_create(struct cpu_device *device, const struct op_desc *desc,
                             struct cpu_op **out, struct error *error)
 {
-    struct cpu_conv *conv;
     dnnl_primitive_desc_t forward = NULL;
-    enum status status = cpu_op_allocate(&conv, sizeof *conv, desc, error);
-    if (status != STATUS_OK) {
-        return status;
+    struct cpu_conv *conv = cpu_op_allocate(sizeof *conv, desc, error);
+    if (conv == NULL) {
+        return STATUS_NO_MEMORY;
     }
-    status = describe_conv(device, &forward, desc, PASS_FORWARD, NULL, error);
+    *out = &conv->base;
+    enum status status = describe_conv(device, &forward, desc, PASS_FORWARD, NULL, error);
     if (status == STATUS_OK) {
         status = create_forward(device, conv, forward, error);
     }
@@ -239,6 +239,5 @@ enum status cpu_conv_create(struct cpu_device *device, const struct op_desc *des
     conv->base.backward = conv_backward;
     conv->base.release = conv_release;
     conv->base.base.scratch_bytes = scratch_needed(conv);
-    *out = &conv->base;
     return status;
 }

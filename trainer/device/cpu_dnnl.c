@@ -2,7 +2,6 @@
 #include "trainer/device/cpu.h"
 
 #include <assert.h>
-#include <omp.h>
 #include <string.h>
 
 #if DNNL_VERSION_MAJOR != 2
@@ -213,7 +212,7 @@ enum status cpu_matrix_product(struct device *device, bool transpose_a, bool tra
                                uint32_t m, uint32_t n, uint32_t k, const float *a, const float *b,
                                float *c, bool accumulate)
 {
-    omp_set_num_threads(((struct cpu_device *)device)->threads);
+    cpu_enter((struct cpu_device *)device);
     dnnl_status_t status =
         dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, 1.0f, a,
                    transpose_a ? m : k, b, transpose_b ? k : n, accumulate ? 1.0f : 0.0f, c, n);

@@ -281,9 +281,9 @@ enum status cpu_layer_create(struct cpu_device *device, const struct op_desc *de
                              struct cpu_op **out, struct error *error)
 {
     (void)device;
-    enum status status = cpu_op_allocate(out, sizeof **out, desc, error);
-    if (status != STATUS_OK) {
-        return status;
+    *out = cpu_op_allocate(sizeof **out, desc, error);
+    if (*out == NULL) {
+        return STATUS_NO_MEMORY;
     }
     switch (desc->kind) {
     case OP_INPUT:

@@ -81,6 +81,12 @@ static inline void keep_positive(lanes *values, const lanes *judged)
     *values = (lanes)((lane_mask)*values & mask);
 }
 
+static inline void cut_negative(lanes *values) // a NaN passes, so that it reaches the loss
+{
+    lane_mask mask = *values < 0.0f;
+    *values = (lanes)((lane_mask)*values & ~mask);
+}
+
 static void add_sums(struct plane_sums *sums, const lanes *first, const lanes *second)
 {
     for (int i = 0; i < LANES; i++) {
@@ -112,7 +118,7 @@ CPU_KERNEL static void apply(float *y, const float *x, size_t count,
         load(&value, x + i, count - i);
         value = (value - mean) * factor + offset;
         if (plane->relu) {
-            keep_positive(&value, &value);
+            cut_negative(&value);
         }
         store(y + i, &value, count - i);
     }
@@ -391,12 +397,11 @@ enum status cpu_norm_create(struct cpu_device *device, const struct op_desc *des
                             struct cpu_op **out, struct error *error)
 {
     (void)device;
-    struct cpu_norm *norm;
-    enum status status = cpu_op_allocate(&norm, sizeof *norm, desc, error);
-    *out = &norm->base;
-    if (status != STATUS_OK) {
-        return status;
+    struct cpu_norm *norm = cpu_op_allocate(sizeof *norm, desc, error);
+    if (norm == NULL) {
+        return STATUS_NO_MEMORY;
     }
+    *out = &norm->base;
     norm->base.forward = norm_forward;
     norm->base.backward = norm_backward;
     norm->layout = cpu_layout_of(desc->in);

@@ -188,12 +188,13 @@ enum status cpu_norm_matrix_create(struct cpu_device *device, const struct op_de
                                    struct cpu_op **out, struct error *error)
 {
     (void)device;
-    enum status status = cpu_op_allocate(out, sizeof **out, desc, error);
-    if (status == STATUS_OK) {
-        (*out)->forward = matrix_forward;
-        (*out)->backward = matrix_backward;
-        (*out)->base.saved_bytes = desc->need_backward ? stats_bytes(desc) : 0;
-        (*out)->base.scratch_bytes = stats_bytes(desc);
+    *out = cpu_op_allocate(sizeof **out, desc, error);
+    if (*out == NULL) {
+        return STATUS_NO_MEMORY;
     }
-    return status;
+    (*out)->forward = matrix_forward;
+    (*out)->backward = matrix_backward;
+    (*out)->base.saved_bytes = desc->need_backward ? stats_bytes(desc) : 0;
+    (*out)->base.scratch_bytes = stats_bytes(desc);
+    return STATUS_OK;
 }

@@ -107,11 +107,12 @@ enum status cpu_max_pool_create(struct cpu_device *device, const struct op_desc 
         return error_set(error, STATUS_UNSUPPORTED, NULL, NOWHERE, NOWHERE,
                          "a pool window of %u is larger than 15", desc->kernel);
     }
-    enum status status = cpu_op_allocate(out, sizeof **out, desc, error);
-    if (status == STATUS_OK) {
-        (*out)->forward = pool_forward;
-        (*out)->backward = pool_backward;
-        (*out)->base.saved_bytes = desc->need_backward ? cpu_layout_of(desc->out).values : 0;
+    *out = cpu_op_allocate(sizeof **out, desc, error);
+    if (*out == NULL) {
+        return STATUS_NO_MEMORY;
     }
-    return status;
+    (*out)->forward = pool_forward;
+    (*out)->backward = pool_backward;
+    (*out)->base.saved_bytes = desc->need_backward ? cpu_layout_of(desc->out).values : 0;
+    return STATUS_OK;
 }

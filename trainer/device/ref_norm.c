@@ -15,7 +15,7 @@ size_t ref_norm_stats_bytes(const struct op_desc *desc)
 
 static size_t group_rows(const struct op_desc *desc)
 {
-    return tensor_count(desc->in) / desc->in.c / desc->groups;
+    return (size_t)desc->in.n / desc->groups * desc->in.h * desc->in.w;
 }
 
 // Batch statistics of one group, which also move the running ones.
