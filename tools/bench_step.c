@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,6 +189,10 @@ static enum status run_steps(struct bench *bench, struct error *error)
         bench->loss = metrics.loss;
         for (size_t kind = 0; kind < OP_KINDS; kind++) {
             bench->kinds[kind] += metrics.seconds[kind];
+        }
+        if (status == STATUS_OK && !isfinite(metrics.loss)) {
+            return error_set(error, STATUS_DEVICE, NULL, NOWHERE, NOWHERE,
+                             "the loss of step %" PRId64 " is not finite", i + 1);
         }
         progress_bar(&bench->progress, "steps", (uint64_t)i + 1, (uint64_t)bench->steps, "steps");
     }

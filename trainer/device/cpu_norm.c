@@ -182,7 +182,7 @@ static void lanes_of(struct plane_lanes *out, const struct cpu_norm *norm,
 {
     uint32_t block = norm->layout.block;
     size_t at = plane % norm->layout.blocks * block;
-    lanes scale;
+    lanes scale = {0};
     repeat(&out->mean, group->mean + at, block);
     repeat(&out->inverse, group->inverse + at, block);
     repeat(&scale, group->scale + at, block);
@@ -268,12 +268,20 @@ static float inverse_deviation(float variance)
     return 1.0f / sqrtf(variance + BATCH_NORM_EPSILON);
 }
 
+// Of one group.
+static double values_per_channel(const struct cpu_norm *norm)
+{
+    const struct op_desc *desc = &norm->base.base.desc;
+    size_t images = desc->in.n / desc->groups;
+    return (double)(images * norm->layout.pixels);
+}
+
 // From sums to mean and inverse deviation, and on to the running statistics, group after group.
 static void take_statistics(const struct cpu_norm *norm, const struct workspace *work,
                             float *statistics, float *state)
 {
     uint32_t channels = norm->base.base.desc.in.c;
-    double count = (double)(norm->planes_per_group / norm->layout.blocks * norm->layout.pixels);
+    double count = values_per_channel(norm);
     for (size_t group = 0; group < norm->base.base.desc.groups; group++) {
         const double *sums = work->totals + 2 * group * norm->padded;
         float *mean = statistics + 2 * group * norm->padded, *inverse = mean + norm->padded;
@@ -344,7 +352,7 @@ static enum status norm_forward(struct cpu_device *device, struct cpu_op *op,
 static void take_means(const struct cpu_norm *norm, const struct workspace *work, float *grads)
 {
     uint32_t channels = norm->base.base.desc.in.c;
-    double count = (double)(norm->planes_per_group / norm->layout.blocks * norm->layout.pixels);
+    double count = values_per_channel(norm);
     memset(grads, 0, 2 * (size_t)channels * sizeof *grads);
     for (size_t group = 0; group < norm->base.base.desc.groups; group++) {
         const double *sums = work->totals + 2 * group * norm->padded;
