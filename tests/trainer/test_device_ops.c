@@ -9,23 +9,11 @@
 
 #include <cmocka.h>
 
+#include "tests/support/device_case.h"
 #include "tests/support/golden.h"
-#include "trainer/device/device.h"
 
 #define I TENSOR_IMAGE
 #define M TENSOR_MATRIX
-
-// Bounds are ||a - b|| / ||b|| against the reference device, and for the reference device itself
-// the share of the largest gradient by which a central difference may miss.
-struct device_case {
-    const char *name;
-    enum op_kind kind;
-    enum tensor_kind tensors;
-    uint32_t n, h, w, c, out_c, groups;
-    uint32_t kernel, stride, pads[4]; // top, left, bottom, right
-    bool relu, bias;
-    double forward, backward, difference;
-};
 
 // One row a line: name, kind, tensors, n, h, w, c, out_c, groups, kernel, stride, pads, relu, bias,
 // the three bounds.
@@ -45,8 +33,8 @@ static const struct device_case cases[] = {
     {"conv 3x3, 4 to 8", OP_CONV, I, 2, 5, 6, 4, 8, 1, 3, 1, ONE, 0, 0, 1e-6, 1e-6, 1e-3},
     {"conv 3x3, 17 to 4", OP_CONV, I, 1, 6, 5, 17, 4, 1, 3, 1, ONE, 0, 0, 1e-6, 1e-6, 1e-3},
     {"conv 3x3, 8 to 1", OP_CONV, I, 2, 4, 4, 8, 1, 1, 3, 1, ONE, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 3x3, winograd", OP_CONV, I, 4, 8, 8, 64, 64, 2, 3, 1, ONE, 0, 0, 3e-6, 1e-5, 1e-3},
-    {"conv 3x3, winograd, odd", OP_CONV, I, 2, 7, 15, 16, 32, 1, 3, 1, ONE, 0, 0, 3e-6, 1e-5, 1e-3},
+    {"conv 3x3, winograd", OP_CONV, I, 16, 8, 8, 32, 64, 2, 3, 1, ONE, 0, 0, 3e-6, 1e-5, 1e-3},
+    {"conv 3x3, winograd, odd", OP_CONV, I, 8, 7, 15, 16, 32, 1, 3, 1, ONE, 0, 0, 3e-6, 1e-5, 1e-3},
     {"conv 3x3 on 1 pixel", OP_CONV, I, 4, 1, 1, 16, 16, 1, 3, 1, ONE, 0, 0, 1e-6, 1e-6, 1e-3},
     {"conv 3x3 on 2 pixels", OP_CONV, I, 4, 2, 2, 32, 16, 1, 3, 1, ONE, 0, 0, 1e-6, 1e-6, 1e-3},
     {"conv 3x3 / 2, same, even", OP_CONV, I, 2, 8, 6, 16, 16, 2, 3, 2, HIGH, 0, 0, 1e-6, 1e-6, 1e-3},
@@ -95,272 +83,6 @@ static const struct device_case cases[] = {
 };
 // clang-format on
 
-// --- values
-
-static uint64_t random_state;
-
-static float random_value(void) // uniform in [-1, 1)
-{
-    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-    return (float)(random_state >> 40) / 8388608.0f - 1.0f;
-}
-
-static float *values_make(size_t count)
-{
-    float *values = malloc((count + 1) * sizeof *values); // never of size 0
-    assert_non_null(values);
-    return values;
-}
-
-static float *values_random(size_t count)
-{
-    float *values = values_make(count);
-    for (size_t i = 0; i < count; i++) {
-        values[i] = random_value();
-    }
-    return values;
-}
-
-// Multiples of 1/64, no two alike in a small image: a small step does not change which is largest.
-static float *values_shuffled(size_t count)
-{
-    float *values = values_make(count);
-    for (size_t i = 0; i < count; i++) {
-        values[i] = (float)i / 64.0f - 1.0f;
-    }
-    for (size_t i = count; i > 1; i--) {
-        random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-        size_t other = (size_t)(random_state >> 33) % i;
-        float held = values[i - 1];
-        values[i - 1] = values[other];
-        values[other] = held;
-    }
-    return values;
-}
-
-static size_t count_of(struct tensor_shape shape)
-{
-    return (size_t)shape.n * shape.h * shape.w * shape.c;
-}
-
-static uint32_t pooled(uint32_t in, uint32_t low, uint32_t high, const struct device_case *row)
-{
-    return (in + low + high - row->kernel) / row->stride + 1;
-}
-
-static struct op_desc desc_of(const struct device_case *row)
-{
-    struct op_desc desc = {.kind = row->kind,
-                           .in = {row->tensors, row->n, row->h, row->w, row->c},
-                           .out = {row->tensors, row->n, row->h, row->w, row->out_c},
-                           .groups = row->groups,
-                           .kernel = row->kernel,
-                           .stride = row->stride,
-                           .pad_top = row->pads[0],
-                           .pad_left = row->pads[1],
-                           .pad_bottom = row->pads[2],
-                           .pad_right = row->pads[3],
-                           .relu = row->relu,
-                           .bias = row->bias,
-                           .need_backward = row->kind != OP_INPUT,
-                           .need_input_gradient = row->kind != OP_INPUT};
-    if (row->kind == OP_CONV || row->kind == OP_MAX_POOL) {
-        desc.out.h = pooled(row->h, row->pads[0], row->pads[2], row);
-        desc.out.w = pooled(row->w, row->pads[1], row->pads[3], row);
-    }
-    if (row->kind == OP_MEAN_POOL) {
-        desc.out = (struct tensor_shape){TENSOR_MATRIX, row->n, 1, 1, row->c};
-    }
-    return desc;
-}
-
-static size_t param_count(const struct op_desc *desc)
-{
-    switch (desc->kind) {
-    case OP_CONV:
-        return (size_t)desc->kernel * desc->kernel * desc->in.c * desc->out.c;
-    case OP_BATCH_NORM:
-        return 2 * (size_t)desc->in.c;
-    case OP_LINEAR:
-        return (size_t)desc->in.c * desc->out.c + (desc->bias ? desc->out.c : 0);
-    default:
-        return 0;
-    }
-}
-
-// The host side of a case: what goes in, what comes out.
-struct host {
-    struct op_desc desc;
-    size_t in, out, params, states;
-    float *x, *x2, *weights, *dy;            // given
-    float *y, *dx, *dx2, *gradients, *state; // results
-};
-
-static struct host host_make(const struct device_case *row)
-{
-    random_state = 12345;
-    struct host host = {.desc = desc_of(row)};
-    host.in = count_of(host.desc.in);
-    host.out = count_of(host.desc.out);
-    host.params = param_count(&host.desc);
-    host.states = row->kind == OP_BATCH_NORM ? BATCH_NORM_STATE(row->c) : 0;
-    host.x = row->kind == OP_MAX_POOL ? values_shuffled(host.in) : values_random(host.in);
-    host.x2 = values_random(host.in);
-    host.weights = values_random(host.params);
-    host.dy = values_random(host.out);
-    host.y = values_make(host.out);
-    host.dx = values_make(host.in);
-    host.dx2 = values_make(host.in);
-    host.gradients = values_make(host.params);
-    host.state = values_make(host.states);
-    for (size_t i = 0; i < host.states; i++) { // as if three steps had been made
-        host.state[i] = i == 0 ? 3.0f : 0.1f * (float)(i % 7);
-    }
-    return host;
-}
-
-static void host_free(struct host *host)
-{
-    float *all[] = {host->x,  host->x2,  host->weights,   host->dy,   host->y,
-                    host->dx, host->dx2, host->gradients, host->state};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        free(all[i]);
-    }
-}
-
-// --- the device side
-
-static void *device_memory(struct device *device, size_t bytes)
-{
-    void *memory;
-    assert_int_equal(device->ops->allocate(device, &memory, bytes, NULL), STATUS_OK);
-    unsigned char *garbage = malloc(bytes + 1); // NaN: whoever reads before writing shows it
-    assert_non_null(garbage);
-    memset(garbage, 0xff, bytes + 1);
-    assert_int_equal(device->ops->copy_in(device, memory, garbage, bytes), STATUS_OK);
-    free(garbage);
-    return memory;
-}
-
-static void *device_tensor(struct device *device, struct tensor_shape shape, const float *values)
-{
-    void *memory = device_memory(device, device->ops->tensor_bytes(device, shape));
-    if (values != NULL) {
-        assert_int_equal(device->ops->tensor_store(device, shape, memory, values), STATUS_OK);
-    }
-    return memory;
-}
-
-static float *device_floats(struct device *device, const float *values, size_t count)
-{
-    float *memory = device_memory(device, count * sizeof *values);
-    assert_int_equal(device->ops->copy_in(device, memory, values, count * sizeof *values),
-                     STATUS_OK);
-    return memory;
-}
-
-// Also proves that the channels which only fill up a block are zero.
-static void fetch(struct device *device, struct tensor_shape shape, float *values, void *memory)
-{
-    size_t bytes = device->ops->tensor_bytes(device, shape);
-    assert_int_equal(device->ops->tensor_fetch(device, shape, values, memory), STATUS_OK);
-    void *again = device_tensor(device, shape, values);
-    unsigned char *raw = malloc(2 * bytes);
-    assert_non_null(raw);
-    assert_int_equal(device->ops->copy_out(device, raw, memory, bytes), STATUS_OK);
-    assert_int_equal(device->ops->copy_out(device, raw + bytes, again, bytes), STATUS_OK);
-    assert_true(bytes == 0 || memcmp(raw, raw + bytes, bytes) == 0);
-    free(raw);
-    device->ops->release(device, again);
-}
-
-struct rig {
-    struct device *device;
-    struct op *op;
-    struct op_buffers buffers;
-};
-
-static struct rig rig_make(struct device *device, const struct host *host)
-{
-    const struct device_ops *ops = device->ops;
-    struct rig rig = {.device = device};
-    struct error error;
-    if (ops->op_create(device, &host->desc, &rig.op, &error) != STATUS_OK) {
-        fail_msg("%s", error.reason);
-    }
-    bool plain = host->desc.kind == OP_INPUT;
-    rig.buffers = (struct op_buffers){
-        .x = plain ? device_floats(device, host->x, host->in)
-                   : device_tensor(device, host->desc.in, host->x),
-        .x2 = host->desc.kind == OP_ADD ? device_tensor(device, host->desc.in, host->x2) : NULL,
-        .y = device_tensor(device, host->desc.out, NULL),
-        .params = device_floats(device, host->weights, host->params),
-        .param_grads = device_memory(device, host->params * sizeof(float)),
-        .state = device_floats(device, host->state, host->states),
-        .saved = device_memory(device, ops->op_saved_bytes(rig.op)),
-        .scratch = device_memory(device, ops->op_scratch_bytes(rig.op)),
-        .dy = device_tensor(device, host->desc.out, host->dy),
-        .dx = device_tensor(device, host->desc.in, NULL),
-        .dx2 = host->desc.kind == OP_ADD ? device_tensor(device, host->desc.in, NULL) : NULL};
-    return rig;
-}
-
-static void rig_free(struct rig *rig)
-{
-    const struct op_buffers *own = &rig->buffers;
-    const void *all[] = {own->x,           own->x2,    own->y,     own->params,
-                         own->param_grads, own->state, own->saved, own->scratch,
-                         own->dy,          own->dx,    own->dx2};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        rig->device->ops->release(rig->device, (void *)(uintptr_t)all[i]);
-    }
-    rig->device->ops->op_release(rig->device, rig->op);
-}
-
-static void forward(struct rig *rig, enum op_mode mode)
-{
-    const struct device_ops *ops = rig->device->ops;
-    assert_int_equal(ops->op_forward(rig->device, rig->op, &rig->buffers, mode), STATUS_OK);
-}
-
-static void backward(struct rig *rig)
-{
-    const struct device_ops *ops = rig->device->ops;
-    assert_int_equal(ops->op_backward(rig->device, rig->op, &rig->buffers), STATUS_OK);
-}
-
-// Runs the case forward and backward and brings the results into `host`.
-static void run_case(struct device *device, struct host *host)
-{
-    struct rig rig = rig_make(device, host);
-    const struct device_ops *ops = device->ops;
-    forward(&rig, OP_TRAIN);
-    fetch(device, host->desc.out, host->y, rig.buffers.y);
-    ops->copy_out(device, host->state, rig.buffers.state, host->states * sizeof(float));
-    if (host->desc.need_backward) {
-        backward(&rig);
-        ops->copy_out(device, host->gradients, rig.buffers.param_grads,
-                      host->params * sizeof(float));
-    }
-    if (host->desc.need_input_gradient) {
-        fetch(device, host->desc.in, host->dx, rig.buffers.dx);
-    }
-    if (host->desc.kind == OP_ADD && host->desc.need_backward) {
-        fetch(device, host->desc.in, host->dx2, rig.buffers.dx2);
-    }
-    rig_free(&rig);
-}
-
-static struct device *open_device(const struct device_ops *ops, int threads)
-{
-    struct device *device;
-    struct error error;
-    if (device_open(&device, ops->name, threads, &error) != STATUS_OK) {
-        fail_msg("%s", error.reason);
-    }
-    return device;
-}
-
 // --- checks
 
 static int mistakes;
@@ -379,8 +101,8 @@ static void compare_with_reference(struct device *device, struct device *ref,
                                    const struct device_case *row)
 {
     struct host got = host_make(row), wanted = host_make(row);
-    run_case(device, &got);
-    run_case(ref, &wanted);
+    host_run(device, &got);
+    host_run(ref, &wanted);
     near(row, "y", got.y, wanted.y, got.out, row->forward);
     near(row, "state", got.state, wanted.state, got.states, 1e-6);
     if (got.desc.need_backward) {
@@ -401,7 +123,7 @@ static void test_devices_agree(void **state)
     assert_int_equal(device_open(&ref, "ref", 1, NULL), STATUS_OK);
     mistakes = 0;
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
-        struct device *device = open_device(*ops, 2);
+        struct device *device = rig_open_device(*ops, 2);
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             compare_with_reference(device, ref, &cases[i]);
         }
@@ -416,8 +138,8 @@ static bool objective(struct device *device, const struct host *host, const floa
                       double *sum)
 {
     struct rig rig = rig_make(device, host);
-    forward(&rig, OP_TRAIN);
-    float *y = values_make(host->out);
+    rig_forward(&rig, OP_TRAIN);
+    float *y = device_case_values(host->out);
     assert_int_equal(device->ops->tensor_fetch(device, host->desc.out, y, rig.buffers.y),
                      STATUS_OK);
     bool smooth = true, relu = host->desc.relu || host->desc.kind == OP_RELU;
@@ -480,7 +202,7 @@ static void test_reference_against_differences(void **state)
             continue;
         }
         struct host host = host_make(row);
-        run_case(ref, &host);
+        host_run(ref, &host);
         check_differences(ref, row, &host, "dx", host.x, host.dx, host.in);
         if (row->kind == OP_ADD) {
             check_differences(ref, row, &host, "dx2", host.x2, host.dx2, host.in);
@@ -499,16 +221,16 @@ static void test_reference_against_differences(void **state)
 static void repeat_case(struct device *device, const struct device_case *row)
 {
     struct host first = host_make(row), second = host_make(row);
-    run_case(device, &first);
+    host_run(device, &first);
     struct rig rig = rig_make(device, &second);
     bool in_place = row->kind == OP_ADD || row->kind == OP_RELU || row->kind == OP_BATCH_NORM;
     if (in_place) {
         device->ops->release(device, rig.buffers.dx);
         rig.buffers.dx = (void *)(uintptr_t)rig.buffers.dy;
     }
-    forward(&rig, OP_TRAIN);
-    backward(&rig);
-    fetch(device, second.desc.in, second.dx, rig.buffers.dx);
+    rig_forward(&rig, OP_TRAIN);
+    rig_backward(&rig);
+    rig_fetch(device, second.desc.in, second.dx, rig.buffers.dx);
     device->ops->copy_out(device, second.gradients, rig.buffers.param_grads,
                           second.params * sizeof(float));
     if (max_difference(first.dx, second.dx, first.in) != 0 ||
@@ -529,7 +251,7 @@ static void test_same_bits_again_and_in_place(void **state)
     (void)state;
     mistakes = 0;
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
-        struct device *device = open_device(*ops, 2);
+        struct device *device = rig_open_device(*ops, 2);
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             if (cases[i].kind != OP_INPUT) {
                 repeat_case(device, &cases[i]);
@@ -545,11 +267,11 @@ static void test_same_bits_again_and_in_place(void **state)
 static void reduced_case(struct device *device, const struct device_case *row)
 {
     struct host whole = host_make(row), part = host_make(row), fore = host_make(row);
-    run_case(device, &whole);
+    host_run(device, &whole);
     part.desc.need_input_gradient = false;
-    run_case(device, &part);
+    host_run(device, &part);
     fore.desc.need_input_gradient = fore.desc.need_backward = false;
-    run_case(device, &fore);
+    host_run(device, &fore);
     assert_int_equal(max_difference(fore.y, whole.y, whole.out) != 0, 0);
     if (whole.params > 0) {
         near(row, "dparams without dx", part.gradients, whole.gradients, whole.params, 0);
@@ -571,7 +293,7 @@ static void test_without_backward(void **state)
     (void)state;
     mistakes = 0;
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
-        struct device *device = open_device(*ops, 2);
+        struct device *device = rig_open_device(*ops, 2);
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             reduced_case(device, &cases[i]);
         }
@@ -585,10 +307,10 @@ static void evaluate_norm(struct device *device, const struct device_case *row)
 {
     struct host host = host_make(row);
     struct rig rig = rig_make(device, &host);
-    float *wanted = values_make(host.out), *after = values_make(host.states);
+    float *wanted = device_case_values(host.out), *after = device_case_values(host.states);
     const float *mean = host.state + 1 + 2 * (size_t)row->c, *variance = mean + row->c;
-    forward(&rig, OP_EVAL);
-    fetch(device, host.desc.out, host.y, rig.buffers.y);
+    rig_forward(&rig, OP_EVAL);
+    rig_fetch(device, host.desc.out, host.y, rig.buffers.y);
     device->ops->copy_out(device, after, rig.buffers.state, host.states * sizeof(float));
     for (size_t i = 0; i < host.out; i++) {
         size_t c = i % row->c;
@@ -610,7 +332,7 @@ static void test_evaluation_uses_running_averages(void **state)
     (void)state;
     mistakes = 0;
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
-        struct device *device = open_device(*ops, 2);
+        struct device *device = rig_open_device(*ops, 2);
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             if (cases[i].kind == OP_BATCH_NORM) {
                 evaluate_norm(device, &cases[i]);
@@ -628,11 +350,11 @@ static void test_running_statistics_by_hand(void **state)
     static const struct device_case row = {"by hand", OP_BATCH_NORM, M, 4, 1, 1, 1, 1, 2, 0,
                                            0,         {0},           0, 0, 0, 0, 0};
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
-        struct device *device = open_device(*ops, 2);
+        struct device *device = rig_open_device(*ops, 2);
         struct host host = host_make(&row);
         memcpy(host.x, (float[]){1, 3, 10, 20}, 4 * sizeof(float));
         memset(host.state, 0, host.states * sizeof(float));
-        run_case(device, &host);
+        host_run(device, &host);
         // Group 1: mean 2, variance 1; group 2: mean 15, variance 25.
         const float wanted[] = {2, 0.9f * 0.2f + 1.5f, 0.9f * 0.1f + 2.5f, 1.68f / 0.19f,
                                 2.59f / 0.19f};
@@ -649,12 +371,12 @@ static void test_first_maximum_takes_the_gradient(void **state)
     static const struct device_case row = {"ties", OP_MAX_POOL, I,   1, 2, 2, 17, 17, 1,
                                            2,      2,           {0}, 0, 0, 0, 0,  0};
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
-        struct device *device = open_device(*ops, 2);
+        struct device *device = rig_open_device(*ops, 2);
         struct host host = host_make(&row);
         for (size_t i = 0; i < host.in; i++) {
             host.x[i] = -2.0f;
         }
-        run_case(device, &host);
+        host_run(device, &host);
         for (size_t i = 0; i < host.in; i++) {
             assert_true(host.dx[i] == (i < 17 ? host.dy[i] : 0.0f));
         }
@@ -666,7 +388,7 @@ static void test_first_maximum_takes_the_gradient(void **state)
 static void test_wrong_descriptions_are_refused(void **state)
 {
     (void)state;
-    const struct op_desc good = desc_of(&cases[8]);
+    const struct op_desc good = device_case_desc(&cases[8]);
     struct op_desc wrong[8];
     for (size_t i = 0; i < 8; i++) {
         wrong[i] = good;
@@ -681,7 +403,7 @@ static void test_wrong_descriptions_are_refused(void **state)
     wrong[7].in.n = wrong[7].out.n = UINT32_MAX;
     wrong[7].in.h = wrong[7].in.w = wrong[7].out.h = wrong[7].out.w = 60000;
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
-        struct device *device = open_device(*ops, 2);
+        struct device *device = rig_open_device(*ops, 2);
         for (size_t i = 0; i < 8; i++) {
             struct op *op = (struct op *)device;
             struct error error = {0};
