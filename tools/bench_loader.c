@@ -5,6 +5,7 @@
 #include "tools/bench.h"
 #include "tools/command.h"
 #include "tools/progress.h"
+#include "tools/recipe_option.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -202,13 +203,10 @@ static int configure(struct bench *bench)
     return parse_start(bench);
 }
 
-// A built-in of that name, else a file.
 static enum status load_recipe(struct bench *bench, struct error *error)
 {
     struct recipe *recipe = &bench->config.recipe;
-    enum status status = file_exists(bench->recipe) && recipe_builtin(bench->recipe, recipe, NULL)
-                             ? recipe_load(bench->recipe, recipe, error)
-                             : recipe_builtin(bench->recipe, recipe, error);
+    enum status status = recipe_option_load(bench->recipe, recipe, error);
     if (status == STATUS_OK && bench->size > 0) {
         recipe->size = bench->size;
     }

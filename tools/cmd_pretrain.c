@@ -2,6 +2,7 @@
 #include "formats/file.h"
 #include "tools/command.h"
 #include "tools/progress.h"
+#include "tools/recipe_option.h"
 #include "trainer/run/directory.h"
 #include "trainer/run/pretrain.h"
 
@@ -59,14 +60,6 @@ struct request {
 
 // --- settings --------------------------------------------------------------------------------
 
-static bool is_file(const char *recipe)
-{
-    size_t len = strlen(recipe);
-    return strchr(recipe, '/') != NULL || file_exists(recipe) ||
-           (len > 5 && strcmp(recipe + len - 5, ".yaml") == 0) ||
-           (len > 4 && strcmp(recipe + len - 4, ".yml") == 0);
-}
-
 #define SHORTHANDS 2 // --preset and --recipe NAME are assignments too
 
 static enum status resolve(const struct request *request, struct run_config *config,
@@ -76,7 +69,7 @@ static enum status resolve(const struct request *request, struct run_config *con
     const char *assignments[OPTION_LIST_MAX + SHORTHANDS];
     const char *file = NULL;
     size_t count = 0;
-    if (request->recipe && is_file(request->recipe)) {
+    if (request->recipe && recipe_option_is_file(request->recipe)) {
         file = request->recipe;
     } else if (request->recipe) {
         snprintf(base, sizeof base, "views.base=%s", request->recipe);

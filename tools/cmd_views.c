@@ -6,10 +6,10 @@
 #include "formats/file.h"
 #include "formats/npy.h"
 #include "tools/command.h"
+#include "tools/recipe_option.h"
 #include "tools/sheet.h"
 #include "tools/views_input.h"
 #include "tools/views_params.h"
-#include "trainer/run/config.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -69,36 +69,12 @@ struct views {
 
 // --- recipe --------------------------------------------------------------------------------------
 
-// A recipe file may carry training keys too, so it is read with a run's sections; `views.base` is
-// found in a first pass.
-static enum status load_recipe_file(const char *path, struct recipe *out, struct error *error)
-{
-    struct run_config config;
-    struct settings_section sections[2];
-    run_config_init(&config);
-    size_t count = run_config_sections(&config, sections);
-    enum status status = settings_load(path, sections, count, error);
-    if (status == STATUS_OK) {
-        status = recipe_builtin(config.recipe.name, &config.recipe, error);
-    }
-    if (status == STATUS_OK) {
-        status = settings_load(path, sections, count, error);
-    }
-    if (status == STATUS_OK) {
-        *out = config.recipe;
-    }
-    return status;
-}
-
 static enum status resolve_recipe(struct views *views, struct error *error)
 {
     const char *name = views->recipe_name ? views->recipe_name : "byol";
     snprintf(views->drawn.recipe, sizeof views->drawn.recipe, "%s", name);
     views->drawn.seed = (uint64_t)views->seed;
-    enum status status = recipe_builtin(name, &views->recipe, error);
-    if (status == STATUS_NOT_FOUND && file_exists(name)) {
-        status = load_recipe_file(name, &views->recipe, error);
-    }
+    enum status status = recipe_option_load(name, &views->recipe, error);
     if (status == STATUS_OK && views->size != NOT_GIVEN) {
         views->recipe.size = views->size;
     }

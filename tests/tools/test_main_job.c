@@ -125,6 +125,27 @@ static void the_imagenet_sample_goes_through(void **state)
                    "--set epochs=1 --set max_steps=2 --set batch=32");
 }
 
+// A file named like a recipe in the working directory was once read instead of the recipe.
+static void a_file_named_like_a_recipe_does_not_hide_it(void **state)
+{
+    (void)state;
+    program_expect(
+        &scratch, 0, "encoder",
+        "--version && program=$(realpath \"$BYOL\") && cd \"$DIR\" && "
+        "echo 'not: a recipe' >small && \"$program\" pretrain --settings --recipe small");
+}
+
+static void every_command_reads_recipe_files_with_training_keys(void **state)
+{
+    (void)state;
+    program_expect(&scratch, 0, NULL,
+                   "bench loader \"$DIR/lmdb\" --epochs 1 --batch 4 --recipe "
+                   "tools/recipes/demo.yaml");
+    program_expect(&scratch, 0, NULL,
+                   "views \"$DIR/lmdb\" --count 1 -o \"$DIR/demo.png\" --recipe "
+                   "tools/recipes/demo.yaml");
+}
+
 static void missing_paths_are_named(void **state)
 {
     (void)state;
@@ -188,6 +209,8 @@ int main(void)
         cmocka_unit_test(a_contact_sheet_is_a_png),
         cmocka_unit_test(pretraining_and_probing_work),
         cmocka_unit_test(the_imagenet_sample_goes_through),
+        cmocka_unit_test(a_file_named_like_a_recipe_does_not_hide_it),
+        cmocka_unit_test(every_command_reads_recipe_files_with_training_keys),
         cmocka_unit_test(missing_paths_are_named),
         cmocka_unit_test(unknown_options_and_keys_are_answered_with_the_nearest),
         cmocka_unit_test(a_jpeg_cut_short_is_refused_by_name),
