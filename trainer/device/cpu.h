@@ -70,8 +70,7 @@ void cpu_enter(const struct cpu_device *device);
 // error filled) when there is no memory.
 void *cpu_op_allocate(size_t bytes, const struct op_desc *desc, struct error *error);
 
-// --- oneDNN (cpu_dnnl.c)
-// --------------------------------------------------------------------------
+// --- oneDNN (cpu_dnnl.c) -------------------------------------------------------------------------
 
 #define CPU_MAX_ARGUMENTS 12
 
@@ -114,8 +113,7 @@ enum status cpu_matrix_product(struct device *device, bool transpose_a, bool tra
                                uint32_t m, uint32_t n, uint32_t k, const float *a, const float *b,
                                float *c, bool accumulate);
 
-// --- shared loops
-// ---------------------------------------------------------------------------------
+// --- shared loops --------------------------------------------------------------------------------
 
 // One step of the running statistics of one batch normalisation: `mean` and `variance` [c] of one
 // group.
@@ -124,8 +122,7 @@ void cpu_running_update(float *state, const float *mean, const float *variance, 
 // to[i] += from[i]
 void cpu_accumulate(struct cpu_device *device, float *to, const float *from, size_t count);
 
-// --- losses and optimisers (cpu_loss.c, cpu_optim.c)
-// ----------------------------------------------
+// --- losses and optimisers (cpu_loss.c, cpu_optim.c) ---------------------------------------------
 
 enum status cpu_regression_loss(struct device *device, const float *x, const float *y, uint32_t n,
                                 uint32_t d, float scale, float *losses, float *dx, float *dy);

@@ -31,7 +31,7 @@ struct method_metrics {
     double top1, top5;     // of the online classifier on view 1, shares of 1; NaN without labels
     double spread;         // mean over dimensions of the standard deviation, over the batch, of the
                            // l2-normalised projections; healthy near 1/sqrt(d), 0 = collapsed
-    double seconds[OP_KINDS];     // forward + backward time per op kind (enum op_kind), this step
+    double seconds[OP_KINDS]; // forward + backward time per op kind (enum op_kind), this step
     double optimiser_seconds;
 };
 
