@@ -18,9 +18,8 @@ struct command {
 extern const struct command command_convert, command_inspect, command_views, command_example,
     command_pretrain, command_eval, command_bench;
 
-// Exit codes of the program: 0 success, 1 failure (message on stderr), 2 wrong usage, 3 stopped
-// before the end by a signal where the command cannot resume. With --json the failure is also an
-// object on stdout: {"error": …, "status": …}.
+// Exit codes of the program: 0 success, 1 failure (message on stderr), 2 wrong usage. With --json
+// the failure is also an object on stdout: {"error": …, "status": …}.
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 // --- options -------------------------------------------------------------------------------------

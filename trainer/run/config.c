@@ -46,7 +46,7 @@ static const struct settings_field run_fields[] = {
     CHOICE("padding", model.padding, MODEL_PADDING_CHOICES,
            "how convolutions pad: same (the reference) or torch (symmetric)"),
     MODEL_FIELD(last_gamma_zero, SETTINGS_BOOL, 0, 0,
-                "start each block's last normalisation scale at 0"),
+                "start the last normalisation scale of each v1 bottleneck block at 0"),
     MODEL_FIELD(v2, SETTINGS_BOOL, 0, 0, "pre-activation blocks (ResNet v2)"),
     MODEL_FIELD(projector_hidden, SETTINGS_INT, 1, 65536,
                 "hidden units of the projector (paper: 4096)"),
