@@ -97,7 +97,7 @@ install: all  ## into PREFIX (/usr/local)
 	install -m 755 $(BUILD)/byol $(DESTDIR)$(PREFIX)/bin/byol
 	install -m 644 $(BUILD)/libbyol.a $(DESTDIR)$(PREFIX)/lib/libbyol.a
 	install -m 644 $(wildcard tools/recipes/*.yaml) $(DESTDIR)$(PREFIX)/share/byol/recipes
-	cd formats && cd .. && for h in $(wildcard formats/*.h augment/*.h pipeline/*.h trainer/*/*.h); do \
+	for h in $(wildcard formats/*.h augment/*.h pipeline/*.h trainer/*/*.h); do \
 		install -D -m 644 $$h $(DESTDIR)$(PREFIX)/include/byol/$$h; done
 
 # --- tests ------------------------------------------------------------------------------------------------------------------
