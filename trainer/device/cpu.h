@@ -1,5 +1,5 @@
-// The cpu device: oneDNN for convolution, batch normalisation, pooling and matrix products, loops
-// of our own for the rest, OpenMP threads. Private to trainer/device.
+// The cpu device: oneDNN for convolution and matrix products, loops of our own for the rest, OpenMP
+// threads. Private to trainer/device.
 //
 // IMAGE tensors are blocked by 16 (AVX-512) or 8 channels, the last block filled up with zeros;
 // images of fewer than 4 channels are planar, which is what the first convolution's kernels read.
@@ -37,8 +37,6 @@ struct cpu_layout {
 };
 struct cpu_layout cpu_layout_of(struct tensor_shape shape);
 dnnl_memory_desc_t cpu_image_desc(struct tensor_shape shape);
-dnnl_memory_desc_t cpu_vector_desc(uint32_t count);
-dnnl_memory_desc_t cpu_any_layout(dnnl_memory_desc_t desc); // the same tensor, oneDNN may choose
 
 struct cpu_op {
     struct op base;

@@ -77,23 +77,6 @@ dnnl_memory_desc_t cpu_image_desc(struct tensor_shape shape)
     return desc;
 }
 
-dnnl_memory_desc_t cpu_vector_desc(uint32_t count)
-{
-    dnnl_dims_t dims = {count};
-    dnnl_memory_desc_t desc;
-    memset(&desc, 0, sizeof desc);
-    dnnl_memory_desc_init_by_tag(&desc, 1, dims, dnnl_f32, dnnl_a);
-    return desc;
-}
-
-dnnl_memory_desc_t cpu_any_layout(dnnl_memory_desc_t desc)
-{
-    dnnl_memory_desc_t any;
-    memset(&any, 0, sizeof any);
-    dnnl_memory_desc_init_by_tag(&any, desc.ndims, desc.dims, desc.data_type, dnnl_format_tag_any);
-    return any;
-}
-
 const dnnl_memory_desc_t *cpu_argument_desc(dnnl_primitive_desc_t desc, int argument)
 {
     return dnnl_primitive_desc_query_md(desc, dnnl_query_exec_arg_md, argument);

@@ -204,16 +204,21 @@ static void add_planes(const struct cpu_device *device, const struct cpu_norm *n
 #pragma omp parallel for num_threads(device->threads)
     for (size_t job = 0; job < groups * blocks; job++) {
         size_t group = job / blocks, own = job % blocks;
+        struct plane_sums all = {{0}, {0}};
+        size_t end = (group + 1) * norm->planes_per_group;
+        for (size_t plane = group * norm->planes_per_group + own; plane < end; plane += blocks) {
+            for (uint32_t i = 0; i < LANES; i++) {
+                all.first[i] += sums[plane].first[i];
+                all.second[i] += sums[plane].second[i];
+            }
+        }
         double *first = totals + 2 * group * norm->padded + own * block;
         double *second = first + norm->padded;
         memset(first, 0, block * sizeof *first);
         memset(second, 0, block * sizeof *second);
-        size_t end = (group + 1) * norm->planes_per_group;
-        for (size_t plane = group * norm->planes_per_group + own; plane < end; plane += blocks) {
-            for (uint32_t i = 0; i < LANES; i++) {
-                first[i % block] += sums[plane].first[i];
-                second[i % block] += sums[plane].second[i];
-            }
+        for (uint32_t i = 0; i < LANES; i++) { // narrower blocks repeat within the lanes
+            first[i % block] += all.first[i];
+            second[i % block] += all.second[i];
         }
     }
 }
