@@ -33,7 +33,7 @@ LIBS = -ljpeg -lpng -lzstd -llmdb -larchive -lyaml -ljansson -lm \
 # --- sources ----------------------------------------------------------------------------------------------------------------
 
 LAYERS := formats augment pipeline trainer
-LIB_SOURCES := $(wildcard formats/*.c augment/*.c pipeline/*.c trainer/*/*.c)
+LIB_SOURCES := $(wildcard formats/*.c formats/*/*.c augment/*.c pipeline/*.c trainer/*/*.c)
 ifeq ($(URING),0)
 LIB_SOURCES := $(filter-out pipeline/reader_uring.c,$(LIB_SOURCES))
 endif
@@ -45,7 +45,13 @@ SUPPORT_SOURCES := $(wildcard tests/support/*.c)
 SUITES := $(wildcard tests/formats/*.c tests/augment/*.c tests/pipeline/*.c tests/trainer/*.c tests/tools/*.c)
 GOLDEN_SUITES := $(wildcard tests/golden/*.c)
 
-objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+# Kernels in *_simd.c are compiled once for each level of vector instructions of this architecture (formats/isa.h).
+ISAS := base $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),v3 v4)
+ISA_FLAGS_base := $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),-march=x86-64-v2)
+ISA_FLAGS_v3 := -march=x86-64-v3
+ISA_FLAGS_v4 := -march=x86-64-v4
+
+objects = $(foreach s,$(1),$(if $(filter %_simd.c,$(s)),$(foreach i,$(ISAS),$(BUILD)/obj/$(s:.c=.$(i).o)),$(BUILD)/obj/$(s:.c=.o)))
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
 .PHONY: all help deps demo test test-golden asan tsan layers headers lint format install clean parts tests
@@ -67,6 +73,14 @@ $(BUILD)/byol: $(call objects,$(TOOL_SOURCES)) $(BUILD)/libbyol.a
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+# The trailing -ffp-contract=off of ALL_CFLAGS holds here too: a level with fused multiply-add must not use it.
+define isa_rule
+$(BUILD)/obj/%.$(1).o: %.c $(BUILD)/flags
+	@mkdir -p $$(@D)
+	$$(CC) $$(ALL_CPPFLAGS) $$(ALL_CFLAGS) -O3 $$(ISA_FLAGS_$(1)) -DISA_SUFFIX=_$(1) -MMD -MP -c -o $$@ $$<
+endef
+$(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 
 # Recompile when flags or optional parts change.
 $(BUILD)/flags: FORCE
@@ -97,7 +111,7 @@ install: all  ## into PREFIX (/usr/local)
 	install -m 755 $(BUILD)/byol $(DESTDIR)$(PREFIX)/bin/byol
 	install -m 644 $(BUILD)/libbyol.a $(DESTDIR)$(PREFIX)/lib/libbyol.a
 	install -m 644 $(wildcard tools/recipes/*.yaml) $(DESTDIR)$(PREFIX)/share/byol/recipes
-	for h in $(wildcard formats/*.h augment/*.h pipeline/*.h trainer/*/*.h); do \
+	for h in $(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h); do \
 		install -D -m 644 $$h $(DESTDIR)$(PREFIX)/include/byol/$$h; done
 
 # --- tests ------------------------------------------------------------------------------------------------------------------
@@ -131,13 +145,13 @@ tsan:  ## the suite under ThreadSanitizer
 layers:  ## prove that includes only point left: formats < augment < pipeline < trainer < tools
 	@sh tests/layers.sh
 
-HEADERS := $(wildcard formats/*.h augment/*.h pipeline/*.h trainer/*/*.h tools/*.h tests/support/*.h)
+HEADERS := $(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h tools/*.h tests/support/*.h)
 headers:  ## compile each header alone
 	@for h in $(HEADERS); do \
 		$(CC) -I. -D_GNU_SOURCE -std=gnu17 $(WARNINGS) -fsyntax-only -x c -include $$h /dev/null || exit 1; done
 	@echo "headers: $(words $(HEADERS)) compile alone"
 
-C_FILES = $(wildcard formats/*.[ch] augment/*.[ch] pipeline/*.[ch] trainer/*/*.[ch] tools/*.[ch] tests/*/*.[ch])
+C_FILES = $(wildcard formats/*.[ch] formats/*/*.[ch] augment/*.[ch] pipeline/*.[ch] trainer/*/*.[ch] tools/*.[ch] tests/*/*.[ch])
 lint:  ## cppcheck, clang-tidy and the length of functions
 	@sh tests/lint.sh $(C_FILES)
 

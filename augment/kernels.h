@@ -8,8 +8,9 @@
 #ifndef AUGMENT_KERNELS_H
 #define AUGMENT_KERNELS_H
 
+#include "formats/status.h"
+
 #include <stddef.h>
-#include <stdint.h>
 
 // The four source positions of one output position along an axis, with their weights.
 struct resize_taps {
@@ -60,6 +61,11 @@ void blur_weights_fill(float *weights, uint32_t taps, float sigma);
 struct view_params;
 void view_postprocess(const struct view_params *params, const struct kernels *kernels,
                       float *pixels, float *weights, float *work);
+
+// STATUS_INVALID for parameters that cannot be rendered (they may come from a file) or that do not
+// fit a crop of width x height.
+enum status view_check(const struct view_params *params, uint32_t width, uint32_t height,
+                       uint32_t max_size, struct error *error);
 
 // The entries of kernels_c.
 void resize_c(float *out, const uint8_t *in, uint32_t width, uint32_t height, uint32_t size,

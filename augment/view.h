@@ -35,15 +35,33 @@ struct view_params {
 void view_draw(const struct recipe *recipe, struct view_key key, uint32_t width, uint32_t height,
                struct view_params *out);
 
-// Renders from the decoded crop (`crop` holds exactly params->crop's pixels: image_decode with that
-// window) into out[S][S][3], float32 RGB in [0, 1], not normalised (the network's first op does
-// that). Operations in the reference's order: bicubic resize, clip, flip, jitter, grayscale, clip,
-// blur, solarize, clip. `scratch` belongs to one thread.
+// How rendered pixels are handed over: float32 RGB, (x - mean) / deviation per channel with x in
+// [0, 1]. view_output_plain leaves x as it is, for networks whose first op normalises.
+enum view_layout {
+    VIEW_HWC, // out[S][S][3]
+    VIEW_CHW  // out[3][S][S]
+};
+struct view_output {
+    enum view_layout layout;
+    float mean[3], deviation[3]; // deviations above 0
+};
+extern const struct view_output view_output_plain;    // HWC, mean 0, deviation 1
+extern const struct view_output view_output_imagenet; // HWC, ImageNet's mean and deviation
+
+// Renders from the decoded crop (`crop` holds exactly params->crop's pixels: image_decode_windows
+// with that window) into `out`. Operations in the reference's order: bicubic resize, clip, flip,
+// jitter, grayscale, clip, blur, solarize, clip; then `output`. `scratch` belongs to one thread.
 struct view_scratch;
 enum status view_scratch_open(struct view_scratch **out, uint32_t max_size, struct error *error);
 void view_scratch_close(struct view_scratch **scratch);
-enum status view_render(const struct view_params *params, const struct image *crop,
-                        struct view_scratch *scratch, float *out, struct error *error);
+enum status view_render(const struct view_params *params, const struct image_planes *crop,
+                        const struct view_output *output, struct view_scratch *scratch, float *out,
+                        struct error *error);
+
+// The same by plain C, an operation at a time, from interleaved pixels: the oracle of view_render,
+// for tests and benchmarks alone. Gives view_output_plain. Allocates what it needs.
+enum status view_render_plainly(const struct view_params *params, const struct image *crop,
+                                float *out, struct error *error);
 
 // The parameters as JSON and back: every field, floats round-trip exactly. `json` is malloc'ed by
 // view_to_json.

@@ -1,17 +1,19 @@
-// Rendering a view: from parameters and the decoded crop to pixels, in the reference's order of
-// operations.
+// Rendering a view: from parameters and the decoded crop to pixels.
 #include "augment/kernels.h"
 #include "augment/view.h"
 #include "formats/limits.h"
 
 #include <stdlib.h>
 
-// Everything a render needs besides its output, allocated once for the largest view and crop.
+const struct view_output view_output_plain = {.deviation = {1, 1, 1}};
+const struct view_output view_output_imagenet = {.mean = {0.485f, 0.456f, 0.406f},
+                                                 .deviation = {0.229f, 0.224f, 0.225f}};
+
+// Everything a render needs besides its output.
 struct view_scratch {
     uint32_t max_size;
-    struct resize_work resize;
-    float *image;   // max_size^2 * 3: between the passes of the blur
-    float *weights; // of the blur: at most 2 * max_size - 1
+    struct image crop;
+    float *pixels; // max_size^2 * 3
 };
 
 enum status view_scratch_open(struct view_scratch **out, uint32_t max_size, struct error *error)
@@ -21,121 +23,87 @@ enum status view_scratch_open(struct view_scratch **out, uint32_t max_size, stru
         return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
                          "view size %u is not within 1 to %d", max_size, RECIPE_MAX_SIZE);
     }
-    size_t side = max_size;
     struct view_scratch *scratch = calloc(1, sizeof *scratch);
-    if (scratch == NULL) {
-        goto no_memory;
+    if (scratch != NULL) {
+        scratch->max_size = max_size;
+        scratch->pixels = malloc((size_t)max_size * max_size * 3 * sizeof(float));
     }
-    scratch->max_size = max_size;
-    scratch->resize.rows = malloc(side * sizeof *scratch->resize.rows);
-    scratch->resize.columns = malloc(side * sizeof *scratch->resize.columns);
-    scratch->resize.line = malloc((size_t)LIMIT_IMAGE_SIDE * 3 * sizeof(float));
-    scratch->image = malloc(side * side * 3 * sizeof(float));
-    scratch->weights = malloc((2 * side - 1) * sizeof(float));
-    if (!scratch->resize.rows || !scratch->resize.columns || !scratch->resize.line ||
-        !scratch->image || !scratch->weights) {
-        goto no_memory;
+    if (scratch == NULL || scratch->pixels == NULL) {
+        view_scratch_close(&scratch);
+        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
+                         "no memory to render views of %u pixels", max_size);
     }
     *out = scratch;
     return STATUS_OK;
-no_memory:
-    view_scratch_close(&scratch);
-    return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
-                     "no memory to render views of %u pixels", max_size);
 }
 
 void view_scratch_close(struct view_scratch **scratch)
 {
-    if (*scratch == NULL) {
-        return;
+    if (*scratch != NULL) {
+        image_free(&(*scratch)->crop);
+        free((*scratch)->pixels);
+        free(*scratch);
+        *scratch = NULL;
     }
-    free((*scratch)->resize.rows);
-    free((*scratch)->resize.columns);
-    free((*scratch)->resize.line);
-    free((*scratch)->image);
-    free((*scratch)->weights);
-    free(*scratch);
-    *scratch = NULL;
 }
 
-// Parameters may come from a file; what view_draw gives always passes.
-static const char *complaint(const struct view_params *params, const struct image *crop,
-                             const struct view_scratch *scratch)
+enum status view_check(const struct view_params *params, uint32_t width, uint32_t height,
+                       uint32_t max_size, struct error *error)
 {
-    if (params->size < 1 || params->size > scratch->max_size) {
-        return "the view's size is larger than the scratch was opened for, or zero";
+    const char *reason = NULL;
+    if (params->size < 1 || params->size > max_size) {
+        reason = "the view's size is larger than the scratch was opened for, or zero";
+    } else if (width != params->crop.width || height != params->crop.height) {
+        reason = "the decoded crop has another size than the parameters say";
+    } else if (width < 1 || height < 1 || width > LIMIT_IMAGE_SIDE) {
+        reason = "the crop is empty or too wide";
+    } else if (params->blur && (params->taps % 2 == 0 || params->taps > 2 * params->size - 1)) {
+        reason = "the blur's taps must be odd and less than twice the size";
+    } else if (params->blur && !(params->sigma > 0)) {
+        reason = "the blur's sigma must be positive";
     }
-    if (crop->width != params->crop.width || crop->height != params->crop.height) {
-        return "the decoded crop has another size than the parameters say";
-    }
-    if (crop->width < 1 || crop->height < 1 || crop->width > LIMIT_IMAGE_SIDE) {
-        return "the crop is empty or too wide";
-    }
-    if (params->blur && (params->taps % 2 == 0 || params->taps > 2 * params->size - 1)) {
-        return "the blur's taps must be odd and less than twice the size";
-    }
-    if (params->blur && !(params->sigma > 0)) {
-        return "the blur's sigma must be positive";
-    }
-    return NULL;
+    return reason ? error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE, "%s", reason)
+                  : STATUS_OK;
 }
 
-static void render_jitter(const struct view_params *params, const struct kernels *kernels,
-                          float *out, size_t count)
+static enum status join(const struct image_planes *planes, struct image *out, struct error *error)
 {
-    for (int i = 0; i < 4; i++) {
-        switch ((enum view_op)params->order[i]) {
-        case VIEW_BRIGHTNESS:
-            kernels->brightness(out, count, params->brightness);
-            break;
-        case VIEW_CONTRAST:
-            kernels->contrast(out, count, params->contrast);
-            break;
-        case VIEW_SATURATION:
-            kernels->saturation(out, count, params->saturation);
-            break;
-        case VIEW_HUE:
-            kernels->hue(out, count, params->hue);
-            break;
+    enum status status = image_reserve(out, planes->width, planes->height, error);
+    for (size_t y = 0; status == STATUS_OK && y < planes->height; y++) {
+        for (size_t x = 0; x < planes->width; x++) {
+            for (size_t channel = 0; channel < 3; channel++) {
+                out->pixels[(y * planes->width + x) * 3 + channel] =
+                    planes->plane[channel][y * planes->stride + x];
+            }
         }
-        kernels->clip(out, count);
+    }
+    return status;
+}
+
+static void store(float *out, const float *pixels, size_t count, const struct view_output *output)
+{
+    for (size_t channel = 0; channel < 3; channel++) {
+        float mean = output->mean[channel], factor = 1.0f / output->deviation[channel];
+        for (size_t i = 0; i < count; i++) {
+            size_t to = output->layout == VIEW_HWC ? i * 3 + channel : channel * count + i;
+            out[to] = (pixels[i * 3 + channel] - mean) * factor;
+        }
     }
 }
 
-void view_postprocess(const struct view_params *params, const struct kernels *kernels,
-                      float *pixels, float *weights, float *work)
+enum status view_render(const struct view_params *params, const struct image_planes *crop,
+                        const struct view_output *output, struct view_scratch *scratch, float *out,
+                        struct error *error)
 {
-    size_t count = (size_t)params->size * params->size;
-    if (params->flip) {
-        kernels->flip(pixels, params->size);
+    enum status status = view_check(params, crop->width, crop->height, scratch->max_size, error);
+    if (status == STATUS_OK) {
+        status = join(crop, &scratch->crop, error);
     }
-    if (params->jitter) {
-        render_jitter(params, kernels, pixels, count);
+    if (status == STATUS_OK) {
+        status = view_render_plainly(params, &scratch->crop, scratch->pixels, error);
     }
-    if (params->grayscale) {
-        kernels->grayscale(pixels, count);
+    if (status == STATUS_OK) {
+        store(out, scratch->pixels, (size_t)params->size * params->size, output);
     }
-    kernels->clip(pixels, count);
-    if (params->blur) {
-        blur_weights_fill(weights, params->taps, params->sigma);
-        kernels->blur(pixels, params->size, weights, params->taps, work);
-    }
-    if (params->solarize) {
-        kernels->solarize(pixels, count, params->threshold);
-    }
-    kernels->clip(pixels, count);
-}
-
-enum status view_render(const struct view_params *params, const struct image *crop,
-                        struct view_scratch *scratch, float *out, struct error *error)
-{
-    const char *reason = complaint(params, crop, scratch);
-    if (reason) {
-        return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE, "%s", reason);
-    }
-    const struct kernels *kernels = &kernels_c;
-    kernels->resize(out, crop->pixels, crop->width, crop->height, params->size, &scratch->resize);
-    kernels->scale(out, (size_t)params->size * params->size);
-    view_postprocess(params, kernels, out, scratch->weights, scratch->image);
-    return STATUS_OK;
+    return status;
 }

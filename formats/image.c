@@ -9,6 +9,7 @@
 
 struct image_decoder {
     struct image_jpeg *jpeg;
+    struct image whole; // between a codec that gives interleaved pixels and planes
 };
 
 void image_free(struct image *image)
@@ -77,6 +78,58 @@ enum status image_reserve(struct image *image, uint32_t width, uint32_t height, 
     return STATUS_OK;
 }
 
+void image_planes_free(struct image_planes *planes)
+{
+    free(planes->memory);
+    *planes = (struct image_planes){0};
+}
+
+enum status image_planes_reserve(struct image_planes *planes, uint32_t width, uint32_t height,
+                                 struct error *error)
+{
+    enum status status = image_check_asked(width, height, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    size_t align = IMAGE_PLANES_ALIGN;
+    size_t stride = (width + align - 1) / align * align;
+    // Room to align the start, and to read beyond the last row too.
+    size_t bytes = stride * height * 3 + 2 * align;
+    if (bytes > planes->capacity) {
+        uint8_t *memory = calloc(bytes, 1); // what lies between rows is read, if not used
+        if (memory == NULL) {
+            return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
+                             "no memory for an image of %u x %u pixels", width, height);
+        }
+        free(planes->memory);
+        planes->memory = memory;
+        planes->capacity = bytes;
+    }
+    planes->width = width;
+    planes->height = height;
+    planes->stride = stride;
+    uint8_t *first = planes->memory + (align - (uintptr_t)planes->memory % align) % align;
+    for (size_t channel = 0; channel < 3; channel++) {
+        planes->plane[channel] = first + channel * stride * height;
+    }
+    return STATUS_OK;
+}
+
+enum status image_split(const struct image *image, struct image_planes *out, struct error *error)
+{
+    enum status status = image_planes_reserve(out, image->width, image->height, error);
+    for (size_t y = 0; status == STATUS_OK && y < image->height; y++) {
+        const uint8_t *row = image->pixels + y * image->width * 3;
+        for (size_t channel = 0; channel < 3; channel++) {
+            uint8_t *to = out->plane[channel] + y * out->stride;
+            for (size_t x = 0; x < image->width; x++) {
+                to[x] = row[x * 3 + channel];
+            }
+        }
+    }
+    return status;
+}
+
 enum status image_decoder_open(struct image_decoder **out, struct error *error)
 {
     *out = NULL;
@@ -98,6 +151,7 @@ void image_decoder_close(struct image_decoder **decoder)
 {
     if (*decoder != NULL) {
         image_jpeg_close(&(*decoder)->jpeg);
+        image_free(&(*decoder)->whole);
         free(*decoder);
         *decoder = NULL;
     }
@@ -144,4 +198,18 @@ enum status image_decode(struct image_decoder *decoder, const void *bytes, size_
     }
     return kind == IMAGE_JPEG ? image_jpeg_decode(decoder->jpeg, bytes, len, window, out, error)
                               : image_png_decode(bytes, len, window, out, error);
+}
+
+enum status image_decode_windows(struct image_decoder *decoder, const void *bytes, size_t len,
+                                 const struct image_window *windows, uint32_t count,
+                                 struct image_planes *out, struct error *error)
+{
+    enum status status = STATUS_OK;
+    for (uint32_t i = 0; status == STATUS_OK && i < count; i++) {
+        status = image_decode(decoder, bytes, len, &windows[i], &decoder->whole, error);
+        if (status == STATUS_OK) {
+            status = image_split(&decoder->whole, &out[i], error);
+        }
+    }
+    return status;
 }

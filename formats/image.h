@@ -40,6 +40,26 @@ struct image {
 
 void image_free(struct image *image);
 
+// The same pixels with each channel by itself, as the renderer wants them. Each row starts at a
+// multiple of 64 bytes and may be read (not relied upon) up to 64 bytes beyond its last pixel. The
+// planes of a grey image may be one and the same. Owned by the caller's struct; start from {0},
+// reuse freely, end with image_planes_free.
+#define IMAGE_PLANES_ALIGN 64
+struct image_planes {
+    uint8_t *plane[3]; // R, G, B: height rows of width bytes, `stride` apart
+    uint32_t width, height;
+    size_t stride;
+    uint8_t *memory;
+    size_t capacity; // bytes allocated
+};
+
+void image_planes_free(struct image_planes *planes);
+// Makes room for width x height pixels and sets all but the pixels; keeps the memory when it is
+// large enough.
+enum status image_planes_reserve(struct image_planes *planes, uint32_t width, uint32_t height,
+                                 struct error *error);
+enum status image_split(const struct image *image, struct image_planes *out, struct error *error);
+
 // Makes room for width x height pixels and sets both; keeps the buffer when it is large enough.
 enum status image_reserve(struct image *image, uint32_t width, uint32_t height,
                           struct error *error);
@@ -60,6 +80,14 @@ enum status image_probe(struct image_decoder *decoder, const void *bytes, size_t
 // image), _NO_MEMORY.
 enum status image_decode(struct image_decoder *decoder, const void *bytes, size_t len,
                          const struct image_window *window, struct image *out, struct error *error);
+
+// Decodes `count` windows (1 to IMAGE_MAX_WINDOWS) of one image, each with exactly the pixels that
+// image_decode gives for it alone, while doing what they share once. Grey comes as one plane named
+// three times. Errors as image_decode.
+#define IMAGE_MAX_WINDOWS 8
+enum status image_decode_windows(struct image_decoder *decoder, const void *bytes, size_t len,
+                                 const struct image_window *windows, uint32_t count,
+                                 struct image_planes *out, struct error *error);
 
 // Encoders. `*bytes` is malloc'ed for the caller to free. JPEG: baseline 4:2:0 at quality 1-100,
 // accurate integer DCT, optimised Huffman tables: the same pixels give the same bytes on every

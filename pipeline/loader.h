@@ -10,7 +10,7 @@
 #ifndef PIPELINE_LOADER_H
 #define PIPELINE_LOADER_H
 
-#include "augment/recipe.h"
+#include "augment/view.h"
 #include "formats/dataset.h"
 
 enum loader_io { LOADER_IO_AUTO, LOADER_IO_URING, LOADER_IO_PREAD };
@@ -37,6 +37,7 @@ struct loader_allocator {
 
 struct loader_config {
     struct recipe recipe;
+    struct view_output output; // layout and normalisation of the views
     uint32_t batch; // records per batch of this rank, 1 to 65536
     uint64_t seed;
     uint32_t epochs; // stream ends (STATUS_END) after this many, counted from epoch 0; 0 = endless
@@ -55,7 +56,7 @@ struct loader_config {
     struct loader_allocator allocator; // all NULL = aligned_alloc
 };
 
-// Fills every field with its default (batch 64, shuffle, io auto, depth 64, slots 3, fatal, ranks
+// Fills every field with its default (plain views [S][S][3] in [0, 1], batch 64, shuffle, io auto, depth 64, slots 3, fatal, ranks
 // 1).
 void loader_config_init(struct loader_config *config);
 
@@ -65,7 +66,7 @@ struct batch {
     uint64_t sequence;               // batches since the loader opened
     uint32_t count; // records in it; less than config.batch only for a short last batch
     uint32_t size;  // S
-    float *view[RECIPE_MAX_VIEWS]; // [count][S][S][3], RGB in [0, 1]
+    float *view[RECIPE_MAX_VIEWS]; // [count] views of S x S x 3 values, as config.output says
     const int32_t *labels;         // [count], DATASET_NO_LABEL when there is none
     const uint64_t *records;       // [count]
 };

@@ -26,6 +26,7 @@
 void loader_config_init(struct loader_config *config)
 {
     *config = (struct loader_config){
+        .output = view_output_plain,
         .batch = 64,
         .shuffle = true,
         .io = LOADER_IO_AUTO,
@@ -169,8 +170,9 @@ static enum status allocate(struct loader *loader, struct error *error)
 static uint64_t worker_bytes(const struct loader *loader)
 {
     uint64_t size = (uint64_t)loader->config.recipe.size;
-    return dataset_max_pixels(loader->dataset) * 3 + dataset_max_frame_length(loader->dataset) +
-           size * size * 3 * sizeof(float) + LIMIT_IMAGE_SIDE * 3 * sizeof(float);
+    return dataset_max_pixels(loader->dataset) * 3 * (uint64_t)loader->config.recipe.views +
+           dataset_max_frame_length(loader->dataset) + size * size * 3 * sizeof(float) +
+           LIMIT_IMAGE_SIDE * 3 * sizeof(float);
 }
 
 static uint64_t count_memory(const struct loader *loader)

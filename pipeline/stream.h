@@ -36,7 +36,7 @@ struct worker {
     struct image_decoder *decoder;
     struct dataset_unpacker *unpacker;
     struct view_scratch *scratch;
-    struct image image;
+    struct image_planes crops[RECIPE_MAX_VIEWS];
     double decode, augment; // seconds of the task just done
 };
 

@@ -19,19 +19,21 @@ enum status worker_open(struct worker *worker, struct loader *loader, struct err
     if (status == STATUS_OK) {
         status = view_scratch_open(&worker->scratch, (uint32_t)loader->config.recipe.size, error);
     }
-    if (status == STATUS_OK) {
-        // Any shape with as many pixels as the largest image, so that decoding never allocates.
-        uint64_t pixels = dataset_max_pixels(loader->dataset);
-        uint32_t width = pixels < 2048 ? (uint32_t)pixels : 2048;
-        status =
-            image_reserve(&worker->image, width, (uint32_t)((pixels + width - 1) / width), error);
+    // Any shape with as many pixels as the largest image, so that decoding hardly ever allocates.
+    uint64_t pixels = dataset_max_pixels(loader->dataset);
+    uint32_t width = pixels < 2048 ? (uint32_t)pixels : 2048;
+    uint32_t height = (uint32_t)((pixels + width - 1) / width);
+    for (uint32_t view = 0; status == STATUS_OK && view < loader->config.recipe.views; view++) {
+        status = image_planes_reserve(&worker->crops[view], width, height, error);
     }
     return status;
 }
 
 void worker_close(struct worker *worker)
 {
-    image_free(&worker->image);
+    for (uint32_t view = 0; view < RECIPE_MAX_VIEWS; view++) {
+        image_planes_free(&worker->crops[view]);
+    }
     view_scratch_close(&worker->scratch);
     dataset_unpacker_close(&worker->unpacker);
     image_decoder_close(&worker->decoder);
@@ -73,28 +75,37 @@ static enum status locate(const struct worker *worker, const struct task *task,
                      offset, task->record, "%s", reason);
 }
 
-static enum status produce_view(struct worker *worker, const struct task *task, uint32_t view,
-                                const struct dataset_record *record, const uint8_t *bytes,
-                                size_t len, struct error *error)
+// Draws the views, decodes the windows they want, renders them.
+static enum status produce_views(struct worker *worker, const struct task *task,
+                                 const struct dataset_record *record, const uint8_t *bytes,
+                                 size_t len, struct error *error)
 {
     const struct loader_config *config = &worker->loader->config;
-    const struct view_key key = {.seed = config->seed,
-                                 .record = task->record,
-                                 .epoch = task->slot->batch.position.epoch,
-                                 .view = view};
-    struct view_params params;
-    view_draw(&config->recipe, key, record->width, record->height, &params);
+    uint32_t views = (uint32_t)config->recipe.views;
+    struct view_params params[RECIPE_MAX_VIEWS];
+    struct image_window windows[RECIPE_MAX_VIEWS];
+    for (uint32_t view = 0; view < views; view++) {
+        const struct view_key key = {.seed = config->seed,
+                                     .record = task->record,
+                                     .epoch = task->slot->batch.position.epoch,
+                                     .view = view};
+        view_draw(&config->recipe, key, record->width, record->height, &params[view]);
+        windows[view] = params[view].crop;
+    }
     double start = stream_seconds();
     enum status status =
-        image_decode(worker->decoder, bytes, len, &params.crop, &worker->image, error);
+        image_decode_windows(worker->decoder, bytes, len, windows, views, worker->crops, error);
     double decoded = stream_seconds();
     worker->decode += decoded - start;
     if (status != STATUS_OK) {
         return locate(worker, task, record, error);
     }
-    size_t size = (size_t)config->recipe.size;
-    float *out = task->slot->batch.view[view] + task->index * size * size * 3;
-    status = view_render(&params, &worker->image, worker->scratch, out, error);
+    size_t values = (size_t)config->recipe.size * (size_t)config->recipe.size * 3;
+    for (uint32_t view = 0; status == STATUS_OK && view < views; view++) {
+        float *out = task->slot->batch.view[view] + task->index * values;
+        status = view_render(&params[view], &worker->crops[view], &config->output, worker->scratch,
+                             out, error);
+    }
     worker->augment += stream_seconds() - decoded;
     return status;
 }
@@ -114,8 +125,8 @@ static enum status produce(struct worker *worker, struct task *task, struct erro
     double start = stream_seconds();
     status = dataset_unpack(worker->unpacker, task->record, task->request.buf, &bytes, &len, error);
     worker->decode += stream_seconds() - start;
-    for (uint32_t view = 0; status == STATUS_OK && view < loader->config.recipe.views; view++) {
-        status = produce_view(worker, task, view, &record, bytes, len, error);
+    if (status == STATUS_OK) {
+        status = produce_views(worker, task, &record, bytes, len, error);
     }
     task->slot->records[task->index] = task->record;
     task->slot->labels[task->index] = record.label;

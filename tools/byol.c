@@ -1,4 +1,5 @@
 // The program `byol`: finds the subcommand and runs it.
+#include "formats/isa.h"
 #include "formats/nearest.h"
 #include "tools/command.h"
 
@@ -35,7 +36,9 @@ static const char lesson[] =
     "A dataset is a folder that 'inspect' can describe and verify. A run is a folder too: its\n"
     "config.yaml, metrics.jsonl, and checkpoints that any safetensors reader opens.\n"
     "Results go to stdout (as JSON with --json), messages to stderr. Exit codes: 0 success,\n"
-    "1 failure, 2 wrong usage.\n";
+    "1 failure, 2 wrong usage. BYOL_ISA=v2|v3|v4 (neon on ARM) forces the vector instructions; "
+    "the\n"
+    "widest are the default, and all give the same bytes.\n";
 
 static void print_help(FILE *stream)
 {
@@ -117,6 +120,11 @@ int main(int argc, char **argv)
             print_help(stdout);
         }
         return flushed(EXIT_OK);
+    }
+    struct error error;
+    if (isa_init(&error) != STATUS_OK) {
+        fprintf(stderr, "byol: %s\n", error.reason);
+        return EXIT_USAGE;
     }
     const struct command *command = find_command(name);
     return command ? flushed(command->run(argc - 1, argv + 1)) : unknown_command(name);

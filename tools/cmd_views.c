@@ -178,16 +178,18 @@ static enum status render_view(struct views *views, struct sheet_view *view, con
                                size_t len, struct error *error)
 {
     size_t size = views->sheet.size;
-    struct image crop = {0};
+    struct image_planes crop = {0};
     view->pixels = malloc(size * size * 3 * sizeof *view->pixels);
     if (view->pixels == NULL) {
         return no_memory(error);
     }
-    enum status status = image_decode(views->decoder, bytes, len, &view->params.crop, &crop, error);
+    enum status status =
+        image_decode_windows(views->decoder, bytes, len, &view->params.crop, 1, &crop, error);
     if (status == STATUS_OK) {
-        status = view_render(&view->params, &crop, views->scratch, view->pixels, error);
+        status = view_render(&view->params, &crop, &view_output_plain, views->scratch, view->pixels,
+                             error);
     }
-    image_free(&crop);
+    image_planes_free(&crop);
     return status;
 }
 

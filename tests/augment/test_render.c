@@ -2,6 +2,7 @@
 // range, refuses what does not fit, and survives a trip through JSON.
 #include "augment/view.h"
 #include "formats/limits.h"
+#include "tests/support/render.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -45,7 +46,7 @@ static struct view_params plain(uint32_t width, uint32_t height, uint32_t size)
 
 static void render(const struct view_params *params, const struct image *crop, float *out)
 {
-    if (view_render(params, crop, scratch, out, &error) != STATUS_OK) {
+    if (render_image(params, crop, scratch, out, &error) != STATUS_OK) {
         fail_msg("%s", error.reason);
     }
 }
@@ -139,7 +140,7 @@ static void test_drawn_views_replay_bit_for_bit(void **state)
         assert_int_equal(view_from_json(json, strlen(json), &replayed, &error), STATUS_OK);
         struct view_scratch *fresh;
         assert_int_equal(view_scratch_open(&fresh, SIZE, &error), STATUS_OK);
-        assert_int_equal(view_render(&replayed, &crop, fresh, again, &error), STATUS_OK);
+        assert_int_equal(render_image(&replayed, &crop, fresh, again, &error), STATUS_OK);
         assert_memory_equal(out, again, sizeof out);
         view_scratch_close(&fresh);
         free(json);
@@ -161,13 +162,13 @@ static void test_extreme_sizes(void **state)
             struct view_params params = plain(crop.width, crop.height, size);
             params.blur = true;
             params.taps = 2 * size - 1;
-            assert_int_equal(view_render(&params, &crop, large, out, &error), STATUS_OK);
+            assert_int_equal(render_image(&params, &crop, large, out, &error), STATUS_OK);
         }
         image_free(&crop);
     }
     struct image widest = picture(LIMIT_IMAGE_SIDE, 2);
     struct view_params params = plain(LIMIT_IMAGE_SIDE, 2, RECIPE_MAX_SIZE);
-    assert_int_equal(view_render(&params, &widest, large, out, &error), STATUS_OK);
+    assert_int_equal(render_image(&params, &widest, large, out, &error), STATUS_OK);
     image_free(&widest);
     view_scratch_close(&large);
     free(out);
@@ -177,7 +178,7 @@ static void refuse(const struct view_params *params, const struct image *crop)
 {
     float out[VALUES];
     error.reason[0] = '\0';
-    assert_int_equal(view_render(params, crop, scratch, out, &error), STATUS_INVALID);
+    assert_int_equal(render_image(params, crop, scratch, out, &error), STATUS_INVALID);
     assert_true(error.reason[0] != '\0');
 }
 

@@ -1,6 +1,7 @@
 // Golden group decode_crop_resize from the crop on: bicubic output, rendered view, evaluation
 // window.
 #include "tests/support/golden.h"
+#include "tests/support/render.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -68,7 +69,7 @@ static void check_crop(const char *folder, const struct table *index, size_t row
     size_t count = (size_t)params.size * params.size * 3;
     float *pixels = malloc(count * sizeof *pixels);
     assert_non_null(pixels);
-    assert_int_equal(view_render(&params, crop, shared.scratch, pixels, &error), STATUS_OK);
+    assert_int_equal(render_image(&params, crop, shared.scratch, pixels, &error), STATUS_OK);
     compare(folder, index, row, "out", pixels, count, VIEW_TOLERANCE);
     shared.views++;
     if (!table_empty(table_cell(index, row, "resize_raw"))) {

@@ -4,6 +4,7 @@
 #include "augment/view.h"
 #include "pipeline/loader.h"
 #include "pipeline/order.h"
+#include "tests/support/render.h"
 #include "tests/support/sample_dataset.h"
 
 #include <setjmp.h>
@@ -137,7 +138,7 @@ static void render_alone(const struct dataset *dataset, const struct loader_conf
     assert_int_equal(image_decoder_open(&decoder, NULL), STATUS_OK);
     view_draw(&config->recipe, key, where.width, where.height, &params);
     assert_int_equal(image_decode(decoder, bytes, len, &params.crop, &image, NULL), STATUS_OK);
-    assert_int_equal(view_render(&params, &image, scratch, out, NULL), STATUS_OK);
+    assert_int_equal(render_image(&params, &image, scratch, out, NULL), STATUS_OK);
     image_free(&image);
     image_decoder_close(&decoder);
     view_scratch_close(&scratch);

@@ -1,5 +1,6 @@
 // `byol views`: the sheet, the raw views, and that printed parameters replay bit for bit.
 #include "tests/support/program.h"
+#include "tests/support/render.h"
 
 #include "augment/view.h"
 #include "formats/file.h"
@@ -140,7 +141,7 @@ static void test_views_are_those_of_training(void **state)
         struct view_key key = {.seed = 77, .record = 1, .epoch = 5, .view = view};
         view_draw(&recipe, key, info.width, info.height, &params);
         assert_int_equal(image_decode(decoder, bytes, len, &params.crop, &crop, &error), STATUS_OK);
-        assert_int_equal(view_render(&params, &crop, work, out, &error), STATUS_OK);
+        assert_int_equal(render_image(&params, &crop, work, out, &error), STATUS_OK);
         assert_memory_equal((float *)raw.data + (2 + view) * 32 * 32 * 3, out, sizeof out);
     }
     image_free(&crop);
