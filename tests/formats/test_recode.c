@@ -184,7 +184,7 @@ static void test_made_files_come_back(void **state)
             free(bytes);
         }
     }
-    assert_true(recoded > KINDS * SIZES / 2);
+    assert_true(recoded > 2 * KINDS);
     image_free(&source);
 }
 
