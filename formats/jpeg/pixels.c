@@ -32,7 +32,6 @@ struct view {
     uint32_t next;       // pixel row of the image
     uint32_t columns[3]; // samples from `left` to the window's end
     bool fancy[3];       // upsampling
-    bool context;        // needs sample rows above and below
 };
 
 struct jpeg_pixels {
@@ -43,6 +42,7 @@ struct jpeg_pixels {
     // The image in progress.
     const struct jpeg_kernels *kernels;
     const struct jpeg_frame *frame;
+    bool context;                // upsampling needs sample rows above and below
     uint32_t first_col, end_col; // MCUs that any window needs
     uint32_t views;
     struct view view[IMAGE_MAX_WINDOWS];
@@ -140,6 +140,24 @@ static void plan_component(struct jpeg_pixels *pixels, uint32_t c)
     }
 }
 
+// Rows that only repeat have no use for neighbours, and neither have columns.
+static bool is_fancy(const struct component *component, uint32_t columns)
+{
+    return component->x_ratio == 1 || columns > 2;
+}
+
+static void plan_components(struct jpeg_pixels *pixels)
+{
+    pixels->context = false;
+    for (uint32_t c = 0; c < pixels->frame->components; c++) {
+        const struct component *component = &pixels->component[c];
+        plan_component(pixels, c);
+        if (component->y_ratio == 2 && is_fancy(component, component->width)) {
+            pixels->context = true;
+        }
+    }
+}
+
 // How the components are upsampled. libjpeg-turbo chooses by the image's width, and again by the
 // window's only where that leaves one column of a component that had more.
 static void plan_upsampling(const struct jpeg_pixels *pixels, struct view *view)
@@ -152,32 +170,40 @@ static void plan_upsampling(const struct jpeg_pixels *pixels, struct view *view)
         view->columns[c] = divide_up(width, component->x_ratio);
         again = again || (view->columns[c] < 2 && component->width >= 2);
     }
-    view->context = false;
     for (uint32_t c = 0; c < frame->components; c++) {
         const struct component *component = &pixels->component[c];
-        view->fancy[c] =
-            component->x_ratio == 1 || (again ? view->columns[c] : component->width) > 2;
-        view->context = view->context || (component->y_ratio == 2 && view->fancy[c]);
+        view->fancy[c] = is_fancy(component, again ? view->columns[c] : component->width);
     }
+}
+
+// The MCU rows that libjpeg-turbo would read: with neighbours, also the row above unless it starts
+// with the first one, and the row below as soon as the last of the rows that it upsamples together
+// (one, or two that share their samples) is wanted. Damage there must not go unnoticed.
+static void plan_rows(const struct jpeg_pixels *pixels, struct view *view)
+{
+    const struct jpeg_frame *frame = pixels->frame;
+    uint32_t mcu_height = 8 * frame->v_max;
+    uint32_t top = view->window.y, bottom = view->window.y + view->window.height;
+    if (pixels->context) {
+        top -= top > 0;
+        bottom = divide_up(bottom, frame->v_max) * frame->v_max + 1;
+        bottom = bottom < frame->height ? bottom : frame->height;
+    }
+    view->first_row = top / mcu_height;
+    view->end_row = divide_up(bottom, mcu_height);
+    view->next = view->window.y;
 }
 
 static void plan_view(const struct jpeg_pixels *pixels, struct view *view)
 {
     const struct jpeg_frame *frame = pixels->frame;
     const struct image_window *window = &view->window;
-    uint32_t mcu_width = 8 * frame->h_max, mcu_height = 8 * frame->v_max;
+    uint32_t mcu_width = 8 * frame->h_max;
     view->first_col = window->x / mcu_width;
     view->left = view->first_col * mcu_width;
     view->end_col = divide_up(window->x + window->width, mcu_width);
     plan_upsampling(pixels, view);
-    uint32_t top = window->y, bottom = window->y + window->height;
-    if (view->context) {
-        top -= top > 0;
-        bottom += bottom < frame->height;
-    }
-    view->first_row = top / mcu_height;
-    view->end_row = divide_up(bottom, mcu_height);
-    view->next = window->y;
+    plan_rows(pixels, view);
 }
 
 static enum status plan_views(struct jpeg_pixels *pixels, const struct image_window *windows,
@@ -286,7 +312,7 @@ static const uint8_t *upsample(const struct jpeg_pixels *pixels, const struct vi
         return near + skip;
     }
     bool above = y % 2 == 0;
-    if (component->y_ratio == 2 && view->context &&
+    if (component->y_ratio == 2 && view->fancy[c] &&
         (above ? near_y > 0 : near_y + 1 < component->height)) {
         far = sample_row(pixels, view, c, above ? near_y - 1 : near_y + 1);
     }
@@ -325,7 +351,7 @@ static void finish_rows(const struct jpeg_pixels *pixels, struct view *view, uin
 {
     uint32_t end = view->window.y + view->window.height;
     if (row + 1 < pixels->frame->mcus_high) {
-        uint32_t ready = (row + 1) * 8 * pixels->frame->v_max - view->context;
+        uint32_t ready = (row + 1) * 8 * pixels->frame->v_max - pixels->context;
         end = ready < end ? ready : end;
     }
     for (; view->next < end; view->next++) {
@@ -389,9 +415,7 @@ enum status jpeg_pixels_decode(struct jpeg_pixels *pixels, const struct jpeg_fra
     }
     pixels->frame = frame;
     pixels->kernels = ISA_SELECT(jpeg_kernels, isa_chosen());
-    for (uint32_t c = 0; c < frame->components; c++) {
-        plan_component(pixels, c);
-    }
+    plan_components(pixels);
     enum status status = plan_views(pixels, windows, count, out, error);
     if (status == STATUS_OK) {
         status = reserve_memory(pixels, error);

@@ -1,5 +1,5 @@
 // Coefficients through libjpeg's transcoding interface.
-#include "tests/support/coefficients.h"
+#include "tests/support/coefficient_source.h"
 #include "tests/support/mutate.h"
 
 #include <stdio.h>
@@ -28,7 +28,7 @@ static enum status copy_row(struct jpeg_source *source, uint32_t row, uint32_t f
                             int16_t *const blocks[3], struct error *error)
 {
     (void)error;
-    struct coefficients *from = (struct coefficients *)source;
+    struct coefficient_source *from = (struct coefficient_source *)source;
     const struct jpeg_frame *frame = &from->frame;
     if (row >= frame->mcus_high || first >= end || end > frame->mcus_wide ||
         (from->rows_asked > 0 && row <= from->last_row)) {
@@ -87,32 +87,31 @@ static int16_t *read_blocks(struct jpeg_decompress_struct *from, jvirt_barray_pt
     return blocks;
 }
 
-bool coefficients_read(struct coefficients *coefficients, const uint8_t *bytes, size_t len)
+bool coefficient_source_open(struct coefficient_source *out, const uint8_t *bytes, size_t len)
 {
     struct jpeg_decompress_struct from;
     struct jpeg_error_mgr errors;
-    *coefficients = (struct coefficients){.source.row = copy_row};
+    *out = (struct coefficient_source){.source.row = copy_row};
     jvirt_barray_ptr *arrays = begin(&from, &errors, bytes, len);
     bool known = from.jpeg_color_space == JCS_GRAYSCALE || from.jpeg_color_space == JCS_YCbCr ||
                  from.jpeg_color_space == JCS_RGB;
     if (known) {
-        read_frame(&coefficients->frame, &from);
+        read_frame(&out->frame, &from);
     }
     for (int c = 0; known && c < from.num_components; c++) {
-        coefficients->blocks[c] =
-            read_blocks(&from, arrays[c], &from.comp_info[c], &coefficients->frame,
-                        &coefficients->frame.component[c]);
+        out->blocks[c] = read_blocks(&from, arrays[c], &from.comp_info[c], &out->frame,
+                                     &out->frame.component[c]);
     }
     finish(&from);
     return known;
 }
 
-void coefficients_free(struct coefficients *coefficients)
+void coefficient_source_close(struct coefficient_source *out)
 {
     for (int c = 0; c < 3; c++) {
-        free(coefficients->blocks[c]);
+        free(out->blocks[c]);
     }
-    *coefficients = (struct coefficients){0};
+    *out = (struct coefficient_source){0};
 }
 
 static void scramble(struct jpeg_decompress_struct *from, jvirt_barray_ptr array,
@@ -135,8 +134,8 @@ static void be_quiet(j_common_ptr common)
     (void)common; // a remark on coarse tables
 }
 
-uint8_t *coefficients_scramble(const uint8_t *bytes, size_t len, uint64_t seed, unsigned most,
-                               unsigned step, size_t *scrambled_len)
+uint8_t *coefficient_source_scramble(const uint8_t *bytes, size_t len, uint64_t seed, unsigned most,
+                                     unsigned step, size_t *scrambled_len)
 {
     struct jpeg_decompress_struct from;
     struct jpeg_compress_struct to;
