@@ -413,6 +413,10 @@ enum status jpeg_pixels_decode(struct jpeg_pixels *pixels, const struct jpeg_fra
         return error_set(error, STATUS_UNSUPPORTED, NULL, NOWHERE, NOWHERE,
                          "JPEG: not a kind of sampling that the fast road knows");
     }
+    if (count > IMAGE_MAX_WINDOWS) {
+        return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
+                         "%u windows of one image are more than %d", count, IMAGE_MAX_WINDOWS);
+    }
     pixels->frame = frame;
     pixels->kernels = ISA_SELECT(jpeg_kernels, isa_chosen());
     plan_components(pixels);
