@@ -1,7 +1,8 @@
 // Integer vectors for the kernels of the fast JPEG road, as wide as the instructions this file is
-// compiled for: one, two or four lanes of 128 bits. What shuffles (unpack, pack) stays within a
-// lane, as the x86 instructions do; the rest of the arithmetic is GCC's vector arithmetic. All of
-// it wraps where it overflows, unless the name says otherwise.
+// compiled for: one, two or four lanes of 128 bits; one also for NEON and for portable C. What
+// shuffles (unpack, pack) stays within a lane, as the x86 instructions do; the plain arithmetic is
+// the compiler's vector arithmetic. All of it wraps where it overflows, unless the name says
+// otherwise.
 //
 // For *_simd.c files only.
 #ifndef FORMATS_JPEG_SIMD16_H
@@ -146,7 +147,6 @@ static inline vec weigh_high(vec a, vec b)
 
 #else
 
-typedef int16_t half_i16 __attribute__((vector_size(8)));
 typedef int32_t wide_i32 __attribute__((vector_size(32)));
 typedef uint32_t vec_4x32 __attribute__((vector_size(16)));
 
@@ -201,20 +201,18 @@ static inline vec mul_round16(vec a, vec b)
 
 #else
 
-static inline wide_i32 multiply(vec a, vec b)
-{
-    return __builtin_convertvector((vec_i16)a, wide_i32) *
-           __builtin_convertvector((vec_i16)b, wide_i32);
-}
-
 static inline vec mul_high16(vec a, vec b)
 {
-    return (vec) __builtin_convertvector(multiply(a, b) >> 16, vec_i16);
+    wide_i32 product = __builtin_convertvector((vec_i16)a, wide_i32) *
+                       __builtin_convertvector((vec_i16)b, wide_i32);
+    return (vec) __builtin_convertvector(product >> 16, vec_i16);
 }
 
 static inline vec mul_round16(vec a, vec b)
 {
-    return (vec) __builtin_convertvector((multiply(a, b) + (1 << 14)) >> 15, vec_i16);
+    wide_i32 product = __builtin_convertvector((vec_i16)a, wide_i32) *
+                       __builtin_convertvector((vec_i16)b, wide_i32);
+    return (vec) __builtin_convertvector((product + (1 << 14)) >> 15, vec_i16);
 }
 
 #endif
