@@ -29,10 +29,10 @@ struct resize_work {
 // centres: TensorFlow's `resize_bicubic` with half_pixel_centers, which the reference uses.
 #define RESIZE_STEPS 1024
 void resize_taps_fill(struct resize_taps *taps, uint32_t in, uint32_t out);
-// One output position, at `position` between the source's; and the weights, before they are
-// renormalised, of four positions of which the second lies `step` / RESIZE_STEPS before it.
+// One output position, at `position` between the source's; and the weights of any position whose
+// four taps lie inside the image, the second of them `step` / RESIZE_STEPS before it.
 void resize_taps_at(struct resize_taps *taps, uint32_t in, float position);
-void resize_weights(float weights[4], long step);
+void resize_inner_weights(float weights[4], long step);
 
 struct kernels {
     const char *name;

@@ -21,7 +21,7 @@ static float far_weight(long step) // 1 <= x <= 2
     return (float)(((KEYS_A * x - 5 * KEYS_A) * x + 8 * KEYS_A) * x - 4 * KEYS_A);
 }
 
-void resize_weights(float weights[4], long step)
+static void weights_at(float weights[4], long step)
 {
     weights[0] = far_weight(step);
     weights[1] = near_weight(step);
@@ -29,23 +29,36 @@ void resize_weights(float weights[4], long step)
     weights[3] = far_weight(RESIZE_STEPS - step);
 }
 
+static void renormalise(float weights[4])
+{
+    float sum = 0;
+    for (int tap = 0; tap < 4; tap++) {
+        sum += weights[tap];
+    }
+    float inverse = 1.0f / sum;
+    for (int tap = 0; tap < 4; tap++) {
+        weights[tap] *= inverse;
+    }
+}
+
+void resize_inner_weights(float weights[4], long step)
+{
+    weights_at(weights, step);
+    renormalise(weights);
+}
+
 void resize_taps_at(struct resize_taps *taps, uint32_t in, float position)
 {
     float below = floorf(position);
     float weights[4];
-    resize_weights(weights, lrintf((position - below) * RESIZE_STEPS));
-    float sum = 0;
+    weights_at(weights, lrintf((position - below) * RESIZE_STEPS));
     for (int tap = 0; tap < 4; tap++) {
         int64_t index = (int64_t)below - 1 + tap;
         int64_t last = (int64_t)in - 1;
         taps->index[tap] = (uint32_t)(index < 0 ? 0 : index > last ? last : index);
         taps->weight[tap] = index == taps->index[tap] ? weights[tap] : 0;
-        sum += taps->weight[tap];
     }
-    float inverse = 1.0f / sum;
-    for (int tap = 0; tap < 4; tap++) {
-        taps->weight[tap] *= inverse;
-    }
+    renormalise(taps->weight);
 }
 
 void resize_taps_fill(struct resize_taps *taps, uint32_t in, uint32_t out)

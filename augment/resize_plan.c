@@ -4,11 +4,8 @@
 
 void resize_table_fill(struct resize_table *table)
 {
-    struct resize_taps taps;
     for (long step = 0; step <= RESIZE_STEPS; step++) {
-        // Far from both borders of an image of 8 positions.
-        resize_taps_at(&taps, 8, 3.0f + (float)step / RESIZE_STEPS);
-        memcpy(table->weight[step], taps.weight, sizeof taps.weight);
+        resize_inner_weights(table->weight[step], step);
     }
 }
 
