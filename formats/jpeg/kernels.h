@@ -1,8 +1,7 @@
 // The inner loops of the pixel stage: built once for each vector level (pixels_simd.c), the same
 // bits from all of them. They are libjpeg-turbo's arithmetic as its x86-64 vector code does it.
 //
-// Rows may be read up to JPEG_ROW_MARGIN bytes before and JPEG_ROW_SLACK bytes after what is asked
-// for, and are written in full vectors: up to JPEG_ROW_SLACK bytes after what was asked for.
+// Rows may be read a little before and beyond what is asked for, and are written in full vectors.
 #ifndef FORMATS_JPEG_KERNELS_H
 #define FORMATS_JPEG_KERNELS_H
 
@@ -11,14 +10,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define JPEG_ROW_MARGIN   64
-#define JPEG_ROW_SLACK    128
-#define JPEG_BLOCKS_SLACK 3 // blocks are transformed four at a time
+#define JPEG_READ_BEFORE   1   // samples
+#define JPEG_READ_BEYOND   64  //
+#define JPEG_WRITE_BEYOND  126 // 63 where a row is not doubled
+#define JPEG_BLOCKS_BEYOND 3   // blocks, read by `transform`, which writes their samples
 
 struct jpeg_kernels {
     // Inverse DCT ("IFAST") of `count` blocks that follow each other to samples that stand side by
-    // side, 8 rows `stride` apart; up to JPEG_BLOCKS_SLACK blocks more are read, and their samples
-    // written. `multipliers`: what jpeg_multipliers made; 64-byte aligned as are the blocks.
+    // side, 8 rows `stride` apart. `multipliers`: the steps of quantisation, times the scaling that
+    // the method leaves out of its rows and columns, with two fractional bits.
     void (*transform)(const int16_t *blocks, size_t count, const int16_t *multipliers,
                       uint8_t *samples, size_t stride);
 

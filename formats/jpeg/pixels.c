@@ -253,13 +253,13 @@ static size_t divide_memory(struct jpeg_pixels *pixels, uint8_t *memory)
         struct component *component = &pixels->component[c];
         size_t row_blocks = (size_t)pixels->frame->mcus_wide * component->h;
         size_t span = (size_t)(pixels->end_col - pixels->first_col) * component->h * 8;
-        component->stride = round_up(span + JPEG_BLOCKS_SLACK * 8, ALIGN);
-        size_t blocks = row_blocks * component->v + JPEG_BLOCKS_SLACK;
+        component->stride = round_up(span + JPEG_BLOCKS_BEYOND * 8, ALIGN);
+        size_t blocks = row_blocks * component->v + JPEG_BLOCKS_BEYOND;
         component->blocks = part(memory, &used, blocks * JPEG_BLOCK * sizeof(int16_t));
-        part(memory, &used, JPEG_ROW_MARGIN);
+        part(memory, &used, JPEG_READ_BEFORE);
         component->samples = part(memory, &used, component->ring * component->stride);
-        part(memory, &used, JPEG_ROW_SLACK);
-        component->line = part(memory, &used, span * component->x_ratio + 2 * JPEG_ROW_SLACK);
+        part(memory, &used, JPEG_READ_BEYOND);
+        component->line = part(memory, &used, span * component->x_ratio + JPEG_WRITE_BEYOND);
     }
     return used;
 }

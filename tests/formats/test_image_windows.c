@@ -246,7 +246,7 @@ static void test_photographs(void **state)
 {
     (void)state;
     if (access(IMAGENET, R_OK) != 0) {
-        print_message("no %s\n", IMAGENET);
+        print_message("skipped: no %s\n", IMAGENET);
         skip();
     }
     struct source *source;

@@ -333,7 +333,7 @@ static void test_photographs(void **state)
     (void)state;
     struct source *source;
     if (access(IMAGENET, R_OK) != 0) {
-        print_message("no %s\n", IMAGENET);
+        print_message("skipped: no %s\n", IMAGENET);
         skip();
     }
     assert_int_equal(source_open(&source, IMAGENET, NULL), STATUS_OK);

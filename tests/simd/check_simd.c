@@ -19,7 +19,8 @@
 #define BATCHES       11
 #define BATCH_SECONDS 0.004
 
-static const struct simd_suite *const suites[] = {&simd_suite_rows, &simd_suite_views};
+static const struct simd_suite *const suites[] = {&simd_suite_rows, &simd_suite_views,
+                                                  &simd_suite_jpeg};
 #define SUITES (sizeof suites / sizeof suites[0])
 
 static struct {

@@ -14,7 +14,7 @@ struct simd_suite {
     void (*time)(void); // reports through simd_report
 };
 
-extern const struct simd_suite simd_suite_rows, simd_suite_views;
+extern const struct simd_suite simd_suite_jpeg, simd_suite_rows, simd_suite_views;
 
 // The levels there are, narrowest first; returns how many.
 size_t simd_levels(enum isa levels[ISA_COUNT]);
