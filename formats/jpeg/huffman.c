@@ -16,14 +16,14 @@ static void fill(uint32_t *look, uint32_t count, uint32_t entry)
 }
 
 // The entries of all looks that start with a code of `bits` bits for `symbol`.
-static void fill_symbol(uint32_t *look, uint32_t bits, uint32_t symbol, bool dc)
+static void fill_symbol(uint32_t *look, uint32_t look_bits, uint32_t bits, uint32_t symbol, bool dc)
 {
-    uint32_t count = 1u << (JPEG_LOOK_BITS - bits), size = symbol & 15, zeros = symbol >> 4;
+    uint32_t count = 1u << (look_bits - bits), size = symbol & 15, zeros = symbol >> 4;
     uint32_t entry = (bits + size) | zeros << 8 | size << 12;
     bool is_end = !dc && symbol == 0, is_unused = !dc && size == 0 && zeros != 0 && zeros != 15;
     if (size == 0) {
         fill(look, count, is_unused ? LOOK_STOP : is_end ? entry | LOOK_STOP : entry);
-    } else if (bits == JPEG_LOOK_BITS || bits + size > LOOK_MOST) {
+    } else if (bits == look_bits || bits + size > LOOK_MOST) {
         fill(look, count, LOOK_STOP);
     } else {
         uint32_t negative = (uint32_t)(1 - (1 << size)) << 16;
@@ -32,39 +32,56 @@ static void fill_symbol(uint32_t *look, uint32_t bits, uint32_t symbol, bool dc)
     }
 }
 
-static void build_table(struct jpeg_huffman_table *table, const struct jpeg_huffman_code *code,
-                        bool dc)
+static void build_book(struct jpeg_huffman_book *book, uint32_t *look, uint32_t look_bits,
+                       const struct jpeg_huffman_code *code, bool dc)
 {
     uint32_t next = 0, index = 0; // code and number of the next symbol
     for (uint32_t bits = 1; bits <= 16; bits++) {
         next *= 2;
-        table->offset[bits] = index - next;
+        book->offset[bits] = index - next;
         for (uint32_t i = 0; i < code->counts[bits - 1]; i++, index++, next++) {
-            table->symbols[index] = code->symbols[index];
-            if (bits <= JPEG_LOOK_BITS) {
-                fill_symbol(table->look + (next << (JPEG_LOOK_BITS - bits)), bits,
+            book->symbols[index] = code->symbols[index];
+            if (bits <= look_bits) {
+                fill_symbol(look + (next << (look_bits - bits)), look_bits, bits,
                             code->symbols[index], dc);
             }
         }
-        table->limit[bits] = next << (16 - bits);
-        if (bits == JPEG_LOOK_BITS) {
-            fill(table->look + next, (1u << JPEG_LOOK_BITS) - next, LOOK_STOP);
+        book->limit[bits] = next << (16 - bits);
+        if (bits == look_bits) {
+            fill(look + next, (1u << look_bits) - next, LOOK_STOP);
         }
     }
 }
 
 // The table of a component, or the one of an earlier component that has the same code.
-static const struct jpeg_huffman_table *table_of(struct jpeg_huffman_table tables[3],
-                                                 const struct jpeg_huffman_code codes[3],
-                                                 uint32_t component, bool dc)
+static const struct jpeg_huffman_dc *dc_of(struct jpeg_huffman *decoder,
+                                           const struct jpeg_header *header, uint32_t component)
 {
     for (uint32_t c = 0; c < component; c++) {
-        if (codes[c].counts == codes[component].counts) {
-            return &tables[c];
+        if (header->dc[c].counts == header->dc[component].counts) {
+            return &decoder->dc[c];
         }
     }
-    build_table(&tables[component], &codes[component], dc);
-    return &tables[component];
+    struct jpeg_huffman_dc *table = &decoder->dc[component];
+    build_book(&table->book, table->look, JPEG_DC_LOOK, &header->dc[component], true);
+    return table;
+}
+
+static const struct jpeg_huffman_ac *ac_of(struct jpeg_huffman *decoder,
+                                           const struct jpeg_header *header, uint32_t component)
+{
+    for (uint32_t c = 0; c < component; c++) {
+        if (header->ac[c].counts == header->ac[component].counts) {
+            return &decoder->ac[c];
+        }
+    }
+    struct jpeg_huffman_ac *table = &decoder->ac[component];
+    uint32_t singles[1 << JPEG_AC_LOOK];
+    build_book(&table->book, singles, JPEG_AC_LOOK, &header->ac[component], false);
+    ISA_SELECT(jpeg_huffman_kernel, isa_chosen())->pair(table->look, singles);
+    memset(table->natural, JPEG_BLOCK - 1, sizeof table->natural);
+    memcpy(table->natural, jpeg_natural_place, JPEG_BLOCK);
+    return table;
 }
 
 // --- the window over the file's bytes ------------------------------------------------------------
@@ -226,8 +243,8 @@ static void lay_out_mcu(struct jpeg_huffman *decoder, const struct jpeg_header *
     decoder->blocks = 0;
     for (uint32_t c = 0; c < header->frame.components; c++) {
         const struct jpeg_component *component = &header->frame.component[c];
-        const struct jpeg_huffman_table *dc = table_of(decoder->dc, header->dc, c, true);
-        const struct jpeg_huffman_table *ac = table_of(decoder->ac, header->ac, c, false);
+        const struct jpeg_huffman_dc *dc = dc_of(decoder, header, c);
+        const struct jpeg_huffman_ac *ac = ac_of(decoder, header, c);
         decoder->h[c] = component->h;
         for (uint32_t i = 0; i < component->h * component->v; i++) {
             decoder->block[decoder->blocks++] = (struct jpeg_huffman_block){

@@ -7,24 +7,37 @@
 //
 // How it is fast. The bytes are freed of stuffing a few KiB ahead (huffman.c), so that the decoding
 // loop (huffman_simd.c) loads eight at a time and never looks for markers. One look into a table
-// gives a symbol's run of zeros, the bits of code and amplitude together, and the amplitude's sign;
-// the next look waits for nothing but that number of bits. The loop's only branch that a processor
-// cannot foresee is the end of a block. Blocks nobody asked for are decoded without amplitudes.
+// gives up to two symbols: their runs of zeros, the bits of codes and amplitudes together, the
+// first one's coefficient and the sign of the second's; the next look waits for nothing but that
+// number of bits. The loop's only branch that a processor cannot foresee is the end of a block.
+// Blocks nobody asked for are decoded without amplitudes.
 #ifndef FORMATS_JPEG_HUFFMAN_H
 #define FORMATS_JPEG_HUFFMAN_H
 
 #include "formats/jpeg/header.h"
 
-#define JPEG_LOOK_BITS  10   // of a look into a table
+#define JPEG_DC_LOOK    9    // bits of a look into a table
+#define JPEG_AC_LOOK    11   //
 #define JPEG_MCU_BLOCKS 6    // at most, in a plain file
 #define JPEG_MCU_BYTES  1536 // an MCU of invalid data consumes less: 6 * 64 symbols of 31 bits
 #define JPEG_WINDOW     8192 // unstuffed bytes at a time
 
-struct jpeg_huffman_table {
-    uint32_t look[1 << JPEG_LOOK_BITS];
+// A code of whatever length.
+struct jpeg_huffman_book {
     uint32_t limit[17];  // first 16-bit string beyond the codes of so many bits
     uint32_t offset[17]; // of the symbol, less the code
     uint8_t symbols[256];
+};
+
+struct jpeg_huffman_dc {
+    uint32_t look[1 << JPEG_DC_LOOK];
+    struct jpeg_huffman_book book;
+};
+
+struct jpeg_huffman_ac {
+    uint64_t look[1 << JPEG_AC_LOOK];
+    uint8_t natural[192]; // of jpeg_natural_place, and beyond it the last; here for short addresses
+    struct jpeg_huffman_book book;
 };
 
 struct jpeg_bits {
@@ -33,7 +46,7 @@ struct jpeg_bits {
     const uint8_t *at; // the next byte of the window
 };
 
-// Owned by the caller, who need not look inside; about 40 KiB, nothing to free.
+// Owned by the caller, who need not look inside; about 70 KiB, nothing to free.
 struct jpeg_huffman {
     struct jpeg_source source; // ask this for rows
 
@@ -48,7 +61,8 @@ struct jpeg_huffman {
     uint32_t blocks;
     struct jpeg_huffman_block {
         uint32_t component, x, y; // of `h` columns and `v` rows in the MCU
-        const struct jpeg_huffman_table *dc, *ac;
+        const struct jpeg_huffman_dc *dc;
+        const struct jpeg_huffman_ac *ac;
         int16_t *to;   // where the next MCU's block goes
         uint32_t step; // to the one after
     } block[JPEG_MCU_BLOCKS];
@@ -67,7 +81,8 @@ struct jpeg_huffman {
     uint8_t marker;    // that ends it; 0: the file ended, or stuffing after fill bytes
     uint8_t window[JPEG_WINDOW + JPEG_MCU_BYTES + 16];
 
-    struct jpeg_huffman_table dc[3], ac[3];
+    struct jpeg_huffman_dc dc[3];
+    struct jpeg_huffman_ac ac[3];
 };
 
 // Prepares for a file of which `header` was read. `bytes` must outlive the rows; nothing beyond
