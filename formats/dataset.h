@@ -63,13 +63,17 @@ const char *dataset_provenance(const struct dataset *dataset); // text: sources,
 uint32_t
 dataset_max_stored_length(const struct dataset *dataset); // the largest extent: sizes read buffers
 uint32_t dataset_max_frame_length(const struct dataset *dataset);
-uint64_t dataset_max_pixels(const struct dataset *dataset); // of one image: sizes decode buffers
+uint64_t dataset_max_pixels(const struct dataset *dataset); // of one image
+// The record whose image needs the largest planes: sizes decode buffers.
+uint64_t dataset_widest(const struct dataset *dataset);
 
-// Unpacks extents; keeps its zstd context and buffer. One per thread.
+// Unpacks extents; keeps its zstd context and the frame that it unpacked last, so that records of
+// one frame which follow each other cost one unpacking. One per thread.
 struct dataset_unpacker;
 enum status dataset_unpacker_open(struct dataset_unpacker **out, const struct dataset *dataset,
                                   struct error *error);
 void dataset_unpacker_close(struct dataset_unpacker **unpacker);
+size_t dataset_unpacker_bytes(const struct dataset_unpacker *unpacker); // allocated, for good
 // From the `stored` bytes of `record`'s extent to the image file's bytes, which point into `stored`
 // or into the unpacker and stay valid until the next call. Verifies length and CRC: STATUS_CORRUPT
 // names file, offset and record.

@@ -84,6 +84,18 @@ void image_planes_free(struct image_planes *planes)
     *planes = (struct image_planes){0};
 }
 
+static size_t planes_stride(uint32_t width)
+{
+    size_t align = IMAGE_PLANES_ALIGN;
+    return (width + align - 1) / align * align;
+}
+
+size_t image_planes_bytes(uint32_t width, uint32_t height)
+{
+    // Room to align the start, and to read beyond the last row too.
+    return planes_stride(width) * height * 3 + 2 * (size_t)IMAGE_PLANES_ALIGN;
+}
+
 enum status image_planes_reserve(struct image_planes *planes, uint32_t width, uint32_t height,
                                  struct error *error)
 {
@@ -91,10 +103,8 @@ enum status image_planes_reserve(struct image_planes *planes, uint32_t width, ui
     if (status != STATUS_OK) {
         return status;
     }
-    size_t align = IMAGE_PLANES_ALIGN;
-    size_t stride = (width + align - 1) / align * align;
-    // Room to align the start, and to read beyond the last row too.
-    size_t bytes = stride * height * 3 + 2 * align;
+    size_t align = IMAGE_PLANES_ALIGN, stride = planes_stride(width);
+    size_t bytes = image_planes_bytes(width, height);
     if (bytes > planes->capacity) {
         uint8_t *memory = calloc(bytes, 1); // what lies between rows is read, if not used
         if (memory == NULL) {

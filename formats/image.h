@@ -54,6 +54,9 @@ struct image_planes {
 };
 
 void image_planes_free(struct image_planes *planes);
+// What planes of width x height pixels allocate. Any window of an image needs at most what the
+// whole image does.
+size_t image_planes_bytes(uint32_t width, uint32_t height);
 // Makes room for width x height pixels and sets all but the pixels; keeps the memory when it is
 // large enough.
 enum status image_planes_reserve(struct image_planes *planes, uint32_t width, uint32_t height,

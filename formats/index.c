@@ -270,6 +270,7 @@ static enum status check_overlaps(const struct index *index, const char *path, s
 static enum status check_records(struct index *index, const char *path, struct error *error)
 {
     bool in_order = true;
+    uint64_t planes = 0;
     struct dataset_record last = {0};
     for (uint64_t i = 0; i < index->count[INDEX_RECORDS]; i++) {
         struct dataset_record record = index_record(index, i);
@@ -284,6 +285,10 @@ static enum status check_records(struct index *index, const char *path, struct e
         last = record;
         uint64_t pixels = (uint64_t)record.width * record.height;
         index->max_pixels = pixels > index->max_pixels ? pixels : index->max_pixels;
+        if (image_planes_bytes(record.width, record.height) > planes) {
+            planes = image_planes_bytes(record.width, record.height);
+            index->widest = i;
+        }
         if (record.stored_length > index->max_stored_length) {
             index->max_stored_length = record.stored_length;
         }

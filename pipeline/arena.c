@@ -31,9 +31,9 @@ void arena_close(struct arena *arena)
     *arena = (struct arena){0};
 }
 
-uint8_t *arena_take(struct arena *arena, uint64_t len, uint32_t *piece)
+uint8_t *arena_take(struct arena *arena, uint64_t len, uint32_t users, uint32_t *piece)
 {
-    assert(len < arena->size);
+    assert(len < arena->size && users > 0);
     if (arena->count == 0) {
         arena->head = arena->tail = 0;
     }
@@ -48,16 +48,16 @@ uint8_t *arena_take(struct arena *arena, uint64_t len, uint32_t *piece)
         return NULL;
     }
     *piece = (arena->oldest + arena->count++) % arena->capacity;
-    arena->pieces[*piece] = (struct arena_piece){.end = end};
+    arena->pieces[*piece] = (struct arena_piece){.end = end, .users = users};
     arena->head = end;
     return arena->memory + (start + padding) % arena->size;
 }
 
 void arena_give(struct arena *arena, uint32_t piece)
 {
-    assert(!arena->pieces[piece].released);
-    arena->pieces[piece].released = true;
-    while (arena->count > 0 && arena->pieces[arena->oldest].released) {
+    assert(arena->pieces[piece].users > 0);
+    arena->pieces[piece].users--;
+    while (arena->count > 0 && arena->pieces[arena->oldest].users == 0) {
         arena->tail = arena->pieces[arena->oldest].end;
         arena->oldest = (arena->oldest + 1) % arena->capacity;
         arena->count--;
