@@ -20,9 +20,9 @@
 enum dataset_store { DATASET_LMDB, DATASET_SHARDS };
 
 enum dataset_coding {
-    DATASET_CODING_RAW = 0, // the extent is the image file's bytes
-    DATASET_CODING_ZSTD =
-        1, // the extent is one zstd frame; the image lies at `inner_offset` of its content
+    DATASET_CODING_RAW = 0,  // the extent is the image file's bytes
+    DATASET_CODING_ZSTD = 1, // the extent is one zstd frame; the image lies at `inner_offset` of
+                             // its content, in which others may lie too
 };
 
 // Where a record's bytes lie and what they are. 48 bytes on disk.
@@ -89,7 +89,10 @@ enum status dataset_read(const struct dataset *dataset, uint64_t record, uint8_t
 
 struct dataset_writer_config {
     enum dataset_store store;
-    uint64_t shard_bytes;   // start a new shard at about this size; 0 = 256 MiB
+    uint64_t shard_bytes; // start a new shard at about this size; 0 = 256 MiB
+    // Small images of a shard share frames of about this much content; 0 = 8 KiB, at most 64 KiB;
+    // 1 = none do.
+    uint32_t frame_bytes;
     const char *provenance; // text stored in the index, copied; NULL = none
     bool replace;           // a dataset already at `directory` gives way at the commit
 };
@@ -108,13 +111,15 @@ struct dataset_item {
 // dataset_packed_free; starts from {0}.
 struct dataset_packed {
     struct dataset_record record; // without file and offset
-    uint8_t *stored;              // frame of a shard; NULL for LMDB, which stores the item's bytes
+    uint8_t *stored;              // of a shard; NULL for LMDB, which stores the item's bytes
     size_t stored_capacity;
+    bool member; // `stored` is not a frame but the content that a small image adds to one
 };
 void dataset_packed_free(struct dataset_packed *packed);
 
-// Does the work of adding an item that can be done in any order: checksums and compression. One
-// packer, one thread; the bytes depend on the item alone.
+// Does the work of adding an item that can be done in any order: checksums and compression (but for
+// small images of shards, whose frames the writer makes). One packer, one thread; the bytes depend
+// on the item alone.
 struct dataset_packer;
 enum status dataset_packer_open(struct dataset_packer **out, enum dataset_store store,
                                 struct error *error);

@@ -53,7 +53,7 @@ static void write_store(const struct sample_dataset *sample, enum dataset_store 
     static const char *const classes[SAMPLE_CLASSES] = {"class0", "class1", "class2", "class3",
                                                         "class4"};
     // Shards so small that there are several.
-    const struct dataset_writer_config config = {.store = store, .shard_bytes = 16384};
+    const struct dataset_writer_config config = {.store = store, .shard_bytes = 16384, .frame_bytes = 1};
     struct dataset_writer *writer;
     struct error error;
     if (dataset_writer_open(&writer, sample->path[store], &config, &error) != STATUS_OK) {
