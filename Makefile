@@ -44,6 +44,8 @@ TOOL_SOURCES := $(wildcard tools/*.c)
 SUPPORT_SOURCES := $(wildcard tests/support/*.c)
 SUITES := $(wildcard tests/formats/*.c tests/augment/*.c tests/pipeline/*.c tests/trainer/*.c tests/tools/*.c)
 GOLDEN_SUITES := $(wildcard tests/golden/*.c)
+SIMD_SOURCES := $(wildcard tests/simd/*.c)
+CHECK_SIMD = $(BUILD)/tests/simd/check_simd
 
 # Kernels in *_simd.c are compiled once for each level of vector instructions of this architecture (formats/isa.h).
 ISAS := base $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),v3 v4)
@@ -51,10 +53,10 @@ ISA_FLAGS_base := $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),-march=x
 ISA_FLAGS_v3 := -march=x86-64-v3
 ISA_FLAGS_v4 := -march=x86-64-v4
 
-objects = $(foreach s,$(1),$(if $(filter %_simd.c,$(s)),$(foreach i,$(ISAS),$(BUILD)/obj/$(s:.c=.$(i).o)),$(BUILD)/obj/$(s:.c=.o)))
+objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(foreach i,$(ISAS),$(BUILD)/obj/$(s:.c=.$(i).o)),$(BUILD)/obj/$(s:.c=.o)))
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
-.PHONY: all help deps demo test test-golden asan tsan layers headers lint format install clean parts tests
+.PHONY: all help deps demo test test-golden check-simd asan tsan layers headers lint format install clean parts tests
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -92,6 +94,11 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call objects,$(SUPPORT_SOURCES)) $(BU
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libbyol.a -lcmocka $(LIBS)
 
+# One program of all families of kernels.
+$(CHECK_SIMD): $(call objects,$(SIMD_SOURCES) $(SUPPORT_SOURCES)) $(BUILD)/libbyol.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libbyol.a -lcmocka $(LIBS)
+
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
 help:  ## this list
@@ -116,7 +123,7 @@ install: all  ## into PREFIX (/usr/local)
 
 # --- tests ------------------------------------------------------------------------------------------------------------------
 
-tests: $(call programs,$(SUITES) $(GOLDEN_SUITES)) $(BUILD)/byol
+tests: $(call programs,$(SUITES) $(GOLDEN_SUITES)) $(CHECK_SIMD) $(BUILD)/byol
 
 test:  ## install what is missing, build, check layers and headers, run every suite
 	@sh tools/deps.sh --missing
@@ -124,7 +131,10 @@ test:  ## install what is missing, build, check layers and headers, run every su
 
 .PHONY: run-tests
 run-tests: layers headers all tests
-	@sh tests/run.sh $(BUILD) $(call programs,$(SUITES) $(GOLDEN_SUITES))
+	@sh tests/run.sh $(BUILD) $(call programs,$(SUITES) $(GOLDEN_SUITES)) $(CHECK_SIMD)
+
+check-simd: $(CHECK_SIMD)  ## vector kernels against plain C, with thousands of random cases, and their times
+	@$(CHECK_SIMD) --rounds 5000 --time
 
 test-golden: all $(call programs,$(GOLDEN_SUITES))  ## the golden suites alone; BYOL_GOLDEN=DIR chooses the data
 	@sh tests/run.sh $(BUILD) $(call programs,$(GOLDEN_SUITES))
@@ -132,7 +142,7 @@ test-golden: all $(call programs,$(GOLDEN_SUITES))  ## the golden suites alone; 
 asan:  ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan CFLAGS='-O2 -g' \
 		SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' all tests
-	@sh tests/run.sh $(BUILD)-asan $(patsubst %.c,$(BUILD)-asan/%,$(SUITES) $(GOLDEN_SUITES))
+	@sh tests/run.sh $(BUILD)-asan $(patsubst %.c,$(BUILD)-asan/%,$(SUITES) $(GOLDEN_SUITES)) $(BUILD)-asan/tests/simd/check_simd
 
 # OpenMP's runtime is not instrumented, so its barriers would be reported as races: one OpenMP thread there. Our own threads stay.
 # The golden suites start none and would take very long.
@@ -145,7 +155,7 @@ tsan:  ## the suite under ThreadSanitizer
 layers:  ## prove that includes only point left: formats < augment < pipeline < trainer < tools
 	@sh tests/layers.sh
 
-HEADERS := $(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h tools/*.h tests/support/*.h)
+HEADERS := $(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h tools/*.h tests/support/*.h tests/simd/*.h)
 headers:  ## compile each header alone
 	@for h in $(HEADERS); do \
 		$(CC) -I. -D_GNU_SOURCE -std=gnu17 $(WARNINGS) -fsyntax-only -x c -include $$h /dev/null || exit 1; done

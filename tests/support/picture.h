@@ -16,11 +16,13 @@ enum picture_colors {
 
 struct picture_jpeg {
     enum picture_colors colors;
-    int h, v; // sampling factors of the first component; 0 = 1
+    int h, v;   // sampling factors of the first component; 0 = 1
+    int h2, v2; // of the second; 0 = 1
     bool progressive, arithmetic;
     unsigned restart; // MCUs between restart markers
     int scans;        // grey only: so many scans (2 to 127) of a progressive file
     int quality;      // 0 = 85
+    bool optimized;   // Huffman tables of its own, also where libjpeg would take the standard's
 };
 
 // Fills `image`; the same seed gives the same pixels.
