@@ -198,6 +198,11 @@ uint64_t dataset_max_pixels(const struct dataset *dataset)
     return dataset->index.max_pixels;
 }
 
+uint32_t dataset_max_width(const struct dataset *dataset)
+{
+    return dataset->index.max_width;
+}
+
 uint64_t dataset_widest(const struct dataset *dataset)
 {
     return dataset->index.widest;

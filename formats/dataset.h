@@ -64,6 +64,7 @@ uint32_t
 dataset_max_stored_length(const struct dataset *dataset); // the largest extent: sizes read buffers
 uint32_t dataset_max_frame_length(const struct dataset *dataset);
 uint64_t dataset_max_pixels(const struct dataset *dataset); // of one image
+uint32_t dataset_max_width(const struct dataset *dataset);
 // The record whose image needs the largest planes: sizes decode buffers.
 uint64_t dataset_widest(const struct dataset *dataset);
 

@@ -299,6 +299,7 @@ static enum status check_records(struct index *index, const char *path, struct e
         last = record;
         uint64_t pixels = (uint64_t)record.width * record.height;
         index->max_pixels = pixels > index->max_pixels ? pixels : index->max_pixels;
+        index->max_width = record.width > index->max_width ? record.width : index->max_width;
         if (image_planes_bytes(record.width, record.height) > planes) {
             planes = image_planes_bytes(record.width, record.height);
             index->widest = i;

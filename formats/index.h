@@ -37,6 +37,7 @@ struct index {
     uint64_t id;                             // hash of all bytes before the trailer
     uint32_t max_stored_length, max_frame_length;
     uint64_t max_pixels;
+    uint32_t max_width;
     uint64_t widest; // record whose image needs the largest planes (image_planes_bytes)
 };
 

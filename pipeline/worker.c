@@ -7,12 +7,17 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#define WORKER_NICENESS 5
+#define WORKER_NICENESS     5
+#define WORKER_THREAD_BYTES (256u << 10) // what a thread touches of its stack, at most
 
 enum status worker_open(struct worker *worker, struct loader *loader, struct error *error)
 {
     worker->loader = loader;
     enum status status = image_decoder_open(&worker->decoder, error);
+    if (status == STATUS_OK) {
+        status = image_decoder_reserve(worker->decoder, dataset_max_width(loader->dataset),
+                                       dataset_max_pixels(loader->dataset), error);
+    }
     if (status == STATUS_OK) {
         status = dataset_unpacker_open(&worker->unpacker, loader->dataset, error);
     }
@@ -29,7 +34,10 @@ enum status worker_open(struct worker *worker, struct loader *loader, struct err
 
 uint64_t worker_bytes(const struct worker *worker)
 {
-    uint64_t bytes = sizeof *worker + dataset_unpacker_bytes(worker->unpacker);
+    uint64_t bytes = sizeof *worker + WORKER_THREAD_BYTES +
+                     dataset_unpacker_bytes(worker->unpacker) +
+                     image_decoder_memory(worker->decoder) +
+                     view_scratch_memory((uint32_t)worker->loader->config.recipe.size);
     for (uint32_t view = 0; view < RECIPE_MAX_VIEWS; view++) {
         bytes += worker->crops[view].capacity;
     }

@@ -243,8 +243,9 @@ static void test_the_plan_follows_the_settings(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_running_loader_allocates_nothing),
+        // First, while there is no free memory that growth could hide in.
         cmocka_unit_test(test_memory_stays_flat_and_within_the_plan),
+        cmocka_unit_test(test_a_running_loader_allocates_nothing),
         cmocka_unit_test(test_the_plan_follows_the_settings),
     };
     return cmocka_run_group_tests(tests, make_datasets, remove_datasets);
