@@ -230,9 +230,9 @@ static enum status probe_recoded(const uint8_t *bytes, size_t len, struct image_
     enum status status = recode_layout_read(&layout, bytes, len, error);
     if (status == STATUS_OK) {
         *info = (struct image_info){.kind = IMAGE_RECODED,
-                                    .width = layout.header.frame.width,
-                                    .height = layout.header.frame.height,
-                                    .components = layout.header.frame.components};
+                                    .width = layout.frame.width,
+                                    .height = layout.frame.height,
+                                    .components = layout.frame.components};
     }
     return status;
 }

@@ -39,7 +39,7 @@ static enum status corrupt(struct error *error, size_t offset, const char *what)
 static bool check_rows(const struct recode_layout *layout, uint32_t length)
 {
     uint32_t last = 0;
-    for (uint32_t i = 0; i < layout->header.frame.mcus_high; i++) {
+    for (uint32_t i = 0; i < layout->frame.mcus_high; i++) {
         uint32_t end = recode_load32(layout->ends + 4 * (size_t)i);
         if (end < last) {
             return false;
@@ -66,11 +66,11 @@ static enum status read_original(struct recode_layout *layout, const uint8_t *by
     }
     layout->tail = len - layout->tail_length;
     layout->head = layout->tail - layout->head_length;
-    layout->rows_end = layout->head - RECODE_SLACK;
     if (!jpeg_header_read(&layout->header, bytes + layout->head, layout->head_length) ||
         layout->header.scan != layout->head_length) {
         return corrupt(error, layout->head, "the head of the original file is damaged");
     }
+    layout->frame = layout->header.frame;
     return STATUS_OK;
 }
 
@@ -78,8 +78,8 @@ static enum status read_original(struct recode_layout *layout, const uint8_t *by
 static enum status read_tables(struct recode_layout *layout, const uint8_t *bytes,
                                struct error *error)
 {
-    const struct jpeg_frame *frame = &layout->header.frame;
-    const uint8_t *at = bytes + RECODE_FIXED_BYTES, *end = bytes + layout->rows_end;
+    const struct jpeg_frame *frame = &layout->frame;
+    const uint8_t *at = bytes + RECODE_FIXED_BYTES, *end = bytes + layout->head - RECODE_SLACK;
     layout->tables = frame->components == 1 ? 1 : RECODE_TABLES;
     for (uint32_t i = 0; i < layout->tables; i++) {
         at = recode_lengths_read(at, end, layout->lengths[i]);
@@ -93,6 +93,7 @@ static enum status read_tables(struct recode_layout *layout, const uint8_t *byte
     }
     layout->ends = at;
     layout->rows = (size_t)(at - bytes) + ends;
+    layout->rows_end = layout->head - RECODE_SLACK;
     if (!check_rows(layout, (uint32_t)(layout->rows_end - layout->rows))) {
         return corrupt(error, (size_t)(at - bytes), "the index of rows is wrong");
     }

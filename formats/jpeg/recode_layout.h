@@ -52,7 +52,8 @@ void recode_store32(uint8_t *at, uint32_t value);
 
 // The fields of a payload, checked against its length. Offsets are from its start.
 struct recode_layout {
-    struct jpeg_header header; // of the original file; points into the payload
+    struct jpeg_frame frame;
+    struct jpeg_header header; // of the original file, with the same frame; points into the payload
     bool exact;
     uint32_t original_length, original_crc;
     uint32_t tables; // of codes

@@ -129,7 +129,7 @@ static void pad_with_ones(struct restorer *restorer)
 
 static void put_mcu(struct restorer *restorer, uint32_t x)
 {
-    const struct jpeg_frame *frame = &restorer->source.layout.header.frame;
+    const struct jpeg_frame *frame = &restorer->source.layout.frame;
     uint32_t interval = restorer->source.layout.header.restart_interval;
     if (interval > 0 && restorer->since_restart == interval) {
         const uint8_t marker[2] = {0xff, (uint8_t)(RST0 + restorer->restarts++ % 8)};
@@ -150,7 +150,7 @@ static void put_mcu(struct restorer *restorer, uint32_t x)
 
 static enum status put_scan(struct restorer *restorer, struct error *error)
 {
-    const struct jpeg_frame *frame = &restorer->source.layout.header.frame;
+    const struct jpeg_frame *frame = &restorer->source.layout.frame;
     for (uint32_t row = 0; row < frame->mcus_high; row++) {
         struct jpeg_source *source = &restorer->source.source;
         enum status status = source->row(source, row, 0, frame->mcus_wide, restorer->blocks, error);

@@ -95,7 +95,7 @@ static enum status read_row(struct jpeg_source *base, uint32_t row, uint32_t fir
 {
     struct recode_source *source = (struct recode_source *)base;
     const struct recode_layout *layout = &source->layout;
-    const struct jpeg_frame *frame = &layout->header.frame;
+    const struct jpeg_frame *frame = &layout->frame;
     if (row < source->next_row || row >= frame->mcus_high || first > end ||
         end > frame->mcus_wide) {
         return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
@@ -103,6 +103,9 @@ static enum status read_row(struct jpeg_source *base, uint32_t row, uint32_t fir
                          row);
     }
     source->next_row = row + 1;
+    if (first == end) {
+        return STATUS_OK;
+    }
     const uint8_t *ends = layout->ends + 4 * (size_t)row;
     size_t at = layout->rows + (row > 0 ? recode_load32(ends - 4) : 0);
     size_t row_end = layout->rows + recode_load32(ends);

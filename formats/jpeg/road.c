@@ -65,6 +65,6 @@ enum status jpeg_road_decode_recoded(struct jpeg_road *road, const uint8_t *byte
 {
     enum status status = recode_source_start(&road->recoded, bytes, len, error);
     return status ? status
-                  : jpeg_pixels_decode(road->pixels, &road->recoded.layout.header.frame,
+                  : jpeg_pixels_decode(road->pixels, &road->recoded.layout.frame,
                                        &road->recoded.source, windows, count, out, error);
 }

@@ -91,7 +91,7 @@ static void ours_coefficients(const struct file *file)
 static void recoded_coefficients(const struct file *file)
 {
     check(recode_source_start(&recoded, file->recoded, file->recoded_len, NULL));
-    read_rows(&recoded.source, &recoded.layout.header.frame);
+    read_rows(&recoded.source, &recoded.layout.frame);
 }
 
 static const struct road {
@@ -134,7 +134,7 @@ static void recode(struct image_recoder *recoder, struct file *file)
         }
         memcpy(file->recoded, payload, file->recoded_len);
         check(recode_source_start(&recoded, payload, file->recoded_len, NULL));
-        reserve_blocks(&recoded.layout.header.frame);
+        reserve_blocks(&recoded.layout.frame);
         file_count++;
     }
 }

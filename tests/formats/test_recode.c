@@ -70,7 +70,7 @@ static void check_rows(const uint8_t *payload, size_t len, const struct coeffici
                        uint64_t wanted)
 {
     assert_int_equal(recode_source_start(&decoder, payload, len, NULL), STATUS_OK);
-    const struct jpeg_frame *frame = &decoder.layout.header.frame;
+    const struct jpeg_frame *frame = &decoder.layout.frame;
     int16_t *blocks[3];
     make_row(blocks, frame);
     for (uint32_t row = 0; row < frame->mcus_high; row++) {
@@ -411,13 +411,15 @@ static void test_rows_out_of_order_are_refused(void **state)
     int16_t *blocks[3];
     struct jpeg_source *rows = &decoder.source;
     assert_int_equal(recode_source_start(&decoder, payload, payload_len, NULL), STATUS_OK);
-    make_row(blocks, &decoder.layout.header.frame);
+    make_row(blocks, &decoder.layout.frame);
     assert_int_equal(rows->row(rows, 3, 0, 25, blocks, NULL), STATUS_OK);
     assert_int_equal(rows->row(rows, 3, 0, 25, blocks, NULL), STATUS_INVALID);
     assert_int_equal(rows->row(rows, 2, 0, 25, blocks, NULL), STATUS_INVALID);
     assert_int_equal(rows->row(rows, 4, 0, 26, blocks, NULL), STATUS_INVALID);
     assert_int_equal(rows->row(rows, 4, 5, 4, blocks, NULL), STATUS_INVALID);
     assert_int_equal(rows->row(rows, 19, 0, 25, blocks, NULL), STATUS_INVALID);
+    int16_t *const none[3] = {NULL, NULL, NULL};
+    assert_int_equal(rows->row(rows, 17, 4, 4, none, NULL), STATUS_OK);
     assert_int_equal(rows->row(rows, 18, 3, 4, blocks, NULL), STATUS_OK);
     free_row(blocks);
     free(payload);
@@ -433,7 +435,7 @@ static bool is_refused(const uint8_t *payload, size_t len)
     struct error error = {0};
     enum status status = recode_source_start(&decoder, payload, len, &error);
     if (status == STATUS_OK) {
-        const struct jpeg_frame *frame = &decoder.layout.header.frame;
+        const struct jpeg_frame *frame = &decoder.layout.frame;
         int16_t *blocks[3];
         make_row(blocks, frame);
         for (uint32_t row = 0; row < frame->mcus_high && status == STATUS_OK; row++) {
