@@ -129,24 +129,31 @@ INLINE size_t last_step(uint64_t entry)
     return entry >> 56;
 }
 
-// Takes what one look gives. False if that might end the block; then nothing was taken.
-INLINE bool take_pair(struct jpeg_bits *bits, const struct jpeg_huffman_ac *table, int16_t *to,
+// Takes what an entry tells of; its last coefficient comes to `last`.
+INLINE void take_pair(struct jpeg_bits *bits, const struct jpeg_huffman_ac *table, int16_t *to,
+                      size_t *place, size_t last, uint64_t entry)
+{
+    if (to != NULL) {
+        to[table->natural[*place + first_step(entry)]] = (int16_t)(entry >> 32);
+        to[table->natural[last]] = (int16_t)coefficient(bits, entry, (uint32_t)(entry >> 48));
+    }
+    consume(bits, entry);
+    *place = last;
+}
+
+// Takes what the next look gives. False if that might end the block; then nothing was taken.
+INLINE bool take_look(struct jpeg_bits *bits, const struct jpeg_huffman_ac *table, int16_t *to,
                       size_t *place, uint64_t *entry)
 {
     *entry = table->look[bits->buffer >> (64 - JPEG_AC_LOOK)];
     if (*entry & LOOK_STOP) {
         return false;
     }
-    size_t first = *place + first_step(*entry), last = *place + last_step(*entry);
+    size_t last = *place + last_step(*entry);
     if (__builtin_expect(last >= JPEG_BLOCK - 1, 0)) {
         return false;
     }
-    if (to != NULL) {
-        to[table->natural[first]] = (int16_t)(*entry >> 32);
-        to[table->natural[last]] = (int16_t)coefficient(bits, *entry, (uint32_t)(*entry >> 48));
-    }
-    consume(bits, *entry);
-    *place = last;
+    take_pair(bits, table, to, place, last, *entry);
     return true;
 }
 
@@ -173,13 +180,17 @@ INLINE void take_coefficients(struct jpeg_bits *bits, const struct jpeg_huffman_
     uint64_t entry;
     for (;;) {
         refill(bits);
-        if (take_pair(bits, table, to, &place, &entry) &&
-            take_pair(bits, table, to, &place, &entry) &&
-            take_pair(bits, table, to, &place, &entry)) {
+        if (take_look(bits, table, to, &place, &entry) &&
+            take_look(bits, table, to, &place, &entry) &&
+            take_look(bits, table, to, &place, &entry)) {
             continue;
         }
         bool is_end = (entry & LOOK_STOP) && (entry & 63);
         if (__builtin_expect(is_end, 1) && take_end(bits, table, to, place, entry)) {
+            return;
+        }
+        if (!(entry & LOOK_STOP) && place + last_step(entry) == JPEG_BLOCK - 1) {
+            take_pair(bits, table, to, &place, JPEG_BLOCK - 1, entry);
             return;
         }
         if (!take_long(bits, table, to, &place, invalid)) {
