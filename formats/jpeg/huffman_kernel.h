@@ -14,11 +14,11 @@
 //
 //     bits 0-5    bits of both; 0: not within the look, or no code at all
 //     bit  7      stop: ends with the end of block, or is not within the look
-//     bits 8-15   bits of the last symbol's amplitude
-//     bits 16-31  signed: what to add to them
-//     bits 32-39  from the place before to the first coefficient; PAIR_NONE: end of block alone
-//     bits 40-47  from the place before to the last coefficient
-//     bits 48-63  signed: the first coefficient
+//     bits 8-15   from the place before to the first coefficient; PAIR_NONE: end of block alone
+//     bits 16-31  signed: what to add to the bits of the last symbol's amplitude
+//     bits 32-47  signed: the first coefficient
+//     bits 48-55  bits of the last symbol's amplitude
+//     bits 56-63  from the place before to the last coefficient
 #ifndef FORMATS_JPEG_HUFFMAN_KERNEL_H
 #define FORMATS_JPEG_HUFFMAN_KERNEL_H
 
