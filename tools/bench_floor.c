@@ -112,7 +112,9 @@ static void *thread_main(void *argument)
     thread->decompress.mem->max_memory_to_use = LIMIT_JPEG_MEMORY;
     uint64_t count = dataset_count(plan->dataset), at;
     while ((at = atomic_fetch_add(&plan->next, 1)) < plan->images) {
-        decode_record(thread, (uint64_t)((double)at / (double)plan->images * (double)count));
+        bool spread = plan->images < count;
+        decode_record(thread, spread ? (uint64_t)((double)at / (double)plan->images * (double)count)
+                                     : at % count);
     }
     jpeg_destroy_decompress(&thread->decompress);
     free(thread->pixels);
@@ -121,8 +123,7 @@ static void *thread_main(void *argument)
 
 double bench_floor(const struct dataset *dataset, uint64_t images, uint32_t threads)
 {
-    uint64_t count = dataset_count(dataset);
-    struct plan plan = {.dataset = dataset, .images = images < count ? images : count};
+    struct plan plan = {.dataset = dataset, .images = images};
     struct floor_thread *thread = calloc(threads, sizeof *thread);
     uint32_t started = 0;
     while (thread && started < threads) {

@@ -6,9 +6,10 @@
 
 #include "formats/dataset.h"
 
-// Decodes at most `images` JPEGs spread evenly over the dataset, once each, in `threads` threads,
-// and returns the images per second of all threads together. Only decoding is timed, not reading.
-// Images that are no JPEG file or do not decode are left out; 0 when none remain.
+// Decodes `images` JPEGs spread evenly over the dataset (again from its start when it has fewer) in
+// `threads` threads, and returns the images per second of all threads together. Only decoding is
+// timed, not reading. Images that are no JPEG file or do not decode are left out; 0 when none
+// remain.
 double bench_floor(const struct dataset *dataset, uint64_t images, uint32_t threads);
 
 #endif
