@@ -50,7 +50,7 @@ struct jpeg_bits {
 
 // Owned by the caller, who need not look inside; about 70 KiB, nothing to free.
 struct jpeg_huffman {
-    struct jpeg_source source; // ask this for rows
+    struct jpeg_source source; // ask this for rows; without MCUs (first = end) blocks may be NULL
 
     // The scan.
     uint32_t mcus_wide, mcus_high;
