@@ -31,7 +31,7 @@
 
 struct jpeg_huffman_kernel {
     // Fills an AC table's looks, given those of single symbols.
-    void (*pair)(uint64_t pairs[1 << JPEG_AC_LOOK], const uint32_t singles[1 << JPEG_AC_LOOK]);
+    void (*pair)(struct jpeg_huffman_ac *table, const uint32_t singles[1 << JPEG_AC_LOOK]);
     // Decode up to `mcus` MCUs, fewer if the window runs out; return how many. `skip` stores
     // nothing.
     uint32_t (*decode)(struct jpeg_huffman *decoder, uint32_t mcus);

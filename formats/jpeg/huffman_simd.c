@@ -129,31 +129,33 @@ INLINE size_t last_step(uint64_t entry)
     return entry >> 56;
 }
 
-// Takes what an entry tells of; its last coefficient comes to `last`.
-INLINE void take_pair(struct jpeg_bits *bits, const struct jpeg_huffman_ac *table, int16_t *to,
-                      size_t *place, size_t last, uint64_t entry)
+// Stores what the bits' look tells of; its last coefficient comes to `last`.
+INLINE void store_pair(const struct jpeg_bits *bits, const struct jpeg_huffman_ac *table,
+                       int16_t *to, size_t place, size_t last, uint64_t entry)
 {
     if (to != NULL) {
-        to[table->natural[*place + first_step(entry)]] = (int16_t)(entry >> 32);
+        to[table->natural[place + first_step(entry)]] = (int16_t)(entry >> 32);
         to[table->natural[last]] = (int16_t)coefficient(bits, entry, (uint32_t)(entry >> 48));
     }
-    consume(bits, entry);
-    *place = last;
 }
 
 // Takes what the next look gives. False if that might end the block; then nothing was taken.
 INLINE bool take_look(struct jpeg_bits *bits, const struct jpeg_huffman_ac *table, int16_t *to,
                       size_t *place, uint64_t *entry)
 {
-    *entry = table->look[bits->buffer >> (64 - JPEG_AC_LOOK)];
-    if (*entry & LOOK_STOP) {
+    uint64_t index = bits->buffer >> (64 - JPEG_AC_LOOK);
+    uint32_t step = table->bits[index];
+    *entry = table->look[index];
+    if (step & LOOK_STOP) {
         return false;
     }
     size_t last = *place + last_step(*entry);
     if (__builtin_expect(last >= JPEG_BLOCK - 1, 0)) {
         return false;
     }
-    take_pair(bits, table, to, place, last, *entry);
+    store_pair(bits, table, to, *place, last, *entry);
+    consume(bits, step);
+    *place = last;
     return true;
 }
 
@@ -190,7 +192,8 @@ INLINE void take_coefficients(struct jpeg_bits *bits, const struct jpeg_huffman_
             return;
         }
         if (!(entry & LOOK_STOP) && place + last_step(entry) == JPEG_BLOCK - 1) {
-            take_pair(bits, table, to, &place, JPEG_BLOCK - 1, entry);
+            store_pair(bits, table, to, place, JPEG_BLOCK - 1, entry);
+            consume(bits, entry);
             return;
         }
         if (!take_long(bits, table, to, &place, invalid)) {
@@ -243,11 +246,14 @@ INLINE uint64_t pair_of(uint32_t look, uint32_t a, uint32_t b)
     return (uint64_t)high << 32 | low;
 }
 
-static void pair(uint64_t pairs[1 << JPEG_AC_LOOK], const uint32_t singles[1 << JPEG_AC_LOOK])
+static void pair(struct jpeg_huffman_ac *table, const uint32_t singles[1 << JPEG_AC_LOOK])
 {
     for (uint32_t i = 0; i < 1 << JPEG_AC_LOOK; i++) {
         uint32_t a = singles[i], behind = (i << (a & 31)) & ((1 << JPEG_AC_LOOK) - 1);
-        pairs[i] = pair_of(i, a, singles[behind]);
+        table->look[i] = pair_of(i, a, singles[behind]);
+    }
+    for (uint32_t i = 0; i < 1 << JPEG_AC_LOOK; i++) {
+        table->bits[i] = (uint8_t)table->look[i];
     }
 }
 
