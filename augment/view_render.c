@@ -37,6 +37,9 @@ enum status view_check(const struct view_params *params, uint32_t width, uint32_
                   : STATUS_OK;
 }
 
+// From this size on, views go to memory past the caches: a batch of them does not fit there.
+#define STREAM_SIZE 128
+
 #define MAX_STEPS  8 // 4 of the jitter, grayscale
 #define MAX_PASSES 5
 
@@ -137,7 +140,7 @@ static void plan_blur(struct render *render, const struct view_params *params)
 static void plan_finish(struct render *render, const struct view_params *params,
                         const struct view_output *output, float *out)
 {
-    render->finish.stream = true;
+    render->finish.stream = params->size >= STREAM_SIZE;
     render->layout = output->layout;
     render->out = out;
     render->finish.threshold = params->solarize ? params->threshold : INFINITY;
@@ -310,5 +313,6 @@ enum status view_render(const struct view_params *params, const struct image_pla
             set_means(&render, &render.passes[i + 1].steps[0], &sums);
         }
     }
+    render.store->settle();
     return STATUS_OK;
 }
