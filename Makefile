@@ -46,6 +46,7 @@ SUITES := $(wildcard tests/formats/*.c tests/augment/*.c tests/pipeline/*.c test
 GOLDEN_SUITES := $(wildcard tests/golden/*.c)
 SIMD_SOURCES := $(wildcard tests/simd/*.c)
 CHECK_SIMD = $(BUILD)/tests/simd/check_simd
+BENCHES := $(wildcard tests/bench/*.c)
 
 # Kernels in *_simd.c are compiled once for each level of vector instructions of this architecture (formats/isa.h).
 ISAS := base $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),v3 v4)
@@ -56,7 +57,7 @@ ISA_FLAGS_v4 := -march=x86-64-v4
 objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(foreach i,$(ISAS),$(BUILD)/obj/$(s:.c=.$(i).o)),$(BUILD)/obj/$(s:.c=.o)))
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
-.PHONY: all help deps demo test test-golden check-simd asan tsan layers headers lint format install clean parts tests
+.PHONY: all help deps demo test test-golden check-simd asan tsan layers headers lint format install clean parts tests benches
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -149,6 +150,8 @@ asan:  ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer
 tsan:  ## the suite under ThreadSanitizer
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-tsan CFLAGS='-O2 -g' SANITIZE='-fsanitize=thread' GOLDEN_SUITES= all tests
 	@OMP_THREAD_LIMIT=1 sh tests/run.sh $(BUILD)-tsan $(patsubst %.c,$(BUILD)-tsan/%,$(SUITES))
+
+benches: $(call programs,$(BENCHES))  ## the programs that time parts of the library: build/tests/bench/*
 
 # --- the shape of the code --------------------------------------------------------------------------------------------------
 

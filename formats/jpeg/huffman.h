@@ -36,6 +36,8 @@ struct jpeg_huffman_dc {
 
 struct jpeg_huffman_ac {
     uint64_t look[1 << JPEG_AC_LOOK];
+    uint8_t bits[1 << JPEG_AC_LOOK]; // their low bytes: a look waits for the one before it no
+                                     // longer than it takes to load from here
     uint8_t natural[192]; // of jpeg_natural_place, and beyond it the last; here for short addresses
     struct jpeg_huffman_book book;
 };
