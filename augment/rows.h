@@ -8,7 +8,7 @@
 // All levels give the same bits. Against kernels_c: resize, brightness, contrast, grayscale and
 // store are the same bits (up to the sign of zero, which kernels_c keeps); ROW_HSV is within 3e-6
 // (one division instead of a round trip through HSV); blur as far as the weights left out
-// (rows_blur_radius), within 1e-6.
+
 #ifndef AUGMENT_ROWS_H
 #define AUGMENT_ROWS_H
 
@@ -87,7 +87,7 @@ ISA_DECLARE(struct blur_kernels, blur_kernels);
 struct row_finish {
     float threshold; // of solarize: x < threshold ? x : 1 - x; infinity for none
     float mean[3], factor[3];
-    bool stream; // past the caches
+    bool stream; // past the caches, where `out` is aligned to a vector
 };
 
 struct store_kernels {
@@ -97,6 +97,7 @@ struct store_kernels {
                         const struct row_finish *finish);
     void (*planar)(float *const out[3], const float *const in[3], uint32_t planes, size_t width,
                    const struct row_finish *finish);
+    void (*settle)(void); // after the last row: streamed pixels are there for other threads
 };
 ISA_DECLARE(struct store_kernels, store_kernels);
 
