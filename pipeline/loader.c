@@ -100,6 +100,11 @@ enum loader_io loader_io_used(const struct loader *loader)
     return loader->reader.used;
 }
 
+uint32_t loader_workers(const struct loader *loader)
+{
+    return loader->config.workers;
+}
+
 uint64_t loader_memory(const struct loader *loader)
 {
     return loader->memory;

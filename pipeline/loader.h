@@ -38,7 +38,7 @@ struct loader_allocator {
 struct loader_config {
     struct recipe recipe;
     struct view_output output; // layout and normalisation of the views
-    uint32_t batch; // records per batch of this rank, 1 to 65536
+    uint32_t batch;            // records per batch of this rank, 1 to 65536
     uint64_t seed;
     uint32_t epochs; // stream ends (STATUS_END) after this many, counted from epoch 0; 0 = endless
     bool shuffle;    // false: dataset order (evaluation)
@@ -56,8 +56,8 @@ struct loader_config {
     struct loader_allocator allocator; // all NULL = aligned_alloc
 };
 
-// Fills every field with its default (plain views [S][S][3] in [0, 1], batch 64, shuffle, io auto, depth 64, slots 3, fatal, ranks
-// 1).
+// Fills every field with its default (plain views [S][S][3] in [0, 1], batch 64, shuffle, io auto,
+// depth 64, slots 3, fatal, ranks 1).
 void loader_config_init(struct loader_config *config);
 
 // Valid from loader_next until loader_release.
@@ -74,6 +74,7 @@ struct batch {
 // Time in seconds summed over threads, and counts, since open.
 struct loader_counters {
     double read_wait; // workers waiting for bytes
+    double unpack;    // stored bytes to the image file's, checksum included
     double decode, augment;
     double slot_wait;     // workers waiting for a free slot: the trainer is the bottleneck
     double consumer_wait; // loader_next waiting for a batch: the loader is the bottleneck
@@ -101,6 +102,7 @@ void loader_close(struct loader **loader);
 
 uint64_t loader_batches_per_epoch(const struct loader *loader);
 enum loader_io loader_io_used(const struct loader *loader); // what AUTO became
+uint32_t loader_workers(const struct loader *loader);       // what 0 became
 uint64_t loader_memory(const struct loader *loader);        // bytes planned at open, all of it
 struct loader_counters loader_counters(const struct loader *loader);
 // Skips so far, in the order found; copies at most `capacity`, returns how many there are.

@@ -37,7 +37,8 @@ struct worker {
     struct dataset_unpacker *unpacker;
     struct view_scratch *scratch;
     struct image_planes crops[RECIPE_MAX_VIEWS];
-    double decode, augment; // seconds of the task just done
+    double unpack, decode, augment; // seconds of the task just done
+    double lap;                     // when its last stage ended
 };
 
 struct loader {

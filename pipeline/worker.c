@@ -75,6 +75,14 @@ static enum status locate(const struct worker *worker, const struct task *task,
                      offset, task->record, "%s", reason);
 }
 
+// Charges the time since the last lap to a stage: one look at the clock for each stage.
+static void lap(struct worker *worker, double *stage)
+{
+    double now = stream_seconds();
+    *stage += now - worker->lap;
+    worker->lap = now;
+}
+
 // Draws the views, decodes the windows they want, renders them.
 static enum status produce_views(struct worker *worker, const struct task *task,
                                  const struct dataset_record *record, const uint8_t *bytes,
@@ -92,11 +100,9 @@ static enum status produce_views(struct worker *worker, const struct task *task,
         view_draw(&config->recipe, key, record->width, record->height, &params[view]);
         windows[view] = params[view].crop;
     }
-    double start = stream_seconds();
     enum status status =
         image_decode_windows(worker->decoder, bytes, len, windows, views, worker->crops, error);
-    double decoded = stream_seconds();
-    worker->decode += decoded - start;
+    lap(worker, &worker->decode);
     if (status != STATUS_OK) {
         return locate(worker, task, record, error);
     }
@@ -106,7 +112,7 @@ static enum status produce_views(struct worker *worker, const struct task *task,
         status = view_render(&params[view], &worker->crops[view], &config->output, worker->scratch,
                              out, error);
     }
-    worker->augment += stream_seconds() - decoded;
+    lap(worker, &worker->augment);
     return status;
 }
 
@@ -115,16 +121,16 @@ static enum status produce(struct worker *worker, struct task *task, struct erro
 {
     struct loader *loader = worker->loader;
     struct dataset_record record = dataset_record(loader->dataset, task->record);
-    worker->decode = worker->augment = 0;
+    worker->unpack = worker->decode = worker->augment = 0;
+    worker->lap = stream_seconds();
     enum status status = check_read(worker, task, &record, error);
     if (status != STATUS_OK) {
         return status;
     }
     const uint8_t *bytes;
     size_t len;
-    double start = stream_seconds();
     status = dataset_unpack(worker->unpacker, task->record, task->request.buf, &bytes, &len, error);
-    worker->decode += stream_seconds() - start;
+    lap(worker, &worker->unpack);
     if (status == STATUS_OK) {
         status = produce_views(worker, task, &record, bytes, len, error);
     }
@@ -215,6 +221,7 @@ void *worker_main(void *argument)
         pthread_mutex_unlock(&loader->lock);
         enum status status = produce(worker, task, &error);
         pthread_mutex_lock(&loader->lock);
+        loader->counters.unpack += worker->unpack;
         loader->counters.decode += worker->decode;
         loader->counters.augment += worker->augment;
         settle(loader, task, status, &error);
