@@ -10,6 +10,7 @@
 
 #include "formats/isa.h"
 #include "formats/jpeg/pixels.h"
+#include "formats/limits.h"
 #include "formats/source.h"
 #include "tests/support/coefficient_source.h"
 #include "tests/support/mutate.h"
@@ -173,19 +174,24 @@ static const struct picture_jpeg kinds[] = {
 };
 #define KINDS (sizeof kinds / sizeof *kinds)
 
-static void check_size(uint32_t width, uint32_t height, int times)
+static void check_kind(size_t kind, uint32_t width, uint32_t height, int times)
 {
     struct image source = {0};
-    for (size_t k = 0; k < KINDS; k++) {
-        picture_fill(&source, width, height, mutate_next(&seed));
-        struct picture_jpeg how = kinds[k];
-        how.quality = 1 + (int)below(100);
-        size_t len;
-        uint8_t *bytes = picture_jpeg(&source, &how, &len);
-        assert_file(bytes, len, times);
-        free(bytes);
-    }
+    picture_fill(&source, width, height, mutate_next(&seed));
+    struct picture_jpeg how = kinds[kind];
+    how.quality = 1 + (int)below(100);
+    size_t len;
+    uint8_t *bytes = picture_jpeg(&source, &how, &len);
+    assert_file(bytes, len, times);
+    free(bytes);
     image_free(&source);
+}
+
+static void check_size(uint32_t width, uint32_t height, int times)
+{
+    for (size_t k = 0; k < KINDS; k++) {
+        check_kind(k, width, height, times);
+    }
 }
 
 static void test_every_small_width(void **state)
@@ -250,6 +256,15 @@ static void test_larger_images(void **state)
     (void)state;
     check_size(333, 251, 12);
     check_size(1031, 97, 12);
+}
+
+static void test_longest_sides(void **state)
+{
+    (void)state;
+    for (size_t kind = 0; kind < 2; kind++) {
+        check_kind(kind, LIMIT_IMAGE_SIDE, 9, 3);
+        check_kind(kind, 9, LIMIT_IMAGE_SIDE, 3);
+    }
 }
 
 // What overflows 16 bits on the way must overflow alike.
@@ -386,6 +401,7 @@ int main(void)
         cmocka_unit_test(test_every_small_width),
         cmocka_unit_test(test_every_row_of_a_window),
         cmocka_unit_test(test_larger_images),
+        cmocka_unit_test(test_longest_sides),
         cmocka_unit_test(test_extreme_coefficients),
         cmocka_unit_test(test_only_what_is_needed_is_asked_for),
         cmocka_unit_test(test_refusals),
