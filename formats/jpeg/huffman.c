@@ -214,7 +214,9 @@ static bool run_row(struct jpeg_huffman *decoder, uint32_t row, uint32_t first, 
     if (!run_mcus(decoder, kernel->skip, before)) {
         return false;
     }
-    aim(decoder, first, blocks);
+    if (first < end) {
+        aim(decoder, first, blocks);
+    }
     return run_mcus(decoder, kernel->decode, end - first) &&
            run_mcus(decoder, kernel->skip, decoder->mcus_wide - end) &&
            (row + 1 < decoder->mcus_high || ends_with(decoder, EOI));

@@ -20,7 +20,7 @@
 #define JPEG_AC_LOOK    11   //
 #define JPEG_MCU_BLOCKS 6    // at most, in a plain file
 #define JPEG_MCU_BYTES  1536 // an MCU of invalid data consumes less: 6 * 64 symbols of 31 bits
-#define JPEG_WINDOW     8192 // unstuffed bytes at a time
+#define JPEG_WINDOW     4096 // unstuffed bytes at a time
 
 // A code of whatever length.
 struct jpeg_huffman_book {
@@ -50,7 +50,7 @@ struct jpeg_bits {
 
 // Owned by the caller, who need not look inside; about 70 KiB, nothing to free.
 struct jpeg_huffman {
-    struct jpeg_source source; // ask this for rows
+    struct jpeg_source source; // ask this for rows; without MCUs (first = end) blocks may be NULL
 
     // The scan.
     uint32_t mcus_wide, mcus_high;
