@@ -455,17 +455,17 @@ static void open_bench(void)
         0};
     resize_plan_columns(&bench.columns, SIZE, WIDTH, SIZE, false, &bench.table);
     for (size_t plane = 0; plane < 3; plane++) {
-        bench.out[plane] = (float *)guards[OUT + plane].first;
-        bench.line[plane] = (float *)guards[LINE + plane].first + 16;
+        bench.out[plane] = guard_first(&guards[OUT + plane]);
+        bench.line[plane] = (float *)guard_first(&guards[LINE + plane]) + 16;
         bench.finish.factor[plane] = 1;
     }
     for (size_t tap = 0; tap < 4; tap++) {
         bench.bytes[tap] = guards[IN + tap].first;
     }
     for (size_t row = 0; row < 2 * MAX_RADIUS + 2; row++) {
-        bench.rows[row] = (float *)guards[LINE].first + row * SIZE;
+        bench.rows[row] = (float *)guard_first(&guards[LINE]) + row * SIZE;
     }
-    bench.pixels = (float *)guards[OUT].first;
+    bench.pixels = guard_first(&guards[OUT]);
     bench.finish.threshold = 0.5f;
     blur_weights_fill(bench.blur, 23, 2);
 }
