@@ -171,6 +171,7 @@ bench-loader-cifar: all  ## the same with records of 32 px
 
 bench-peers:  ## install the peers into VENVS: 10 GB, Debian packages as root, the rest from PyPI
 	@sh tests/bench/setup.sh '$(VENVS)'
+
 benches: $(call programs,$(BENCHES))  ## the programs that time parts of the library: build/tests/bench/*
 
 # --- the shape of the code --------------------------------------------------------------------------------------------------
