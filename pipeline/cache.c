@@ -1,5 +1,7 @@
 #include "pipeline/cache.h"
 
+#include "pipeline/memory.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,7 +119,7 @@ enum status cache_open(struct cache *cache, const struct dataset *dataset, uint6
     if (plan.blocks == 0) {
         return STATUS_OK;
     }
-    cache->memory = aligned_alloc(64, (plan.used + 127) / 64 * 64);
+    cache->memory = memory_take(plan.used);
     cache->blocks = calloc(plan.blocks, sizeof *cache->blocks);
     cache->entries = calloc(plan.record, sizeof *cache->entries);
     if (!cache->memory || !cache->blocks || !cache->entries) {
