@@ -203,7 +203,8 @@ static const char *record_fault(const struct index *index, const struct dataset_
         (uint64_t)record->width * record->height > LIMIT_IMAGE_PIXELS) {
         return "has an impossible size in pixels";
     }
-    if (record->kind != IMAGE_JPEG && record->kind != IMAGE_PNG) {
+    bool plain_kind = record->kind == IMAGE_JPEG || record->kind == IMAGE_PNG;
+    if (!plain_kind && (record->kind != IMAGE_RECODED || index->version < INDEX_VERSION)) {
         return "is of an unknown kind";
     }
     if (record->coding == DATASET_CODING_RAW) {
@@ -353,6 +354,7 @@ static enum status check_whole(struct index *index, const char *path, struct err
     if (status != STATUS_OK) {
         return status;
     }
+    index->version = index_load32(index->bytes + 8);
     index->store = index_load32(index->bytes + INDEX_HEADER_CRC_AT - 4);
     for (unsigned i = 0; i < INDEX_SECTIONS; i++) {
         const uint8_t *entry = index->bytes + INDEX_TABLE_AT + INDEX_TABLE_ENTRY * i;

@@ -29,6 +29,7 @@ struct index_file {
 struct index {
     uint8_t *bytes; // the file
     size_t len;
+    uint32_t version;
     enum dataset_store store;
     uint64_t count[INDEX_SECTIONS];          // entries or strings of each section
     const uint8_t *section[INDEX_SECTIONS];  // into `bytes`
@@ -80,7 +81,7 @@ void index_builder_free(struct index_builder *builder);
 
 // --- the layout, shared by both sides ----------------------------------------------------------
 
-#define INDEX_VERSION       2u // written when needed: records share frames
+#define INDEX_VERSION       2u // written when needed: records share frames, or are recoded JPEGs
 #define INDEX_VERSION_FIRST 1u // else
 #define INDEX_ENDIAN_MARK   0x01020304u
 #define INDEX_TABLE_AT      24u // section table: offset, length, count (8 bytes each), crc, zero

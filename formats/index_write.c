@@ -84,12 +84,13 @@ static size_t padded(size_t len)
 // The first version that knows all that the dataset has.
 static uint32_t needed_version(const struct index_builder *builder)
 {
-    for (uint64_t i = 1; i < builder->part[INDEX_RECORDS].count; i++) {
-        struct dataset_record last = index_builder_record(builder, i - 1);
+    struct dataset_record last = {0};
+    for (uint64_t i = 0; i < builder->part[INDEX_RECORDS].count; i++) {
         struct dataset_record next = index_builder_record(builder, i);
-        if (index_share_frame(&last, &next)) {
+        if (next.kind == IMAGE_RECODED || (i > 0 && index_share_frame(&last, &next))) {
             return INDEX_VERSION;
         }
+        last = next;
     }
     return INDEX_VERSION_FIRST;
 }

@@ -4,6 +4,7 @@
 #include "formats/dataset.h"
 #include "formats/file.h"
 #include "formats/index.h"
+#include "formats/jpeg/recode.h"
 #include "formats/limits.h"
 #include "tests/support/mutate.h"
 #include "tests/support/program.h"
@@ -484,6 +485,40 @@ static void datasets_of_version_1_open(void **state)
     }
 }
 
+// The first to hold recoded JPEGs and frames that records share.
+static void a_dataset_of_version_2_opens(void **state)
+{
+    (void)state;
+    struct dataset *dataset = samples_open_good("tests/data/dataset-2-shards");
+    struct image_decoder *decoder;
+    struct image image = {0}, again = {0};
+    assert_int_equal(image_decoder_open(&decoder, NULL), STATUS_OK);
+    assert_int_equal(dataset_count(dataset), 4);
+    assert_int_equal(dataset_record(dataset, 2).offset, dataset_record(dataset, 3).offset);
+    for (uint64_t record = 0; record < 4; record++) {
+        uint8_t *bytes, *jpeg;
+        size_t len, jpeg_len;
+        bool exact;
+        assert_int_equal(dataset_record(dataset, record).kind,
+                         record < 2 ? IMAGE_RECODED : IMAGE_JPEG);
+        assert_int_equal(dataset_read(dataset, record, &bytes, &len, NULL), STATUS_OK);
+        assert_int_equal(image_decode(decoder, bytes, len, NULL, &image, NULL), STATUS_OK);
+        assert_int_equal(image.width, record < 2 ? 176 : 64);
+        if (record < 2) {
+            assert_int_equal(recode_restore(bytes, len, &exact, &jpeg, &jpeg_len, NULL), STATUS_OK);
+            assert_true(exact);
+            assert_int_equal(image_decode(decoder, jpeg, jpeg_len, NULL, &again, NULL), STATUS_OK);
+            assert_memory_equal(image.pixels, again.pixels, (size_t)3 * 176 * 176);
+            free(jpeg);
+        }
+        free(bytes);
+    }
+    image_free(&image);
+    image_free(&again);
+    image_decoder_close(&decoder);
+    dataset_close(&dataset);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -493,6 +528,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(small_images_share_frames, setup, teardown),
         cmocka_unit_test_setup_teardown(shards_end_with_a_seek_table, setup, teardown),
         cmocka_unit_test_setup_teardown(datasets_of_version_1_open, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_dataset_of_version_2_opens, setup, teardown),
         cmocka_unit_test_setup_teardown(same_items_give_the_same_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(large_lmdb_comes_back, setup, teardown),
         cmocka_unit_test_setup_teardown(existing_targets_are_kept, setup, teardown),

@@ -189,7 +189,7 @@ static const struct lie lies[] = {
     LIE(coding, 2),
     LIE(coding, 255),
     LIE(kind, 0),
-    LIE(kind, 3),
+    LIE(kind, 4),
 };
 
 static const struct dataset_record honest = {.file = 0,
@@ -251,6 +251,33 @@ static void lying_records_are_refused(void **state)
             fail_msg("not noticed: %s", lies[i].what);
         }
     }
+}
+
+// Programs that know version 1 only must refuse the whole index, not show such records as damaged.
+static void recoded_records_are_of_version_2(void **state)
+{
+    (void)state;
+    char path[500];
+    uint8_t *bytes;
+    size_t len;
+    struct dataset_record record = honest;
+    snprintf(path, sizeof path, "%s/lying", scratch.path);
+    assert_int_equal(index_of(&record, "n", "f", "c"), STATUS_OK);
+    assert_int_equal(file_read_all(path, 1 << 20, &bytes, &len, NULL), STATUS_OK);
+    assert_int_equal(index_load32(bytes + 8), 1);
+    free(bytes);
+    record.kind = IMAGE_RECODED;
+    assert_int_equal(index_of(&record, "n", "f", "c"), STATUS_OK);
+    assert_int_equal(file_read_all(path, 1 << 20, &bytes, &len, NULL), STATUS_OK);
+    assert_int_equal(index_load32(bytes + 8), 2);
+    index_store32(bytes + 8, 1);
+    index_store32(bytes + INDEX_HEADER_CRC_AT, crc32c(0, bytes, INDEX_HEADER_CRC_AT));
+    index_store64(bytes + len - 8, index_hash(0, bytes, len - INDEX_TRAILER_BYTES));
+    write_file(path, bytes, len);
+    free(bytes);
+    struct index index;
+    assert_int_equal(index_read(&index, path, NULL), STATUS_CORRUPT);
+    index_free(&index);
 }
 
 static void frames_that_explode_are_refused(void **state)
@@ -419,6 +446,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(flipped_bits_of_a_record_are_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(short_long_and_missing_files_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(lying_records_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(recoded_records_are_of_version_2, setup, teardown),
         cmocka_unit_test_setup_teardown(lying_headers_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(extents_may_lie_in_any_order_but_not_overlap, setup,
                                         teardown),
