@@ -41,7 +41,9 @@ static const struct command command = {
         "  --workers N          threads that decode and render (0: one per core)\n"
         "  --io auto|uring|pread\n"
         "                       the way of reading (auto: io_uring where the kernel allows it)\n"
-        "  --depth N            reads in flight (64)\n"
+        "  --depth N            reads in flight at most (64)\n"
+        "  --direct             read past the page cache\n"
+        "  --cache MIB          memory for small records that are read once (96)\n"
         "  --slots N            batch buffers (3)\n"
         "\n"
         "What is measured:\n"
@@ -87,6 +89,7 @@ static int parse(struct loader_bench *bench, int argc, char **argv, bool *done)
                                    .warm_up = NOT_GIVEN,
                                    .floor = 512,
                                    .depth = 64,
+                                   .cache = 96,
                                    .batch = 64,
                                    .slots = 3,
                                    .state = BATCH_HASH_START};
@@ -101,6 +104,8 @@ static int parse(struct loader_bench *bench, int argc, char **argv, bool *done)
         {"workers", 'w', OPTION_INT, &bench->workers, 0, 1024},
         {"io", 0, OPTION_STRING, &bench->io, 0, 0},
         {"depth", 'd', OPTION_INT, &bench->depth, 1, 1024},
+        {"direct", 0, OPTION_FLAG, &bench->direct, 0, 0},
+        {"cache", 0, OPTION_INT, &bench->cache, 0, 1 << 20},
         {"slots", 0, OPTION_INT, &bench->slots, 2, 1024},
         {"layout", 0, OPTION_STRING, &bench->layout, 0, 0},
         {"normalise", 0, OPTION_FLAG, &bench->normalise, 0, 0},
@@ -206,6 +211,8 @@ static int configure(struct loader_bench *bench)
     config->seed = (uint64_t)bench->seed;
     config->workers = (uint32_t)bench->workers;
     config->depth = (uint32_t)bench->depth;
+    config->direct = bench->direct;
+    config->cache = (uint64_t)bench->cache << 20;
     config->slots = (uint32_t)bench->slots;
     config->max_skips = (uint64_t)bench->max_skips;
     int code = configure_measuring(bench);

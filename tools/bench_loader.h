@@ -20,8 +20,9 @@ struct loader_bench {
     // As given.
     const char *directory, *recipe, *io, *policy, *layout, *position_out, *start, *hash_from;
     int64_t epochs, workers, depth, size, batch, seed, slots, max_skips, stop_after, windows, floor;
+    int64_t cache;                  // MiB
     double window_seconds, warm_up; // window_seconds 0: whole passes are one window
-    bool normalise, cold, no_floor, hash, json, quiet;
+    bool normalise, cold, direct, no_floor, hash, json, quiet;
 
     // What follows from it.
     struct loader_config config;
@@ -39,6 +40,7 @@ struct loader_bench {
     struct loader_skip *skips;       // malloc'ed
     size_t skip_count;
     enum loader_io io_used;
+    bool direct_used;
     uint32_t workers_used;
     uint64_t planned_memory, peak_memory, shared_memory; // bytes
 };

@@ -87,6 +87,12 @@ static void add_counters(struct loader_counters *sum, const struct loader_counte
     sum->records += now->records - before->records;
     sum->bytes += now->bytes - before->bytes;
     sum->skips += now->skips - before->skips;
+    sum->reads += now->reads - before->reads;
+    sum->read_bytes += now->read_bytes - before->read_bytes;
+    sum->read_calls += now->read_calls - before->read_calls;
+    sum->shared += now->shared - before->shared;
+    sum->kept += now->kept - before->kept;
+    sum->ahead = now->ahead;
 }
 
 struct window {
@@ -206,6 +212,7 @@ static enum status open_loader(struct loader_bench *bench, struct error *error)
     }
     bench->workers_used = loader_workers(bench->loader);
     bench->io_used = loader_io_used(bench->loader);
+    bench->direct_used = loader_direct_used(bench->loader);
     bench->planned_memory = loader_memory(bench->loader);
     bench->position = bench->config.start;
     if (bench->position.batch == loader_batches_per_epoch(bench->loader)) {
