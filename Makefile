@@ -57,8 +57,8 @@ ISA_FLAGS_v4 := -march=x86-64-v4
 objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(foreach i,$(ISAS),$(BUILD)/obj/$(s:.c=.$(i).o)),$(BUILD)/obj/$(s:.c=.o)))
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
-.PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-peers layers headers lint \
-	format install clean parts tests benches
+.PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-peers layers \
+	headers lint format install clean parts tests benches
 .DELETE_ON_ERROR:
 .SECONDARY:
 
