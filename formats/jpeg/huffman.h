@@ -24,6 +24,8 @@
 
 // A code of whatever length.
 struct jpeg_huffman_book {
+    bool filled;
+    uint8_t counts[16];  // of codes with 1 to 16 bits, as in the file
     uint32_t limit[17];  // first 16-bit string beyond the codes of so many bits
     uint32_t offset[17]; // of the symbol, less the code
     uint8_t symbols[256];
@@ -48,7 +50,9 @@ struct jpeg_bits {
     const uint8_t *at; // the next byte of the window
 };
 
-// Owned by the caller, who need not look inside; about 70 KiB, nothing to free.
+// Owned by the caller, who need not look inside; about 70 KiB, nothing to free. Starts from {0}.
+// Reused for the next file it keeps the tables that this one has too: small files mostly share
+// theirs, and making them would take longer than decoding.
 struct jpeg_huffman {
     struct jpeg_source source; // ask this for rows; without MCUs (first = end) blocks may be NULL
 
