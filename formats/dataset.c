@@ -143,6 +143,11 @@ struct dataset_record dataset_record(const struct dataset *dataset, uint64_t rec
     return index_record(&dataset->index, record);
 }
 
+void dataset_expect(const struct dataset *dataset, uint64_t record)
+{
+    __builtin_prefetch(dataset->index.section[INDEX_RECORDS] + record * INDEX_RECORD_BYTES);
+}
+
 const char *dataset_record_name(const struct dataset *dataset, uint64_t record)
 {
     return index_string(&dataset->index, INDEX_RECORD_NAMES, record);

@@ -50,6 +50,7 @@ uint64_t dataset_count(const struct dataset *dataset);
 uint64_t
 dataset_id(const struct dataset *dataset); // hash of the index: changes when any byte of it does
 struct dataset_record dataset_record(const struct dataset *dataset, uint64_t record);
+void dataset_expect(const struct dataset *dataset, uint64_t record); // it will be asked for soon
 const char *dataset_record_name(const struct dataset *dataset,
                                 uint64_t record);            // the source's member name
 uint32_t dataset_class_count(const struct dataset *dataset); // 0 when there are no labels

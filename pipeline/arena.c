@@ -1,5 +1,7 @@
 #include "pipeline/arena.h"
 
+#include "pipeline/memory.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +16,7 @@ enum status arena_open(struct arena *arena, uint64_t bytes, uint64_t largest, ui
 {
     *arena = (struct arena){.capacity = pieces};
     arena->size = round_up(bytes > largest ? bytes : largest) + ARENA_ALIGNMENT;
-    arena->memory = aligned_alloc(ARENA_ALIGNMENT, arena->size);
+    arena->memory = memory_take(arena->size);
     arena->pieces = calloc(pieces, sizeof *arena->pieces);
     if (!arena->memory || !arena->pieces) {
         arena_close(arena);

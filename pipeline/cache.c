@@ -1,9 +1,12 @@
 #include "pipeline/cache.h"
 
+#include "pipeline/memory.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#define UNIT 16u // records start at multiples of this
+#define UNIT       16u // records start at multiples of this
+#define CACHE_LINE 64u
 
 static uint64_t rounded(uint64_t len)
 {
@@ -117,7 +120,7 @@ enum status cache_open(struct cache *cache, const struct dataset *dataset, uint6
     if (plan.blocks == 0) {
         return STATUS_OK;
     }
-    cache->memory = aligned_alloc(64, (plan.used + 127) / 64 * 64);
+    cache->memory = memory_take(plan.used);
     cache->blocks = calloc(plan.blocks, sizeof *cache->blocks);
     cache->entries = calloc(plan.record, sizeof *cache->entries);
     if (!cache->memory || !cache->blocks || !cache->entries) {
@@ -157,6 +160,14 @@ const uint8_t *cache_find(const struct cache *cache, uint64_t record)
     uint32_t place =
         block && block->state == CACHE_PRESENT ? cache->entries[record].place : CACHE_NOWHERE;
     return place == CACHE_NOWHERE ? NULL : cache->memory + (uint64_t)place * UNIT;
+}
+
+void cache_expect(const struct cache *cache, uint64_t record)
+{
+    const uint8_t *bytes = cache_find(cache, record);
+    for (size_t line = 0; bytes && line < 4 * CACHE_LINE; line += CACHE_LINE) {
+        __builtin_prefetch(bytes + line); // the processor goes on by itself
+    }
 }
 
 void cache_fill(struct cache *cache, const struct cache_block *block,

@@ -56,6 +56,8 @@ void cache_close(struct cache *cache); // accepts a zeroed one
 struct cache_block *cache_block_of(const struct cache *cache, uint64_t record);
 // The image file's bytes; NULL when they are not here: the block failed, or the record is damaged.
 const uint8_t *cache_find(const struct cache *cache, uint64_t record);
+// The record will be asked for soon.
+void cache_expect(const struct cache *cache, uint64_t record);
 // Unpacks a block's records from its bytes.
 void cache_fill(struct cache *cache, const struct cache_block *block,
                 struct dataset_unpacker *unpacker, const uint8_t *stored);

@@ -1,5 +1,7 @@
 #include "pipeline/ring.h"
 
+#include "pipeline/memory.h"
+
 #include <assert.h>
 #include <stdlib.h>
 
@@ -26,7 +28,7 @@ size_t ring_slot_bytes(const struct loader_config *config)
 static void *allocate_aligned(void *context, size_t bytes)
 {
     (void)context;
-    return aligned_alloc(RING_ALIGNMENT, bytes);
+    return memory_take(bytes);
 }
 
 static void release_aligned(void *context, void *memory, size_t bytes)

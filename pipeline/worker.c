@@ -243,12 +243,25 @@ static void settle_failed(struct worker *worker, struct slot *slot, uint32_t ind
     pthread_mutex_unlock(&loader->lock);
 }
 
+// Of random records in a large dataset every look at one is a wait for memory, unless it is fetched
+// in time.
+static void expect(const struct loader *loader, const struct place *place)
+{
+    dataset_expect(loader->dataset, place->record);
+    if (!place->fetch) {
+        cache_expect(&loader->cache, place->record);
+    }
+}
+
 // Works on a run; which of its positions did not come out well, as bits.
 static uint32_t work_on(struct worker *worker, struct slot *slot, uint32_t first, uint32_t count)
 {
     struct error error;
     uint32_t failed = 0;
     for (uint32_t i = 0; i < count; i++) {
+        if (i + 1 < count) {
+            expect(worker->loader, &slot->places[first + i + 1]);
+        }
         enum status status = produce(worker, slot, first + i, &error);
         if (status != STATUS_OK) {
             settle_failed(worker, slot, first + i, status, &error);

@@ -32,10 +32,23 @@ static void fill_symbol(uint32_t *look, uint32_t look_bits, uint32_t bits, uint3
     }
 }
 
+// Whether the book is of this code already.
+static bool holds(const struct jpeg_huffman_book *book, const struct jpeg_huffman_code *code)
+{
+    size_t symbols = 0;
+    for (int i = 0; i < 16; i++) {
+        symbols += code->counts[i];
+    }
+    return book->filled && memcmp(book->counts, code->counts, sizeof book->counts) == 0 &&
+           memcmp(book->symbols, code->symbols, symbols) == 0;
+}
+
 static void build_book(struct jpeg_huffman_book *book, uint32_t *look, uint32_t look_bits,
                        const struct jpeg_huffman_code *code, bool dc)
 {
     uint32_t next = 0, index = 0; // code and number of the next symbol
+    book->filled = true;
+    memcpy(book->counts, code->counts, sizeof book->counts);
     for (uint32_t bits = 1; bits <= 16; bits++) {
         next *= 2;
         book->offset[bits] = index - next;
@@ -63,7 +76,9 @@ static const struct jpeg_huffman_dc *dc_of(struct jpeg_huffman *decoder,
         }
     }
     struct jpeg_huffman_dc *table = &decoder->dc[component];
-    build_book(&table->book, table->look, JPEG_DC_LOOK, &header->dc[component], true);
+    if (!holds(&table->book, &header->dc[component])) {
+        build_book(&table->book, table->look, JPEG_DC_LOOK, &header->dc[component], true);
+    }
     return table;
 }
 
@@ -76,9 +91,12 @@ static const struct jpeg_huffman_ac *ac_of(struct jpeg_huffman *decoder,
         }
     }
     struct jpeg_huffman_ac *table = &decoder->ac[component];
+    if (holds(&table->book, &header->ac[component])) {
+        return table;
+    }
     uint32_t singles[1 << JPEG_AC_LOOK];
     build_book(&table->book, singles, JPEG_AC_LOOK, &header->ac[component], false);
-    ISA_SELECT(jpeg_huffman_kernel, isa_chosen())->pair(table->look, singles);
+    ISA_SELECT(jpeg_huffman_kernel, isa_chosen())->pair(table, singles);
     memset(table->natural, JPEG_BLOCK - 1, sizeof table->natural);
     memcpy(table->natural, jpeg_natural_place, JPEG_BLOCK);
     return table;
@@ -214,7 +232,9 @@ static bool run_row(struct jpeg_huffman *decoder, uint32_t row, uint32_t first, 
     if (!run_mcus(decoder, kernel->skip, before)) {
         return false;
     }
-    aim(decoder, first, blocks);
+    if (first < end) {
+        aim(decoder, first, blocks);
+    }
     return run_mcus(decoder, kernel->decode, end - first) &&
            run_mcus(decoder, kernel->skip, decoder->mcus_wide - end) &&
            (row + 1 < decoder->mcus_high || ends_with(decoder, EOI));

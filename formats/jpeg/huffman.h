@@ -20,10 +20,12 @@
 #define JPEG_AC_LOOK    11   //
 #define JPEG_MCU_BLOCKS 6    // at most, in a plain file
 #define JPEG_MCU_BYTES  1536 // an MCU of invalid data consumes less: 6 * 64 symbols of 31 bits
-#define JPEG_WINDOW     8192 // unstuffed bytes at a time
+#define JPEG_WINDOW     4096 // unstuffed bytes at a time
 
 // A code of whatever length.
 struct jpeg_huffman_book {
+    bool filled;
+    uint8_t counts[16];  // of codes with 1 to 16 bits, as in the file
     uint32_t limit[17];  // first 16-bit string beyond the codes of so many bits
     uint32_t offset[17]; // of the symbol, less the code
     uint8_t symbols[256];
@@ -36,6 +38,8 @@ struct jpeg_huffman_dc {
 
 struct jpeg_huffman_ac {
     uint64_t look[1 << JPEG_AC_LOOK];
+    uint8_t bits[1 << JPEG_AC_LOOK]; // their low bytes: a look waits for the one before it no
+                                     // longer than it takes to load from here
     uint8_t natural[192]; // of jpeg_natural_place, and beyond it the last; here for short addresses
     struct jpeg_huffman_book book;
 };
@@ -46,9 +50,11 @@ struct jpeg_bits {
     const uint8_t *at; // the next byte of the window
 };
 
-// Owned by the caller, who need not look inside; about 70 KiB, nothing to free.
+// Owned by the caller, who need not look inside; about 70 KiB, nothing to free. Starts from {0}.
+// Reused for the next file it keeps the tables that this one has too: small files mostly share
+// theirs, and making them would take longer than decoding.
 struct jpeg_huffman {
-    struct jpeg_source source; // ask this for rows
+    struct jpeg_source source; // ask this for rows; without MCUs (first = end) blocks may be NULL
 
     // The scan.
     uint32_t mcus_wide, mcus_high;
