@@ -134,6 +134,14 @@ static struct token tokenize(unsigned zero, int value)
     return token;
 }
 
+static struct token tokenize_dc(int difference)
+{
+    if (difference == DC_LEAST) {
+        return (struct token){.symbol = RECODE_DC_LOW};
+    }
+    return tokenize(RECODE_END, difference);
+}
+
 static bool tokenize_ac(const int16_t *block, struct token *tokens, uint32_t *count)
 {
     unsigned last = 0;
@@ -167,8 +175,7 @@ static bool tokenize_blocks(const int16_t *blocks, uint32_t block_count, struct 
         }
         difference -= difference > DC_MOST ? 2048 : 0; // modulo 2^11
         difference += difference < DC_LEAST ? 2048 : 0;
-        tokens[(*count)++] = difference == DC_LEAST ? (struct token){.symbol = RECODE_DC_LOW}
-                                                    : tokenize(RECODE_END, difference);
+        tokens[(*count)++] = tokenize_dc(difference);
         last = dc;
         if (!tokenize_ac(blocks, tokens, count)) {
             return false;
