@@ -71,7 +71,7 @@ static void check_rows(const uint8_t *payload, size_t len, const struct coeffici
 {
     assert_int_equal(recode_source_start(&decoder, payload, len, NULL), STATUS_OK);
     const struct jpeg_frame *frame = &decoder.layout.frame;
-    int16_t *blocks[3];
+    int16_t *blocks[3] = {NULL};
     make_row(blocks, frame);
     for (uint32_t row = 0; row < frame->mcus_high; row++) {
         if (!(wanted >> row % 64 & 1)) {
@@ -79,6 +79,7 @@ static void check_rows(const uint8_t *payload, size_t len, const struct coeffici
         }
         struct error error = {0};
         for (uint32_t c = 0; c < frame->components; c++) {
+            assert_non_null(blocks[c]);
             memset(blocks[c], 0xa5, row_bytes(frame, c));
         }
         assert_int_equal(
