@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "formats/image.h"
+#include "formats/image_recode.h"
 #include "formats/safetensors.h"
 #include "formats/settings.h"
 #include "tests/support/picture.h"
@@ -213,6 +213,44 @@ static void test_encoding(void **state)
     sweep(encode_png);
 }
 
+static enum status recode(void)
+{
+    struct image_recoder *recoder;
+    const uint8_t *payload = NULL;
+    uint8_t *jpeg = NULL;
+    size_t len, jpeg_len;
+    enum recode_outcome outcome;
+    bool exact;
+    enum status status = image_recoder_open(&recoder, NULL);
+    if (status == STATUS_OK) {
+        status = image_recode(recoder, file, file_len, &outcome, &payload, &len, NULL);
+        assert_true((status == STATUS_OK) == (payload != NULL));
+    }
+    if (status == STATUS_OK) {
+        status = recode_restore(payload, len, &exact, &jpeg, &jpeg_len, NULL);
+    } else if (recoder != NULL) {
+        calls_left = NEVER;
+        assert_int_equal(image_recode(recoder, file, file_len, &outcome, &payload, &len, NULL),
+                         STATUS_OK);
+        assert_int_equal(outcome, RECODE_EXACT);
+    }
+    free(jpeg);
+    image_recoder_close(&recoder);
+    return status;
+}
+
+static void test_recoding(void **state)
+{
+    (void)state;
+    struct image large = {0};
+    picture_fill(&large, 150, 120, 1);
+    file = picture_jpeg(
+        &large, &(struct picture_jpeg){PICTURE_YCBCR, .h = 2, .v = 2, .quality = 95}, &file_len);
+    sweep(recode);
+    free(file);
+    image_free(&large);
+}
+
 struct sample {
     char name[16];
     int64_t size;
@@ -285,9 +323,8 @@ static int tidy(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_decoding),
-        cmocka_unit_test(test_encoding),
-        cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_decoding),    cmocka_unit_test(test_encoding),
+        cmocka_unit_test(test_recoding),    cmocka_unit_test(test_settings),
         cmocka_unit_test(test_safetensors),
     };
     return cmocka_run_group_tests_name("formats/out_of_memory", tests, prepare, tidy);
