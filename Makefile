@@ -42,7 +42,8 @@ LIB_SOURCES := $(filter-out trainer/device/cpu%.c,$(LIB_SOURCES))
 endif
 TOOL_SOURCES := $(wildcard tools/*.c)
 SUPPORT_SOURCES := $(wildcard tests/support/*.c)
-SUITES := $(wildcard tests/formats/*.c tests/augment/*.c tests/pipeline/*.c tests/trainer/*.c tests/tools/*.c)
+SUITES := $(wildcard tests/formats/*.c tests/augment/*.c tests/pipeline/*.c tests/trainer/*.c tests/tools/*.c tests/fuzz/*.c)
+FUZZ_TARGETS := $(wildcard tests/fuzz/*.c)
 GOLDEN_SUITES := $(wildcard tests/golden/*.c)
 
 # Kernels in *_simd.c are compiled once for each level of vector instructions of this architecture (formats/isa.h).
@@ -54,7 +55,7 @@ ISA_FLAGS_v4 := -march=x86-64-v4
 objects = $(foreach s,$(1),$(if $(filter %_simd.c,$(s)),$(foreach i,$(ISAS),$(BUILD)/obj/$(s:.c=.$(i).o)),$(BUILD)/obj/$(s:.c=.o)))
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
-.PHONY: all help deps demo test test-golden asan tsan layers headers lint format install clean parts tests
+.PHONY: all help deps demo test test-golden asan tsan fuzz fuzz-clang layers headers lint format install clean parts tests
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -133,6 +134,17 @@ asan:  ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan CFLAGS='-O2 -g' \
 		SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' all tests
 	@sh tests/run.sh $(BUILD)-asan $(patsubst %.c,$(BUILD)-asan/%,$(SUITES) $(GOLDEN_SUITES))
+
+FUZZ_ROUNDS ?= 200000
+FUZZ_SEED ?= 1
+fuzz:  ## mutants of every format under ASan and UBSan, until FUZZ_ROUNDS (200000) of each got past the header
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan CFLAGS='-O2 -g' \
+		SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' \
+		$(patsubst %.c,$(BUILD)-asan/%,$(FUZZ_TARGETS))
+	@code=0; for target in $(patsubst %.c,$(BUILD)-asan/%,$(FUZZ_TARGETS)); do \
+		ASAN_OPTIONS=max_allocation_size_mb=1024:allocator_may_return_null=1:quarantine_size_mb=16 \
+		FUZZ_ROUNDS=$(FUZZ_ROUNDS) FUZZ_SEED=$(FUZZ_SEED) FUZZ_FINDINGS=$(BUILD)-asan nice -n 19 $$target || code=1; \
+	done; exit $$code
 
 # OpenMP's runtime is not instrumented, so its barriers would be reported as races: one OpenMP thread there. Our own threads stay.
 # The golden suites start none and would take very long.
