@@ -240,7 +240,7 @@ static enum fuzz_outcome run_jpeg(const uint8_t *bytes, size_t len)
     return decoded == STATUS_OK ? FUZZ_ACCEPTED : FUZZ_ENTERED;
 }
 
-static const struct fuzz_target jpeg = {
+static const struct fuzz_target target = {
     .name = "jpeg", .open = open_jpeg, .close = close_jpeg, .repair = repair_jpeg, .run = run_jpeg};
 
-FUZZ_MAIN(jpeg)
+FUZZ_MAIN(target)
