@@ -80,7 +80,7 @@ void fuzz_check_error(enum status status, const struct error *error)
         fuzz_fail(__FILE__, __LINE__, "%s comes with the error '%s' (%s)", status_name(status),
                   error->reason, status_name(error->status));
     }
-    if (status < STATUS_CORRUPT || status > STATUS_INVALID) {
+    if (status < STATUS_CORRUPT || status > STATUS_CONFIG) {
         fuzz_fail(__FILE__, __LINE__, "an input cannot give %s: %s", status_name(status),
                   error->reason);
     }
@@ -209,7 +209,7 @@ static void test_mutants_keep_every_promise(void **state)
     print_message("%d mutants: %zu past the header, %zu accepted\n", SUITE_MUTANTS,
                   outcomes[FUZZ_ENTERED] + outcomes[FUZZ_ACCEPTED], outcomes[FUZZ_ACCEPTED]);
     assert_true(outcomes[FUZZ_ACCEPTED] > 0);
-    assert_true(outcomes[FUZZ_ENTERED] + outcomes[FUZZ_ACCEPTED] > SUITE_MUTANTS / 4);
+    assert_true(outcomes[FUZZ_ENTERED] + outcomes[FUZZ_ACCEPTED] > SUITE_MUTANTS / 8);
 }
 
 static int open_suite(void **state)

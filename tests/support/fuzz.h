@@ -63,7 +63,7 @@ _Noreturn void fuzz_fail(const char *file, int line, const char *format, ...)
     } while (0)
 
 // A failure says what it is: status and error agree, there is a reason, and it is the input's fault
-// (damage, limits, what is not supported), not ours.
+// (damage, limits, what is unknown), not ours.
 void fuzz_check_error(enum status status, const struct error *error);
 
 int fuzz_main(int argc, char **argv, const struct fuzz_target *target);
