@@ -10,6 +10,7 @@ struct faulty_reader_plan {
     uint64_t seed;
     unsigned eio, eagain, eintr; // `eio` never three times in a row for one read
     unsigned shortened;          // fewer bytes than asked for
+    unsigned flipped;            // one bit of what arrived is wrong
     unsigned late; // the completion is held back for some waits, so others overtake it
     unsigned slow; // the wait itself sleeps up to a millisecond
     // Reads that cover this byte of this file always fail so; errnum 0 = none.
