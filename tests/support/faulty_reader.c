@@ -59,6 +59,10 @@ static int failure(struct faulty_state *state, const struct read_request *reques
         plan.bad_offset < end) {
         return plan.bad_errnum;
     }
+    uint32_t tries = request->busy + request->retries;
+    if (tries < sizeof plan.script / sizeof *plan.script && plan.script[tries]) {
+        return plan.script[tries];
+    }
     if (request->retries < 2 && chance(state, plan.eio)) {
         return EIO;
     }

@@ -17,6 +17,8 @@ struct faulty_reader_plan {
     uint32_t bad_file;
     uint64_t bad_offset;
     int bad_errnum;
+    // The first tries of every read fail so, in this order; 0 ends the list.
+    int script[8];
 };
 
 // Faults injected since install, of all kinds but `slow`.
