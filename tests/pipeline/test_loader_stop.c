@@ -138,8 +138,9 @@ static void open_use_and_close(uint64_t seed)
 static void test_closing_at_any_moment_is_clean(void **state)
 {
     (void)state;
+    open_use_and_close(0); // a sanitizer's own thread starts with our first one
     size_t descriptors = open_descriptors(), threads = count_own("task");
-    for (uint64_t seed = 0; seed < 400; seed++) {
+    for (uint64_t seed = 1; seed < 400; seed++) {
         open_use_and_close(seed);
     }
     assert_int_equal(open_descriptors(), descriptors);
