@@ -11,7 +11,7 @@ WERROR ?= $(if $(CI),1)
 
 hash := \#
 have = $(shell printf '$(hash)include <$(1)>\nint main(void){return 0;}\n' | $(CC) $(CPPFLAGS) -x c - $(2) -o /dev/null 2>/dev/null && echo 1 || echo 0)
-ifeq ($(filter help deps clean format layers headers lint demo test asan tsan,$(MAKECMDGOALS)),)
+ifeq ($(filter help deps clean format layers headers lint demo test asan tsan fuzz fuzz-clang,$(MAKECMDGOALS)),)
 URING ?= $(call have,liburing.h,-luring)
 DNNL  ?= $(call have,oneapi/dnnl/dnnl.h,-ldnnl)
 endif
@@ -45,6 +45,8 @@ SUPPORT_SOURCES := $(wildcard tests/support/*.c)
 SUITES := $(wildcard tests/formats/*.c tests/augment/*.c tests/pipeline/*.c tests/trainer/*.c tests/tools/*.c tests/fuzz/*.c)
 FUZZ_TARGETS := $(wildcard tests/fuzz/*.c)
 GOLDEN_SUITES := $(wildcard tests/golden/*.c)
+SIMD_SOURCES := $(wildcard tests/simd/*.c)
+CHECK_SIMD = $(BUILD)/tests/simd/check_simd
 
 # Kernels in *_simd.c are compiled once for each level of vector instructions of this architecture (formats/isa.h).
 ISAS := base $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),v3 v4)
@@ -52,10 +54,10 @@ ISA_FLAGS_base := $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),-march=x
 ISA_FLAGS_v3 := -march=x86-64-v3
 ISA_FLAGS_v4 := -march=x86-64-v4
 
-objects = $(foreach s,$(1),$(if $(filter %_simd.c,$(s)),$(foreach i,$(ISAS),$(BUILD)/obj/$(s:.c=.$(i).o)),$(BUILD)/obj/$(s:.c=.o)))
+objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(foreach i,$(ISAS),$(BUILD)/obj/$(s:.c=.$(i).o)),$(BUILD)/obj/$(s:.c=.o)))
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
-.PHONY: all help deps demo test test-golden asan tsan fuzz fuzz-clang layers headers lint format install clean parts tests
+.PHONY: all help deps demo test test-golden check-simd asan tsan fuzz fuzz-clang layers headers lint format install clean parts tests
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -93,6 +95,11 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call objects,$(SUPPORT_SOURCES)) $(BU
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libbyol.a -lcmocka $(LIBS)
 
+# One program of all families of kernels.
+$(CHECK_SIMD): $(call objects,$(SIMD_SOURCES) $(SUPPORT_SOURCES)) $(BUILD)/libbyol.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libbyol.a -lcmocka $(LIBS)
+
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
 help:  ## this list
@@ -117,7 +124,7 @@ install: all  ## into PREFIX (/usr/local)
 
 # --- tests ------------------------------------------------------------------------------------------------------------------
 
-tests: $(call programs,$(SUITES) $(GOLDEN_SUITES)) $(BUILD)/byol
+tests: $(call programs,$(SUITES) $(GOLDEN_SUITES)) $(CHECK_SIMD) $(BUILD)/byol
 
 test:  ## install what is missing, build, check layers and headers, run every suite
 	@sh tools/deps.sh --missing
@@ -125,7 +132,10 @@ test:  ## install what is missing, build, check layers and headers, run every su
 
 .PHONY: run-tests
 run-tests: layers headers all tests
-	@sh tests/run.sh $(BUILD) $(call programs,$(SUITES) $(GOLDEN_SUITES))
+	@sh tests/run.sh $(BUILD) $(call programs,$(SUITES) $(GOLDEN_SUITES)) $(CHECK_SIMD)
+
+check-simd: $(CHECK_SIMD)  ## vector kernels against plain C, with thousands of random cases, and their times
+	@$(CHECK_SIMD) --rounds 5000 --time
 
 test-golden: all $(call programs,$(GOLDEN_SUITES))  ## the golden suites alone; BYOL_GOLDEN=DIR chooses the data
 	@sh tests/run.sh $(BUILD) $(call programs,$(GOLDEN_SUITES))
@@ -133,18 +143,27 @@ test-golden: all $(call programs,$(GOLDEN_SUITES))  ## the golden suites alone; 
 asan:  ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan CFLAGS='-O2 -g' \
 		SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' all tests
-	@sh tests/run.sh $(BUILD)-asan $(patsubst %.c,$(BUILD)-asan/%,$(SUITES) $(GOLDEN_SUITES))
+	@sh tests/run.sh $(BUILD)-asan $(patsubst %.c,$(BUILD)-asan/%,$(SUITES) $(GOLDEN_SUITES)) $(BUILD)-asan/tests/simd/check_simd
 
 FUZZ_ROUNDS ?= 200000
 FUZZ_SEED ?= 1
-fuzz:  ## mutants of every format under ASan and UBSan, until FUZZ_ROUNDS (200000) of each got past the header
+FUZZ_PROGRAMS = $(call programs,$(FUZZ_TARGETS))
+fuzz:  ## mutants of every format under ASan and UBSan: FUZZ_ROUNDS (200000) of each past the header
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan CFLAGS='-O2 -g' \
-		SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' \
-		$(patsubst %.c,$(BUILD)-asan/%,$(FUZZ_TARGETS))
-	@code=0; for target in $(patsubst %.c,$(BUILD)-asan/%,$(FUZZ_TARGETS)); do \
+		SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' fuzz-programs
+	@code=0; for target in $(FUZZ_PROGRAMS:$(BUILD)/%=$(BUILD)-asan/%); do \
 		ASAN_OPTIONS=max_allocation_size_mb=1024:allocator_may_return_null=1:quarantine_size_mb=16 \
 		FUZZ_ROUNDS=$(FUZZ_ROUNDS) FUZZ_SEED=$(FUZZ_SEED) FUZZ_FINDINGS=$(BUILD)-asan nice -n 19 $$target || code=1; \
 	done; exit $$code
+
+.PHONY: fuzz-programs
+fuzz-programs: $(FUZZ_PROGRAMS)
+
+# Without oneDNN: clang 14 cannot link two static functions of one name that have target_clones.
+fuzz-clang:  ## the same targets as libFuzzer programs, in build-clang/tests/fuzz (clang)
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-clang CC=clang DNNL=0 CFLAGS='-O2 -g' CPPFLAGS=-DFUZZ_LIBFUZZER \
+		SANITIZE='-fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined -fopenmp=libgomp' \
+		LDFLAGS=-fsanitize=fuzzer fuzz-programs
 
 # OpenMP's runtime is not instrumented, so its barriers would be reported as races: one OpenMP thread there. Our own threads stay.
 # The golden suites start none and would take very long.
@@ -157,7 +176,7 @@ tsan:  ## the suite under ThreadSanitizer
 layers:  ## prove that includes only point left: formats < augment < pipeline < trainer < tools
 	@sh tests/layers.sh
 
-HEADERS := $(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h tools/*.h tests/support/*.h)
+HEADERS := $(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h tools/*.h tests/support/*.h tests/simd/*.h)
 headers:  ## compile each header alone
 	@for h in $(HEADERS); do \
 		$(CC) -I. -D_GNU_SOURCE -std=gnu17 $(WARNINGS) -fsyntax-only -x c -include $$h /dev/null || exit 1; done
@@ -171,4 +190,4 @@ format:  ## clang-format everything
 	@clang-format -i $(C_FILES)
 
 clean:  ## remove the build directories
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-clang

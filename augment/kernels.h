@@ -27,7 +27,12 @@ struct resize_work {
 
 // Bicubic (Keys, a = -0.5, weights from a table of 1024 steps) without antialiasing, half-pixel
 // centres: TensorFlow's `resize_bicubic` with half_pixel_centers, which the reference uses.
+#define RESIZE_STEPS 1024
 void resize_taps_fill(struct resize_taps *taps, uint32_t in, uint32_t out);
+// One output position, at `position` between the source's; and the weights of any position whose
+// four taps lie inside the image, the second of them `step` / RESIZE_STEPS before it.
+void resize_taps_at(struct resize_taps *taps, uint32_t in, float position);
+void resize_inner_weights(float weights[4], long step);
 
 struct kernels {
     const char *name;

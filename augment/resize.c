@@ -6,47 +6,66 @@
 
 #include <math.h>
 
-#define TABLE_STEPS 1024
-#define KEYS_A      (-0.5)
+#define KEYS_A (-0.5)
 
 // Weight of a sample at distance x from the output position: Keys' cubic convolution.
 static float near_weight(long step) // 0 <= x <= 1
 {
-    double x = (double)step / TABLE_STEPS;
+    double x = (double)step / RESIZE_STEPS;
     return (float)(((KEYS_A + 2) * x - (KEYS_A + 3)) * x * x + 1);
 }
 
 static float far_weight(long step) // 1 <= x <= 2
 {
-    double x = (double)step / TABLE_STEPS + 1;
+    double x = (double)step / RESIZE_STEPS + 1;
     return (float)(((KEYS_A * x - 5 * KEYS_A) * x + 8 * KEYS_A) * x - 4 * KEYS_A);
 }
 
-static void taps_at(struct resize_taps *taps, uint32_t in, float position)
+static void weights_at(float weights[4], long step)
+{
+    weights[0] = far_weight(step);
+    weights[1] = near_weight(step);
+    weights[2] = near_weight(RESIZE_STEPS - step);
+    weights[3] = far_weight(RESIZE_STEPS - step);
+}
+
+static void renormalise(float weights[4])
+{
+    float sum = 0;
+    for (int tap = 0; tap < 4; tap++) {
+        sum += weights[tap];
+    }
+    float inverse = 1.0f / sum;
+    for (int tap = 0; tap < 4; tap++) {
+        weights[tap] *= inverse;
+    }
+}
+
+void resize_inner_weights(float weights[4], long step)
+{
+    weights_at(weights, step);
+    renormalise(weights);
+}
+
+void resize_taps_at(struct resize_taps *taps, uint32_t in, float position)
 {
     float below = floorf(position);
-    long step = lrintf((position - below) * TABLE_STEPS);
-    const float weights[4] = {far_weight(step), near_weight(step), near_weight(TABLE_STEPS - step),
-                              far_weight(TABLE_STEPS - step)};
-    float sum = 0;
+    float weights[4];
+    weights_at(weights, lrintf((position - below) * RESIZE_STEPS));
     for (int tap = 0; tap < 4; tap++) {
         int64_t index = (int64_t)below - 1 + tap;
         int64_t last = (int64_t)in - 1;
         taps->index[tap] = (uint32_t)(index < 0 ? 0 : index > last ? last : index);
         taps->weight[tap] = index == taps->index[tap] ? weights[tap] : 0;
-        sum += taps->weight[tap];
     }
-    float inverse = 1.0f / sum;
-    for (int tap = 0; tap < 4; tap++) {
-        taps->weight[tap] *= inverse;
-    }
+    renormalise(taps->weight);
 }
 
 void resize_taps_fill(struct resize_taps *taps, uint32_t in, uint32_t out)
 {
     float scale = (float)in / (float)out;
     for (uint32_t i = 0; i < out; i++) {
-        taps_at(&taps[i], in, ((float)i + 0.5f) * scale - 0.5f);
+        resize_taps_at(&taps[i], in, ((float)i + 0.5f) * scale - 0.5f);
     }
 }
 

@@ -54,6 +54,7 @@ extern const struct view_output view_output_imagenet; // HWC, ImageNet's mean an
 struct view_scratch;
 enum status view_scratch_open(struct view_scratch **out, uint32_t max_size, struct error *error);
 void view_scratch_close(struct view_scratch **scratch);
+size_t view_scratch_memory(uint32_t max_size); // bytes that view_scratch_open takes
 enum status view_render(const struct view_params *params, const struct image_planes *crop,
                         const struct view_output *output, struct view_scratch *scratch, float *out,
                         struct error *error);

@@ -1,51 +1,22 @@
-// Rendering a view: from parameters and the decoded crop to pixels.
+// Rendering a view, fast: row by row, so that what passes from one operation to the next stays in
+// the caches. There is one pass over the image, and one more for each contrast, which needs the
+// means of all that comes before it:
+//
+//   first pass   resize -> colour steps -> image, sums of the channels
+//   next pass    image -> contrast, colour steps -> image, sums …
+//   last pass    … -> blur through a ring of rows -> solarize, clip, normalise -> out
 #include "augment/kernels.h"
+#include "augment/rows.h"
 #include "augment/view.h"
+#include "augment/view_scratch.h"
 #include "formats/limits.h"
 
-#include <stdlib.h>
+#include <math.h>
+#include <string.h>
 
 const struct view_output view_output_plain = {.deviation = {1, 1, 1}};
 const struct view_output view_output_imagenet = {.mean = {0.485f, 0.456f, 0.406f},
                                                  .deviation = {0.229f, 0.224f, 0.225f}};
-
-// Everything a render needs besides its output.
-struct view_scratch {
-    uint32_t max_size;
-    struct image crop;
-    float *pixels; // max_size^2 * 3
-};
-
-enum status view_scratch_open(struct view_scratch **out, uint32_t max_size, struct error *error)
-{
-    *out = NULL;
-    if (max_size < 1 || max_size > RECIPE_MAX_SIZE) {
-        return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
-                         "view size %u is not within 1 to %d", max_size, RECIPE_MAX_SIZE);
-    }
-    struct view_scratch *scratch = calloc(1, sizeof *scratch);
-    if (scratch != NULL) {
-        scratch->max_size = max_size;
-        scratch->pixels = malloc((size_t)max_size * max_size * 3 * sizeof(float));
-    }
-    if (scratch == NULL || scratch->pixels == NULL) {
-        view_scratch_close(&scratch);
-        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
-                         "no memory to render views of %u pixels", max_size);
-    }
-    *out = scratch;
-    return STATUS_OK;
-}
-
-void view_scratch_close(struct view_scratch **scratch)
-{
-    if (*scratch != NULL) {
-        image_free(&(*scratch)->crop);
-        free((*scratch)->pixels);
-        free(*scratch);
-        *scratch = NULL;
-    }
-}
 
 enum status view_check(const struct view_params *params, uint32_t width, uint32_t height,
                        uint32_t max_size, struct error *error)
@@ -66,28 +37,245 @@ enum status view_check(const struct view_params *params, uint32_t width, uint32_
                   : STATUS_OK;
 }
 
-static enum status join(const struct image_planes *planes, struct image *out, struct error *error)
+#define MAX_STEPS  8 // 4 of the jitter, grayscale
+#define MAX_PASSES 5
+
+struct pass {
+    struct row_step steps[MAX_STEPS];
+    uint32_t count;
+};
+
+// Everything that stays the same from row to row.
+struct render {
+    const struct resize_kernels *resize;
+    const struct color_kernels *color;
+    const struct blur_kernels *blur;
+    const struct store_kernels *store;
+    struct view_scratch *scratch;
+    const struct image_planes *crop;
+    uint32_t size, planes, planes_out; // planes before and after the colour steps of the last pass
+    bool blurs;
+    struct pass passes[MAX_PASSES];
+    uint32_t pass_count;
+    const float *weights; // the blur's, without those too small to matter
+    size_t radius, ring_rows;
+    uint32_t next; // row to be written
+    enum view_layout layout;
+    struct row_finish finish;
+    float *out;
+};
+
+// --- the plan -----------------------------------------------------------------------------------
+
+static void add_step(struct render *render, struct row_step step)
 {
-    enum status status = image_reserve(out, planes->width, planes->height, error);
-    for (size_t y = 0; status == STATUS_OK && y < planes->height; y++) {
-        for (size_t x = 0; x < planes->width; x++) {
-            for (size_t channel = 0; channel < 3; channel++) {
-                out->pixels[(y * planes->width + x) * 3 + channel] =
-                    planes->plane[channel][y * planes->stride + x];
-            }
-        }
+    render->pass_count += step.op == ROW_CONTRAST; // starts a pass
+    struct pass *pass = &render->passes[render->pass_count - 1];
+    struct row_step *last = pass->count > 0 ? &pass->steps[pass->count - 1] : NULL;
+    if (last != NULL && step.op == ROW_HSV && last->op == ROW_HSV) {
+        last->amount *= step.amount; // saturation and hue next to each other are one step
+        last->turn += step.turn;
+        last->turn -= rintf(last->turn);
+    } else {
+        pass->steps[pass->count++] = step;
     }
-    return status;
 }
 
-static void store(float *out, const float *pixels, size_t count, const struct view_output *output)
+static void add_operation(struct render *render, enum view_op op, const struct view_params *params)
 {
+    switch (op) {
+    case VIEW_BRIGHTNESS:
+        add_step(render, (struct row_step){.op = ROW_BRIGHTNESS, .amount = params->brightness});
+        break;
+    case VIEW_CONTRAST:
+        add_step(render, (struct row_step){.op = ROW_CONTRAST, .amount = params->contrast});
+        break;
+    case VIEW_SATURATION:
+        add_step(render, (struct row_step){.op = ROW_HSV, .amount = fmaxf(params->saturation, 0)});
+        break;
+    case VIEW_HUE:
+        add_step(render, (struct row_step){
+                             .op = ROW_HSV, .amount = 1, .turn = params->hue - rintf(params->hue)});
+        break;
+    }
+}
+
+static void plan_colors(struct render *render, const struct view_params *params)
+{
+    render->pass_count = 1;
+    for (size_t i = 0; params->jitter && i < 4; i++) {
+        add_operation(render, (enum view_op)params->order[i], params);
+    }
+    if (params->grayscale) {
+        add_step(render, (struct row_step){.op = ROW_GRAYSCALE});
+    }
+    render->planes_out = params->grayscale ? 1 : render->planes;
+}
+
+// Weights below 2^-24 of the largest change no pixel by more than rounding does.
+static void plan_blur(struct render *render, const struct view_params *params)
+{
+    float *weights = render->scratch->weights;
+    blur_weights_fill(weights, params->taps, params->sigma);
+    size_t centre = params->taps / 2, radius = centre;
+    while (radius > 0 && weights[centre - radius] < weights[centre] * 0x1p-24f) {
+        radius--;
+    }
+    render->weights = weights + centre - radius;
+    render->radius = radius;
+    size_t rows = 2 * radius + 2;
+    render->ring_rows = rows < params->size ? rows : params->size;
+    for (size_t plane = 0; plane < 3; plane++) {
+        float *row = render->scratch->padded[plane];
+        memset(row - radius, 0, radius * sizeof *row);
+        memset(row + params->size, 0, (radius + ROW_STEP) * sizeof *row);
+    }
+}
+
+static void plan_finish(struct render *render, const struct view_params *params,
+                        const struct view_output *output, float *out)
+{
+    render->layout = output->layout;
+    render->out = out;
+    render->finish.threshold = params->solarize ? params->threshold : INFINITY;
     for (size_t channel = 0; channel < 3; channel++) {
-        float mean = output->mean[channel], factor = 1.0f / output->deviation[channel];
-        for (size_t i = 0; i < count; i++) {
-            size_t to = output->layout == VIEW_HWC ? i * 3 + channel : channel * count + i;
-            out[to] = (pixels[i * 3 + channel] - mean) * factor;
+        render->finish.mean[channel] = output->mean[channel];
+        render->finish.factor[channel] = 1.0f / output->deviation[channel];
+    }
+}
+
+static void plan(struct render *render, const struct view_params *params,
+                 const struct view_output *output, float *out)
+{
+    struct view_scratch *scratch = render->scratch;
+    const struct image_planes *crop = render->crop;
+    enum isa isa = isa_chosen();
+    render->resize = ISA_SELECT(resize_kernels, isa);
+    render->color = ISA_SELECT(color_kernels, isa);
+    render->blur = ISA_SELECT(blur_kernels, isa);
+    render->store = ISA_SELECT(store_kernels, isa);
+    render->size = params->size;
+    render->blurs = params->blur;
+    render->planes = crop->plane[0] == crop->plane[1] && crop->plane[0] == crop->plane[2] ? 1 : 3;
+    uint32_t padded = (params->size + ROW_STEP - 1) / ROW_STEP * ROW_STEP;
+    resize_plan_rows(scratch->rows, crop->height, params->size, scratch->table);
+    resize_plan_columns(&scratch->columns, padded, crop->width, params->size, params->flip,
+                        scratch->table);
+    plan_colors(render, params);
+    plan_finish(render, params, output, out);
+    if (params->blur) {
+        plan_blur(render, params);
+    }
+}
+
+// --- the last pass ------------------------------------------------------------------------------
+
+static void write_row(struct render *render, float *const rows[3])
+{
+    const float *const in[3] = {rows[0], rows[1], rows[2]};
+    size_t size = render->size, area = size * size;
+    float *out = render->out;
+    if (render->layout == VIEW_HWC) {
+        render->store->interleaved(out + render->next * size * 3, in, render->planes_out, size,
+                                   &render->finish);
+    } else {
+        float *const planes[3] = {out + render->next * size, out + area + render->next * size,
+                                  out + 2 * area + render->next * size};
+        render->store->planar(planes, in, render->planes_out, size, &render->finish);
+    }
+    render->next++;
+}
+
+static float *ring_row(const struct render *render, size_t plane, size_t row)
+{
+    return render->scratch->ring[plane] + row % render->ring_rows * render->scratch->stride;
+}
+
+// Writes the next two rows, or the last one.
+static void blur_down(struct render *render)
+{
+    struct view_scratch *scratch = render->scratch;
+    for (size_t plane = 0; plane < render->planes_out; plane++) {
+        for (size_t i = 0; i < 2 * render->radius + 2; i++) {
+            int64_t row = (int64_t)render->next + (int64_t)i - (int64_t)render->radius;
+            bool inside = row >= 0 && row < render->size;
+            scratch->window[i] = inside ? ring_row(render, plane, (size_t)row) : scratch->zeros;
         }
+        float *const out[2] = {scratch->result[0][plane], scratch->result[1][plane]};
+        render->blur->vertical(out, scratch->window, render->size, render->weights, render->radius);
+    }
+    write_row(render, scratch->result[0]);
+    if (render->next < render->size) {
+        write_row(render, scratch->result[1]);
+    }
+}
+
+// Takes the coloured row `y` in `scratch->padded`.
+static void blur_row(struct render *render, uint32_t y)
+{
+    struct view_scratch *scratch = render->scratch;
+    size_t size = render->size, rounding = (ROW_STEP - size % ROW_STEP) % ROW_STEP;
+    for (size_t plane = 0; plane < render->planes_out; plane++) {
+        memset(scratch->padded[plane] + size, 0, rounding * sizeof(float));
+        render->blur->horizontal(ring_row(render, plane, y), scratch->padded[plane], size,
+                                 render->weights, render->radius);
+    }
+    while (render->next < size && (y + 1 == size || render->next + 1 + render->radius <= y)) {
+        blur_down(render);
+    }
+}
+
+// --- passes -------------------------------------------------------------------------------------
+
+static void resize_row(struct render *render, uint32_t y, float *const out[3])
+{
+    struct view_scratch *scratch = render->scratch;
+    const struct image_planes *crop = render->crop;
+    const struct resize_taps *taps = &scratch->rows[y];
+    for (size_t plane = 0; plane < render->planes; plane++) {
+        const uint8_t *rows[4];
+        for (size_t tap = 0; tap < 4; tap++) {
+            rows[tap] = crop->plane[plane] + taps->index[tap] * crop->stride;
+        }
+        render->resize->vertical(scratch->line[plane], rows, taps->weight, crop->width);
+    }
+    const float *const lines[3] = {scratch->line[0], scratch->line[1], scratch->line[2]};
+    render->resize->horizontal(out, lines, render->planes, &scratch->columns);
+}
+
+static void run_pass(struct render *render, uint32_t number, struct row_sums *sums)
+{
+    struct view_scratch *scratch = render->scratch;
+    const struct pass *pass = &render->passes[number];
+    bool last = number + 1 == render->pass_count;
+    for (uint32_t y = 0; y < render->size; y++) {
+        size_t at = y * scratch->stride;
+        float *const image[3] = {scratch->image[0] + at, scratch->image[1] + at,
+                                 scratch->image[2] + at};
+        float *const *out = last ? scratch->padded : image;
+        float *const *in = number == 0 ? out : image;
+        if (number == 0) {
+            resize_row(render, y, out);
+        }
+        const float *const from[3] = {in[0], in[1], in[2]};
+        render->color->apply(out, from, render->planes, render->size, pass->steps, pass->count,
+                             last ? NULL : sums);
+        if (last && render->blurs) {
+            blur_row(render, y);
+        } else if (last) {
+            write_row(render, out);
+        }
+    }
+}
+
+static void set_means(struct row_step *contrast, const struct row_sums *sums, uint32_t size)
+{
+    for (size_t plane = 0; plane < 3; plane++) {
+        uint64_t sum = 0;
+        for (size_t lane = 0; lane < ROW_LANES; lane++) {
+            sum += sums->lane[plane][lane];
+        }
+        contrast->mean[plane] = (float)((double)sum * 0x1p-30 / ((double)size * (double)size));
     }
 }
 
@@ -96,14 +284,17 @@ enum status view_render(const struct view_params *params, const struct image_pla
                         struct error *error)
 {
     enum status status = view_check(params, crop->width, crop->height, scratch->max_size, error);
-    if (status == STATUS_OK) {
-        status = join(crop, &scratch->crop, error);
+    if (status != STATUS_OK) {
+        return status;
     }
-    if (status == STATUS_OK) {
-        status = view_render_plainly(params, &scratch->crop, scratch->pixels, error);
+    struct render render = {.scratch = scratch, .crop = crop};
+    plan(&render, params, output, out);
+    for (uint32_t i = 0; i < render.pass_count; i++) {
+        struct row_sums sums = {0};
+        run_pass(&render, i, &sums);
+        if (i + 1 < render.pass_count) {
+            set_means(&render.passes[i + 1].steps[0], &sums, render.size);
+        }
     }
-    if (status == STATUS_OK) {
-        store(out, scratch->pixels, (size_t)params->size * params->size, output);
-    }
-    return status;
+    return STATUS_OK;
 }

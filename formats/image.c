@@ -2,6 +2,7 @@
 // bytes (file names lie: ImageNet has a PNG called JPEG).
 #include "formats/image.h"
 #include "formats/image_codec.h"
+#include "formats/jpeg/road.h"
 #include "formats/limits.h"
 
 #include <stdlib.h>
@@ -9,7 +10,8 @@
 
 struct image_decoder {
     struct image_jpeg *jpeg;
-    struct image whole; // between a codec that gives interleaved pixels and planes
+    struct jpeg_road *road;
+    struct image part; // between a codec that gives interleaved pixels and planes
 };
 
 void image_free(struct image *image)
@@ -115,19 +117,27 @@ enum status image_planes_reserve(struct image_planes *planes, uint32_t width, ui
     return STATUS_OK;
 }
 
-enum status image_split(const struct image *image, struct image_planes *out, struct error *error)
+// The pixels of `window`, whose x and y count from the image's first pixel.
+static enum status split_window(const struct image *image, const struct image_window *window,
+                                struct image_planes *out, struct error *error)
 {
-    enum status status = image_planes_reserve(out, image->width, image->height, error);
-    for (size_t y = 0; status == STATUS_OK && y < image->height; y++) {
-        const uint8_t *row = image->pixels + y * image->width * 3;
+    enum status status = image_planes_reserve(out, window->width, window->height, error);
+    for (size_t y = 0; status == STATUS_OK && y < window->height; y++) {
+        const uint8_t *row = image->pixels + ((window->y + y) * image->width + window->x) * 3;
         for (size_t channel = 0; channel < 3; channel++) {
             uint8_t *to = out->plane[channel] + y * out->stride;
-            for (size_t x = 0; x < image->width; x++) {
+            for (size_t x = 0; x < window->width; x++) {
                 to[x] = row[x * 3 + channel];
             }
         }
     }
     return status;
+}
+
+enum status image_split(const struct image *image, struct image_planes *out, struct error *error)
+{
+    const struct image_window whole = {.width = image->width, .height = image->height};
+    return split_window(image, &whole, out, error);
 }
 
 enum status image_decoder_open(struct image_decoder **out, struct error *error)
@@ -139,6 +149,9 @@ enum status image_decoder_open(struct image_decoder **out, struct error *error)
                          "no memory for an image decoder");
     }
     enum status status = image_jpeg_open(&decoder->jpeg, error);
+    if (status == STATUS_OK) {
+        status = jpeg_road_open(&decoder->road, error);
+    }
     if (status != STATUS_OK) {
         image_decoder_close(&decoder);
         return status;
@@ -151,10 +164,17 @@ void image_decoder_close(struct image_decoder **decoder)
 {
     if (*decoder != NULL) {
         image_jpeg_close(&(*decoder)->jpeg);
-        image_free(&(*decoder)->whole);
+        jpeg_road_close(&(*decoder)->road);
+        image_free(&(*decoder)->part);
         free(*decoder);
         *decoder = NULL;
     }
+}
+
+size_t image_decoder_memory(const struct image_decoder *decoder)
+{
+    return sizeof *decoder + decoder->part.capacity + image_jpeg_memory(decoder->jpeg) +
+           jpeg_road_memory(decoder->road);
 }
 
 static enum status find_kind(const void *bytes, size_t len, enum image_kind *kind,
@@ -200,15 +220,63 @@ enum status image_decode(struct image_decoder *decoder, const void *bytes, size_
                               : image_png_decode(bytes, len, window, out, error);
 }
 
+// The smallest window around all. False when one of them can be in no image.
+static bool find_bounds(const struct image_window *windows, uint32_t count,
+                        struct image_window *bounds)
+{
+    uint32_t left = UINT32_MAX, top = UINT32_MAX, right = 0, bottom = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct image_window *w = &windows[i];
+        if (w->width == 0 || w->height == 0 || w->width > UINT32_MAX - w->x ||
+            w->height > UINT32_MAX - w->y) {
+            return false;
+        }
+        left = w->x < left ? w->x : left;
+        top = w->y < top ? w->y : top;
+        right = w->x + w->width > right ? w->x + w->width : right;
+        bottom = w->y + w->height > bottom ? w->y + w->height : bottom;
+    }
+    *bounds =
+        (struct image_window){.x = left, .y = top, .width = right - left, .height = bottom - top};
+    return true;
+}
+
+// A window of a PNG is what the image shows there, so what is around all windows is read once.
+static bool decode_png_once(struct image_decoder *decoder, const void *bytes, size_t len,
+                            const struct image_window *windows, uint32_t count,
+                            struct image_planes *out)
+{
+    struct image_window bounds;
+    bool good = find_bounds(windows, count, &bounds) &&
+                image_png_decode(bytes, len, &bounds, &decoder->part, NULL) == STATUS_OK;
+    for (uint32_t i = 0; good && i < count; i++) {
+        struct image_window window = windows[i];
+        window.x -= bounds.x;
+        window.y -= bounds.y;
+        good = split_window(&decoder->part, &window, &out[i], NULL) == STATUS_OK;
+    }
+    return good;
+}
+
+// What happens once for all windows may fail where windows alone do not, and it does not say why:
+// then each window is decoded as image_decode does, which decides.
 enum status image_decode_windows(struct image_decoder *decoder, const void *bytes, size_t len,
                                  const struct image_window *windows, uint32_t count,
                                  struct image_planes *out, struct error *error)
 {
-    enum status status = STATUS_OK;
+    enum image_kind kind = IMAGE_UNKNOWN;
+    enum status status = find_kind(bytes, len, &kind, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    if (kind == IMAGE_JPEG ? jpeg_road_decode(decoder->road, bytes, len, windows, count, out)
+                           : decode_png_once(decoder, bytes, len, windows, count, out)) {
+        return STATUS_OK;
+    }
     for (uint32_t i = 0; status == STATUS_OK && i < count; i++) {
-        status = image_decode(decoder, bytes, len, &windows[i], &decoder->whole, error);
+        status = image_decode(decoder, bytes, len, &windows[i], &decoder->part, error);
         if (status == STATUS_OK) {
-            status = image_split(&decoder->whole, &out[i], error);
+            status = image_split(&decoder->part, &out[i], error);
         }
     }
     return status;

@@ -1,5 +1,6 @@
-// Image files to pixels and back: JPEG (libjpeg-turbo) and PNG (libpng). Whole images, or a window
-// with exactly the pixels that the BYOL reference's decoder gives for that window.
+// Image files to pixels and back: JPEG (libjpeg-turbo, and an own decoder for plain files) and PNG
+// (libpng). Whole images, or windows with exactly the pixels that the BYOL reference's decoder
+// gives for each.
 //
 // Pixels are always 8-bit RGB, rows tightly packed (stride = 3 * width). Grey becomes R = G = B;
 // Adobe CMYK and YCCK become c * k / 255 per channel, truncated; PNG alpha is dropped, 16-bit PNG
@@ -70,6 +71,9 @@ enum status image_reserve(struct image *image, uint32_t width, uint32_t height,
 struct image_decoder;
 enum status image_decoder_open(struct image_decoder **out, struct error *error);
 void image_decoder_close(struct image_decoder **decoder); // accepts a pointer to NULL
+// Bytes of the buffers that stay between images. They grow to the largest need; what libjpeg and
+// libpng hold while they decode is not counted.
+size_t image_decoder_memory(const struct image_decoder *decoder);
 
 // Reads the header only. STATUS_UNSUPPORTED for bytes that are neither JPEG nor PNG.
 enum status image_probe(struct image_decoder *decoder, const void *bytes, size_t len,
@@ -82,8 +86,9 @@ enum status image_decode(struct image_decoder *decoder, const void *bytes, size_
                          const struct image_window *window, struct image *out, struct error *error);
 
 // Decodes `count` windows (1 to IMAGE_MAX_WINDOWS) of one image, each with exactly the pixels that
-// image_decode gives for it alone, while doing what they share once. Grey comes as one plane named
-// three times. Errors as image_decode.
+// image_decode gives for it alone, while doing what they share once: plain JPEGs by our own decoder
+// (formats/jpeg/road.h), PNGs by cutting, the rest window by window. Grey may come as one plane
+// named three times. Errors as image_decode, of the first window that has one.
 #define IMAGE_MAX_WINDOWS 8
 enum status image_decode_windows(struct image_decoder *decoder, const void *bytes, size_t len,
                                  const struct image_window *windows, uint32_t count,

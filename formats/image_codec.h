@@ -19,6 +19,7 @@ enum status image_check_window(struct image_window *resolved, const struct image
 struct image_jpeg;
 enum status image_jpeg_open(struct image_jpeg **out, struct error *error);
 void image_jpeg_close(struct image_jpeg **jpeg);
+size_t image_jpeg_memory(const struct image_jpeg *jpeg); // libjpeg's own not counted
 enum status image_jpeg_probe(struct image_jpeg *jpeg, const uint8_t *bytes, size_t len,
                              struct image_info *info, struct error *error);
 enum status image_jpeg_decode(struct image_jpeg *jpeg, const uint8_t *bytes, size_t len,

@@ -178,6 +178,11 @@ void image_jpeg_close(struct image_jpeg **jpeg)
     }
 }
 
+size_t image_jpeg_memory(const struct image_jpeg *jpeg)
+{
+    return sizeof *jpeg + jpeg->row_capacity;
+}
+
 // --- decoding (everything below may leave by longjmp) --------------------------------------------
 
 static enum status read_header(struct image_jpeg *jpeg, struct image_info *info)

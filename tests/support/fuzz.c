@@ -339,18 +339,41 @@ int fuzz_main(int argc, char **argv, const struct fuzz_target *wanted)
     return 0;
 }
 
-int fuzz_libfuzzer(const uint8_t *bytes, size_t len, const struct fuzz_target *wanted)
+// --- libFuzzer ---------------------------------------------------------------------------------
+
+static void open_once(const struct fuzz_target *wanted)
 {
-    static uint8_t input[FUZZ_INPUT_BYTES];
     if (target == NULL) {
         target = wanted;
         target->open();
     }
-    if (len > FUZZ_INPUT_BYTES) {
-        return 0;
+}
+
+int fuzz_libfuzzer(const uint8_t *bytes, size_t len, const struct fuzz_target *wanted)
+{
+    open_once(wanted);
+    if (len <= FUZZ_INPUT_BYTES) {
+        run_input(bytes, len);
     }
-    uint64_t random = fuzz_random_of(bytes, len);
-    memcpy(input, bytes, len);
-    run_input(input, target->repair != NULL ? target->repair(input, len, &random) : len);
     return 0;
+}
+
+// One of our mutants now and then, which brings the seeds in; else libFuzzer's own, repaired.
+size_t fuzz_libfuzzer_mutate(uint8_t *bytes, size_t len, size_t most, uint64_t seed,
+                             const struct fuzz_target *wanted, fuzz_mutator *mutator)
+{
+    static uint8_t input[FUZZ_INPUT_BYTES];
+    open_once(wanted);
+    uint64_t random = seed;
+    size_t made;
+    if (len <= 1 || len > sizeof input || fuzz_below(&random, 8) == 0) {
+        made = make_mutant(input, 0, seed);
+    } else {
+        memcpy(input, bytes, len);
+        made = mutator(input, len, most < sizeof input ? most : sizeof input);
+        made = target->repair != NULL ? target->repair(input, made, &random) : made;
+    }
+    made = made < most ? made : most;
+    memcpy(bytes, input, made);
+    return made;
 }

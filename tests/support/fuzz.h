@@ -67,10 +67,21 @@ _Noreturn void fuzz_fail(const char *file, int line, const char *format, ...)
 void fuzz_check_error(enum status status, const struct error *error);
 
 int fuzz_main(int argc, char **argv, const struct fuzz_target *target);
+
+// The same behind libFuzzer's entry points. Its corpus holds inputs as they are run: repaired.
+typedef size_t fuzz_mutator(uint8_t *bytes, size_t len, size_t most);
 int fuzz_libfuzzer(const uint8_t *bytes, size_t len, const struct fuzz_target *target);
+size_t fuzz_libfuzzer_mutate(uint8_t *bytes, size_t len, size_t most, uint64_t seed,
+                             const struct fuzz_target *target, fuzz_mutator *mutator);
 
 #ifdef FUZZ_LIBFUZZER
 #define FUZZ_MAIN(target)                                                                          \
+    size_t LLVMFuzzerMutate(uint8_t *bytes, size_t len, size_t most);                              \
+    size_t LLVMFuzzerCustomMutator(uint8_t *bytes, size_t len, size_t most, unsigned seed);        \
+    size_t LLVMFuzzerCustomMutator(uint8_t *bytes, size_t len, size_t most, unsigned seed)         \
+    {                                                                                              \
+        return fuzz_libfuzzer_mutate(bytes, len, most, seed, &(target), LLVMFuzzerMutate);         \
+    }                                                                                              \
     int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);                                  \
     int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)                                   \
     {                                                                                              \

@@ -103,6 +103,7 @@ uint8_t *picture_jpeg(const struct image *image, const struct picture_jpeg *how,
     }
     compress.arith_code = how->arithmetic;
     compress.restart_interval = how->restart;
+    compress.optimize_coding = compress.optimize_coding || how->optimized;
     jpeg_start_compress(&compress, TRUE);
     write_rows(&compress, image);
     jpeg_finish_compress(&compress);

@@ -21,6 +21,7 @@ struct picture_jpeg {
     unsigned restart; // MCUs between restart markers
     int scans;        // grey only: so many scans (2 to 127) of a progressive file
     int quality;      // 0 = 85
+    bool optimized;   // Huffman tables of its own, also where libjpeg would take the standard's
 };
 
 // Fills `image`; the same seed gives the same pixels.

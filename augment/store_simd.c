@@ -1,0 +1,79 @@
+// The last pass over a row: solarize, clip, normalise, and out in the order the network wants.
+#include "augment/rows.h"
+#include "augment/simd.h"
+
+SIMD_INLINE vf finished(const float *const in[3], uint32_t planes, size_t channel, size_t x,
+                        const struct row_finish *finish)
+{
+    vf pixels = v_load(in[planes == 3 ? channel : 0] + x);
+    vm keeps = v_less(pixels, v_all(finish->threshold));
+    pixels = v_clip(v_choose(keeps, pixels, v_all(1) - pixels));
+    return (pixels - v_all(finish->mean[channel])) * v_all(finish->factor[channel]);
+}
+
+SIMD_INLINE void put(float *to, vf pixels, bool stream)
+{
+    if (stream) {
+        v_stream(to, pixels);
+    } else {
+        v_store(to, pixels);
+    }
+}
+
+SIMD_INLINE bool aligned(const float *at)
+{
+    return (uintptr_t)at % (LANES * sizeof(float)) == 0;
+}
+
+SIMD_INLINE void interleaved_planes(float *out, const float *const in[3], uint32_t planes,
+                                    size_t width, const struct row_finish *finish, bool stream)
+{
+    vf pixels[3];
+    size_t x = 0;
+    for (; x + LANES <= width; x += LANES) {
+        v_interleave(pixels, finished(in, planes, 0, x, finish), finished(in, planes, 1, x, finish),
+                     finished(in, planes, 2, x, finish));
+        for (size_t i = 0; i < 3; i++) {
+            put(out + x * 3 + i * LANES, pixels[i], stream);
+        }
+    }
+    if (x < width) {
+        v_interleave(pixels, finished(in, planes, 0, x, finish), finished(in, planes, 1, x, finish),
+                     finished(in, planes, 2, x, finish));
+        memcpy(out + x * 3, pixels, (width - x) * 3 * sizeof *out);
+    }
+}
+
+static void interleaved(float *out, const float *const in[3], uint32_t planes, size_t width,
+                        const struct row_finish *finish)
+{
+    bool stream = finish->stream && aligned(out);
+    if (planes == 3 && stream) {
+        interleaved_planes(out, in, 3, width, finish, true);
+    } else if (planes == 3) {
+        interleaved_planes(out, in, 3, width, finish, false);
+    } else {
+        interleaved_planes(out, in, 1, width, finish, stream);
+    }
+}
+
+static void planar(float *const out[3], const float *const in[3], uint32_t planes, size_t width,
+                   const struct row_finish *finish)
+{
+    for (size_t channel = 0; channel < 3; channel++) {
+        bool stream = finish->stream && aligned(out[channel]);
+        size_t x = 0;
+        for (; x + LANES <= width; x += LANES) {
+            put(out[channel] + x, finished(in, planes, channel, x, finish), stream);
+        }
+        if (x < width) {
+            vf pixels = finished(in, planes, channel, x, finish);
+            memcpy(out[channel] + x, &pixels, (width - x) * sizeof(float));
+        }
+    }
+}
+
+const struct store_kernels ISA_NAME(store_kernels) = {
+    .interleaved = interleaved,
+    .planar = planar,
+};
