@@ -15,6 +15,7 @@
 
 static struct image_decoder *decoder;
 static struct image whole, part;
+static struct image_planes planes[2];
 
 struct growing {
     uint8_t bytes[FUZZ_INPUT_BYTES];
@@ -106,6 +107,8 @@ static void close_png(void)
     image_decoder_close(&decoder);
     image_free(&whole);
     image_free(&part);
+    image_planes_free(&planes[0]);
+    image_planes_free(&planes[1]);
 }
 
 // --- repair ------------------------------------------------------------------------------------
@@ -155,14 +158,54 @@ static size_t repair_png(uint8_t *bytes, size_t len, uint64_t *random)
 
 // --- promises ----------------------------------------------------------------------------------
 
+// The pixel of the whole that the window's first one is.
+static const uint8_t *corner(const struct image_window *window)
+{
+    return whole.pixels + ((size_t)window->y * whole.width + window->x) * 3;
+}
+
 static void check_part(const struct image_window *window)
 {
     FUZZ_CHECK(part.width == window->width && part.height == window->height);
     for (size_t y = 0; y < window->height; y++) {
-        const uint8_t *want = whole.pixels + ((window->y + y) * whole.width + window->x) * 3;
         size_t stride = (size_t)window->width * 3;
+        const uint8_t *want = corner(window) + y * whole.width * 3;
         FUZZ_CHECK(memcmp(part.pixels + y * stride, want, stride) == 0);
     }
+}
+
+static void check_planes(const struct image_planes *out, const struct image_window *window)
+{
+    FUZZ_CHECK(out->width == window->width && out->height == window->height);
+    for (size_t i = 0; i < (size_t)window->width * window->height * 3; i++) {
+        size_t x = i / 3 % window->width, y = i / 3 / window->width;
+        uint8_t want = corner(window)[(y * whole.width + x) * 3 + i % 3];
+        FUZZ_CHECK(out->plane[i % 3][y * out->stride + x] == want);
+    }
+}
+
+static struct image_window draw_window(uint64_t *random, const struct image_info *info)
+{
+    struct image_window window = {.x = (uint32_t)fuzz_below(random, info->width),
+                                  .y = (uint32_t)fuzz_below(random, info->height)};
+    window.width = 1 + (uint32_t)fuzz_below(random, info->width - window.x);
+    window.height = 1 + (uint32_t)fuzz_below(random, info->height - window.y);
+    return window;
+}
+
+// Two windows together, against each alone.
+static enum status check_windows(const uint8_t *bytes, size_t len,
+                                 const struct image_window windows[2])
+{
+    struct error error = {0};
+    enum status together = image_decode_windows(decoder, bytes, len, windows, 2, planes, &error);
+    enum status alone = image_decode(decoder, bytes, len, &windows[1], &part, NULL);
+    enum status first = image_decode(decoder, bytes, len, &windows[0], &part, NULL);
+    if (together != STATUS_OK) {
+        fuzz_check_error(together, &error);
+    }
+    FUZZ_CHECK(together == (first != STATUS_OK ? first : alone));
+    return together;
 }
 
 static enum fuzz_outcome run_png(const uint8_t *bytes, size_t len)
@@ -176,21 +219,18 @@ static enum fuzz_outcome run_png(const uint8_t *bytes, size_t len)
         FUZZ_CHECK(image_decode(decoder, bytes, len, NULL, &whole, NULL) != STATUS_OK);
         return FUZZ_REFUSED;
     }
-    struct image_window window = {.x = (uint32_t)fuzz_below(&random, info.width),
-                                  .y = (uint32_t)fuzz_below(&random, info.height)};
-    window.width = 1 + (uint32_t)fuzz_below(&random, info.width - window.x);
-    window.height = 1 + (uint32_t)fuzz_below(&random, info.height - window.y);
-    enum status cut = image_decode(decoder, bytes, len, &window, &part, &error);
-    if (cut != STATUS_OK) {
-        fuzz_check_error(cut, &error);
-    }
+    const struct image_window windows[2] = {draw_window(&random, &info),
+                                            draw_window(&random, &info)};
+    enum status cut = check_windows(bytes, len, windows);
     status = image_decode(decoder, bytes, len, NULL, &whole, &error);
     if (status != STATUS_OK) {
         fuzz_check_error(status, &error);
         return FUZZ_ENTERED;
     }
     FUZZ_CHECK(cut == STATUS_OK && whole.width == info.width && whole.height == info.height);
-    check_part(&window);
+    check_part(&windows[0]);
+    check_planes(&planes[0], &windows[0]);
+    check_planes(&planes[1], &windows[1]);
     return FUZZ_ACCEPTED;
 }
 
