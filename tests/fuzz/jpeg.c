@@ -42,10 +42,10 @@ static const struct picture_jpeg kinds[] = {
 
 static void open_jpeg(void)
 {
-    static const uint32_t sizes[][2] = {{37, 29}, {16, 16}, {70, 41}, {9, 65}};
+    static const uint32_t sizes[][2] = {{37, 29}, {16, 16}, {70, 41}, {9, 65}, {130, 51}};
     for (size_t i = 0; i < KINDS * 2; i++) {
         const struct picture_jpeg *kind = &kinds[i % KINDS];
-        const uint32_t *size = sizes[i % 4];
+        const uint32_t *size = sizes[i % 5];
         struct image image = {0};
         size_t len;
         picture_fill(&image, size[0], size[1], i + 1);
@@ -109,9 +109,56 @@ static size_t find_scan(uint8_t *bytes, size_t len)
     return len;
 }
 
+// Behind the start marker, a piece of `piece_len` bytes goes in at `at`.
+static size_t insert(uint8_t *bytes, size_t len, size_t at, const uint8_t *piece, size_t piece_len)
+{
+    uint8_t copy[FUZZ_INPUT_BYTES / 4];
+    if (piece_len > sizeof copy || piece_len > FUZZ_INPUT_BYTES - len) {
+        return len;
+    }
+    memcpy(copy, piece, piece_len);
+    memmove(bytes + at + piece_len, bytes + at, len - at);
+    memcpy(bytes + at, copy, piece_len);
+    return len + piece_len;
+}
+
+// What editors and cameras do to the order of things, and what they should not: segments doubled,
+// moved and left out, fill bytes, comments, restart intervals from nowhere.
+static size_t move_segments(uint8_t *bytes, size_t len, uint64_t *random)
+{
+    static const uint8_t comment[] = {0xff, 0xfe, 0, 5, 0xff, 0xda, 1}, fill[] = {0xff, 0xff};
+    const uint8_t restart[] = {0xff, 0xdd, 0, 4, 0, (uint8_t)fuzz_below(random, 5)};
+    size_t place[32], count = 0, at = 2;
+    while (at + 4 < len && bytes[at] == 0xff && count < 32) {
+        place[count++] = at;
+        at += 2 + ((size_t)bytes[at + 2] << 8 | bytes[at + 3]);
+    }
+    if (count < 2 || at > len) {
+        return len;
+    }
+    size_t to = place[fuzz_below(random, count)], which = fuzz_below(random, count - 1);
+    size_t from = place[which], from_len = place[which + 1] - from;
+    switch (fuzz_below(random, 6)) {
+    case 0:
+        return insert(bytes, len, to, comment, sizeof comment);
+    case 1:
+        return insert(bytes, len, to, fill, 1 + fuzz_below(random, 2));
+    case 2:
+        return insert(bytes, len, to, restart, sizeof restart);
+    case 3:
+        memmove(bytes + from, bytes + from + from_len, len - from - from_len);
+        return len - from_len;
+    default:
+        return insert(bytes, len, to, bytes + from, from_len);
+    }
+}
+
 // Keeps accidental markers out of the first scan's data, and an end marker at the end.
 static size_t repair_jpeg(uint8_t *bytes, size_t len, uint64_t *random)
 {
+    while (fuzz_below(random, 4) == 0) {
+        len = move_segments(bytes, len, random);
+    }
     size_t scan = find_scan(bytes, len);
     size_t choice = fuzz_below(random, 4);
     for (size_t i = scan; choice > 0 && i + 1 < len; i++) {
