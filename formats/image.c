@@ -2,6 +2,7 @@
 // bytes (file names lie: ImageNet has a PNG called JPEG).
 #include "formats/image.h"
 #include "formats/image_codec.h"
+#include "formats/jpeg/recode_source.h"
 #include "formats/jpeg/road.h"
 #include "formats/limits.h"
 
@@ -11,7 +12,8 @@
 struct image_decoder {
     struct image_jpeg *jpeg;
     struct jpeg_road *road;
-    struct image part; // between a codec that gives interleaved pixels and planes
+    struct image part;          // between a codec that gives interleaved pixels and planes
+    struct image_planes planes; // the other way
 };
 
 void image_free(struct image *image)
@@ -166,6 +168,7 @@ void image_decoder_close(struct image_decoder **decoder)
         image_jpeg_close(&(*decoder)->jpeg);
         jpeg_road_close(&(*decoder)->road);
         image_free(&(*decoder)->part);
+        image_planes_free(&(*decoder)->planes);
         free(*decoder);
         *decoder = NULL;
     }
@@ -173,8 +176,8 @@ void image_decoder_close(struct image_decoder **decoder)
 
 size_t image_decoder_memory(const struct image_decoder *decoder)
 {
-    return sizeof *decoder + decoder->part.capacity + image_jpeg_memory(decoder->jpeg) +
-           jpeg_road_memory(decoder->road);
+    return sizeof *decoder + decoder->part.capacity + decoder->planes.capacity +
+           image_jpeg_memory(decoder->jpeg) + jpeg_road_memory(decoder->road);
 }
 
 static enum status find_kind(const void *bytes, size_t len, enum image_kind *kind,
@@ -189,10 +192,26 @@ static enum status find_kind(const void *bytes, size_t len, enum image_kind *kin
         *kind = IMAGE_JPEG;
     } else if (len >= 8 && memcmp(bytes, "\x89PNG\r\n\x1a\n", 8) == 0) {
         *kind = IMAGE_PNG;
+    } else if (recode_is(bytes, len)) {
+        *kind = IMAGE_RECODED;
     } else {
         return error_set(error, STATUS_UNSUPPORTED, NULL, 0, NOWHERE, "neither a JPEG nor a PNG");
     }
     return STATUS_OK;
+}
+
+static enum status probe_recoded(const uint8_t *bytes, size_t len, struct image_info *info,
+                                 struct error *error)
+{
+    struct recode_layout layout;
+    enum status status = recode_layout_read(&layout, bytes, len, error);
+    if (status == STATUS_OK) {
+        *info = (struct image_info){.kind = IMAGE_RECODED,
+                                    .width = layout.frame.width,
+                                    .height = layout.frame.height,
+                                    .components = layout.frame.components};
+    }
+    return status;
 }
 
 enum status image_probe(struct image_decoder *decoder, const void *bytes, size_t len,
@@ -204,8 +223,47 @@ enum status image_probe(struct image_decoder *decoder, const void *bytes, size_t
     if (status != STATUS_OK) {
         return status;
     }
-    return kind == IMAGE_JPEG ? image_jpeg_probe(decoder->jpeg, bytes, len, info, error)
-                              : image_png_probe(bytes, len, info, error);
+    switch (kind) {
+    case IMAGE_JPEG:
+        return image_jpeg_probe(decoder->jpeg, bytes, len, info, error);
+    case IMAGE_RECODED:
+        return probe_recoded(bytes, len, info, error);
+    default:
+        return image_png_probe(bytes, len, info, error);
+    }
+}
+
+static enum status join_planes(const struct image_planes *planes, struct image *out,
+                               struct error *error)
+{
+    enum status status = image_reserve(out, planes->width, planes->height, error);
+    for (size_t y = 0; status == STATUS_OK && y < planes->height; y++) {
+        uint8_t *row = out->pixels + y * planes->width * 3;
+        for (size_t channel = 0; channel < 3; channel++) {
+            const uint8_t *from = planes->plane[channel] + y * planes->stride;
+            for (size_t x = 0; x < planes->width; x++) {
+                row[x * 3 + channel] = from[x];
+            }
+        }
+    }
+    return status;
+}
+
+static enum status decode_recoded(struct image_decoder *decoder, const uint8_t *bytes, size_t len,
+                                  const struct image_window *window, struct image *out,
+                                  struct error *error)
+{
+    struct image_info info;
+    struct image_window resolved;
+    enum status status = probe_recoded(bytes, len, &info, error);
+    if (status == STATUS_OK) {
+        status = image_check_window(&resolved, window, info.width, info.height, error);
+    }
+    if (status == STATUS_OK) {
+        status = jpeg_road_decode_recoded(decoder->road, bytes, len, &resolved, 1, &decoder->planes,
+                                          error);
+    }
+    return status ? status : join_planes(&decoder->planes, out, error);
 }
 
 enum status image_decode(struct image_decoder *decoder, const void *bytes, size_t len,
@@ -216,8 +274,14 @@ enum status image_decode(struct image_decoder *decoder, const void *bytes, size_
     if (status != STATUS_OK) {
         return status;
     }
-    return kind == IMAGE_JPEG ? image_jpeg_decode(decoder->jpeg, bytes, len, window, out, error)
-                              : image_png_decode(bytes, len, window, out, error);
+    switch (kind) {
+    case IMAGE_JPEG:
+        return image_jpeg_decode(decoder->jpeg, bytes, len, window, out, error);
+    case IMAGE_RECODED:
+        return decode_recoded(decoder, bytes, len, window, out, error);
+    default:
+        return image_png_decode(bytes, len, window, out, error);
+    }
 }
 
 // The smallest window around all. False when one of them can be in no image.
@@ -268,6 +332,9 @@ enum status image_decode_windows(struct image_decoder *decoder, const void *byte
     enum status status = find_kind(bytes, len, &kind, error);
     if (status != STATUS_OK) {
         return status;
+    }
+    if (kind == IMAGE_RECODED) {
+        return jpeg_road_decode_recoded(decoder->road, bytes, len, windows, count, out, error);
     }
     if (kind == IMAGE_JPEG ? jpeg_road_decode(decoder->road, bytes, len, windows, count, out)
                            : decode_png_once(decoder, bytes, len, windows, count, out)) {

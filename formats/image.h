@@ -17,7 +17,8 @@
 
 #include <stdbool.h>
 
-enum image_kind { IMAGE_UNKNOWN, IMAGE_JPEG, IMAGE_PNG };
+// IMAGE_RECODED: a JPEG in the faster coding of formats/jpeg/recode.h, with the JPEG's pixels.
+enum image_kind { IMAGE_UNKNOWN, IMAGE_JPEG, IMAGE_PNG, IMAGE_RECODED };
 
 struct image_info {
     enum image_kind kind;
@@ -75,7 +76,8 @@ void image_decoder_close(struct image_decoder **decoder); // accepts a pointer t
 // libpng hold while they decode is not counted.
 size_t image_decoder_memory(const struct image_decoder *decoder);
 
-// Reads the header only. STATUS_UNSUPPORTED for bytes that are neither JPEG nor PNG.
+// Reads the header only. STATUS_UNSUPPORTED for bytes that are neither JPEG, recoded or not, nor
+// PNG.
 enum status image_probe(struct image_decoder *decoder, const void *bytes, size_t len,
                         struct image_info *info, struct error *error);
 

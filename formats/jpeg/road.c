@@ -2,12 +2,14 @@
 #include "formats/image_codec.h"
 #include "formats/jpeg/huffman.h"
 #include "formats/jpeg/pixels.h"
+#include "formats/jpeg/recode_source.h"
 
 #include <stdlib.h>
 
 struct jpeg_road {
     struct jpeg_header header;
     struct jpeg_huffman huffman;
+    struct recode_source recoded;
     struct jpeg_pixels *pixels;
 };
 
@@ -50,4 +52,14 @@ bool jpeg_road_decode(struct jpeg_road *road, const uint8_t *bytes, size_t len,
     jpeg_huffman_start(&road->huffman, &road->header, bytes, len);
     return jpeg_pixels_decode(road->pixels, frame, &road->huffman.source, windows, count, out,
                               NULL) == STATUS_OK;
+}
+
+enum status jpeg_road_decode_recoded(struct jpeg_road *road, const uint8_t *bytes, size_t len,
+                                     const struct image_window *windows, uint32_t count,
+                                     struct image_planes *out, struct error *error)
+{
+    enum status status = recode_source_start(&road->recoded, bytes, len, error);
+    return status ? status
+                  : jpeg_pixels_decode(road->pixels, &road->recoded.layout.frame,
+                                       &road->recoded.source, windows, count, out, error);
 }
