@@ -2,7 +2,9 @@
 #include "augment/rows.h"
 #include "augment/simd.h"
 
-#define BLOCK 4 // vectors per row summed together, so that a weight is fetched once for all
+// Vectors per row summed together, so that a weight is fetched once for all and additions need not
+// wait for each other. As many as there are registers for; 7 divides 224 pixels.
+#define BLOCK (LANES == 16 ? 7 : 4)
 
 SIMD_INLINE void horizontal_some(float *out, const float *in, const float *weights, size_t radius,
                                  size_t vectors)
@@ -31,7 +33,10 @@ static void horizontal(float *out, const float *in, size_t width, const float *w
     for (; x + (BLOCK - 1) * LANES < width; x += BLOCK * LANES) {
         horizontal_some(out + x, in + x, weights, radius, BLOCK);
     }
-    for (; x < width; x += LANES) {
+    for (; x + LANES < width; x += 2 * LANES) {
+        horizontal_some(out + x, in + x, weights, radius, 2);
+    }
+    if (x < width) {
         horizontal_some(out + x, in + x, weights, radius, 1);
     }
 }
@@ -68,7 +73,10 @@ static void vertical(float *const out[2], const float *const *rows, size_t width
     for (; x + (BLOCK - 1) * LANES < width; x += BLOCK * LANES) {
         vertical_some(out, rows, x, weights, radius, BLOCK);
     }
-    for (; x < width; x += LANES) {
+    for (; x + LANES < width; x += 2 * LANES) {
+        vertical_some(out, rows, x, weights, radius, 2);
+    }
+    if (x < width) {
         vertical_some(out, rows, x, weights, radius, 1);
     }
 }

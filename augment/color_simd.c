@@ -3,38 +3,30 @@
 #include "augment/rows.h"
 #include "augment/simd.h"
 
-#define BLOCK 2 // vectors per plane taken through the steps together
-
-struct block {
-    vf x[3][BLOCK];
+// Fields rather than arrays, which compilers would keep in memory.
+struct pixels {
+    vf r, g, b;
 };
 
-SIMD_INLINE void brighten(struct block *block, size_t planes, const struct row_step *step)
+SIMD_INLINE void brighten(struct pixels *pixels, vf amount)
 {
-    vf amount = v_all(step->amount);
-    for (size_t plane = 0; plane < planes; plane++) {
-        for (size_t i = 0; i < BLOCK; i++) {
-            block->x[plane][i] = v_clip(block->x[plane][i] + amount);
-        }
-    }
+    pixels->r = v_clip(pixels->r + amount);
+    pixels->g = v_clip(pixels->g + amount);
+    pixels->b = v_clip(pixels->b + amount);
 }
 
-SIMD_INLINE void contrast(struct block *block, size_t planes, const struct row_step *step)
+SIMD_INLINE void contrast(struct pixels *pixels, vf amount, const float mean[3])
 {
-    vf amount = v_all(step->amount);
-    for (size_t plane = 0; plane < planes; plane++) {
-        vf mean = v_all(step->mean[plane]);
-        for (size_t i = 0; i < BLOCK; i++) {
-            block->x[plane][i] = v_clip(amount * (block->x[plane][i] - mean) + mean);
-        }
-    }
+    pixels->r = v_clip(amount * (pixels->r - v_all(mean[0])) + v_all(mean[0]));
+    pixels->g = v_clip(amount * (pixels->g - v_all(mean[1])) + v_all(mean[1]));
+    pixels->b = v_clip(amount * (pixels->b - v_all(mean[2])) + v_all(mean[2]));
 }
 
 // With v = max, range = max - min and chroma' = min(range * amount, v), which is s' * v: each
 // channel becomes v - chroma' * a, where a depends on the angle to that channel's own hue.
-SIMD_INLINE void hsv_one(vf *red, vf *green, vf *blue, vf amount, vf sixths)
+SIMD_INLINE void hsv(struct pixels *pixels, vf amount, vf sixths)
 {
-    vf r = *red, g = *green, b = *blue, one = v_all(1), six = v_all(6);
+    vf r = pixels->r, g = pixels->g, b = pixels->b, one = v_all(1), six = v_all(6);
     vf most = v_larger(v_larger(r, g), b);
     vf range = most - v_smaller(v_smaller(r, g), b);
     vf slope = one / v_larger(range, v_all(1e-30f)); // grey: anything finite will do
@@ -45,133 +37,150 @@ SIMD_INLINE void hsv_one(vf *red, vf *green, vf *blue, vf amount, vf sixths)
     angle = v_choose(v_less(angle, v_all(0)), angle + six, angle);
     angle = v_choose(v_less(angle, six), angle, angle - six);
     vf chroma = v_smaller(range * amount, most);
-    *red = most - chroma * v_clip(v_all(2) - v_magnitude(angle - v_all(3)));
-    *green = most - chroma * v_clip(v_magnitude(angle - v_all(2)) - one);
-    *blue = most - chroma * v_clip(v_magnitude(angle - v_all(4)) - one);
+    pixels->r = most - chroma * v_clip(v_all(2) - v_magnitude(angle - v_all(3)));
+    pixels->g = most - chroma * v_clip(v_magnitude(angle - v_all(2)) - one);
+    pixels->b = most - chroma * v_clip(v_magnitude(angle - v_all(4)) - one);
 }
 
 // The same with no turn: every channel keeps its share of the range.
-SIMD_INLINE void saturate_one(vf *red, vf *green, vf *blue, vf amount)
+SIMD_INLINE void saturate(struct pixels *pixels, vf amount)
 {
-    vf most = v_larger(v_larger(*red, *green), *blue);
-    vf range = most - v_smaller(v_smaller(*red, *green), *blue);
+    vf r = pixels->r, g = pixels->g, b = pixels->b;
+    vf most = v_larger(v_larger(r, g), b);
+    vf range = most - v_smaller(v_smaller(r, g), b);
     vf factor = v_smaller(amount, most / v_larger(range, v_all(1e-30f)));
-    *red = v_larger(most - (most - *red) * factor, v_all(0));
-    *green = v_larger(most - (most - *green) * factor, v_all(0));
-    *blue = v_larger(most - (most - *blue) * factor, v_all(0));
+    pixels->r = v_larger(most - (most - r) * factor, v_all(0));
+    pixels->g = v_larger(most - (most - g) * factor, v_all(0));
+    pixels->b = v_larger(most - (most - b) * factor, v_all(0));
 }
 
-SIMD_INLINE void hsv(struct block *block, const struct row_step *step)
+SIMD_INLINE void grayscale(struct pixels *pixels)
 {
-    vf amount = v_all(step->amount), sixths = v_all(step->turn * 6.0f);
-    for (size_t i = 0; i < BLOCK; i++) {
-        hsv_one(&block->x[0][i], &block->x[1][i], &block->x[2][i], amount, sixths);
-    }
+    pixels->r =
+        v_all(0.2989f) * pixels->r + v_all(0.5870f) * pixels->g + v_all(0.1140f) * pixels->b;
 }
 
-SIMD_INLINE void saturate(struct block *block, const struct row_step *step)
-{
-    vf amount = v_all(step->amount);
-    for (size_t i = 0; i < BLOCK; i++) {
-        saturate_one(&block->x[0][i], &block->x[1][i], &block->x[2][i], amount);
-    }
-}
-
-SIMD_INLINE void grayscale(struct block *block, size_t planes)
-{
-    for (size_t i = 0; i < BLOCK; i++) {
-        vf r = block->x[0][i], g = planes == 3 ? block->x[1][i] : r;
-        vf b = planes == 3 ? block->x[2][i] : r;
-        block->x[0][i] = v_all(0.2989f) * r + v_all(0.5870f) * g + v_all(0.1140f) * b;
-    }
-}
-
-SIMD_INLINE void apply_steps(struct block *block, size_t planes, const struct row_step *steps,
-                             size_t count)
+// Takes two vectors of pixels through the steps, so that one can go on while the other waits.
+SIMD_INLINE void apply_steps(struct pixels *left, struct pixels *right, bool grey,
+                             const struct row_step *steps, size_t count)
 {
     for (const struct row_step *step = steps; step < steps + count; step++) {
+        vf amount = v_all(step->amount);
         switch (step->op) {
         case ROW_BRIGHTNESS:
-            brighten(block, planes, step);
+            brighten(left, amount);
+            brighten(right, amount);
             break;
         case ROW_CONTRAST:
-            contrast(block, planes, step);
+            contrast(left, amount, step->mean);
+            contrast(right, amount, step->mean);
             break;
         case ROW_HSV:
-            if (planes == 3 && step->turn != 0) {
-                hsv(block, step);
-            } else if (planes == 3) {
-                saturate(block, step);
+            if (!grey && step->turn != 0) {
+                vf sixths = v_all(step->turn * 6.0f);
+                hsv(left, amount, sixths);
+                hsv(right, amount, sixths);
+            } else if (!grey) {
+                saturate(left, amount);
+                saturate(right, amount);
             }
             break;
         case ROW_GRAYSCALE:
-            grayscale(block, planes);
+            grayscale(left);
+            grayscale(right);
             break;
         }
     }
 }
 
 // A vector of sums holds half as many lanes as there are pixels: even and odd ones by themselves.
-struct totals {
-    vl even[3], odd[3];
+struct total {
+    vl even, odd;
 };
 
-SIMD_INLINE void sum_up(struct totals *totals, size_t planes, const struct block *block, size_t x,
-                        size_t width)
+SIMD_INLINE void sum_up(struct total *total, vf pixels, vi mask)
 {
-    static const int32_t within[2 * ROW_LANES] = {-1, -1, -1, -1, -1, -1, -1, -1,
-                                                  -1, -1, -1, -1, -1, -1, -1, -1};
-    for (size_t i = 0; i < BLOCK; i++, x += LANES) {
-        size_t left = x < width ? width - x : 0;
-        vi mask;
-        memcpy(&mask, within + ROW_LANES - (left < ROW_LANES ? left : ROW_LANES), sizeof mask);
-        for (size_t plane = 0; plane < planes; plane++) {
-            vl units = (vl)((vi)v_truncate(block->x[plane][i] * v_all(0x1p30f)) & mask);
-            totals->even[plane] += units & 0xffffffff;
-            totals->odd[plane] += units >> 32;
-        }
+    vl units = (vl)((vi)v_truncate(pixels * v_all(0x1p30f)) & mask);
+    total->even += units & 0xffffffff;
+    total->odd += units >> 32;
+}
+
+// All ones in the first `left` lanes.
+SIMD_INLINE vi first_lanes(size_t left)
+{
+    static const int32_t ones[2 * ROW_LANES] = {-1, -1, -1, -1, -1, -1, -1, -1,
+                                                -1, -1, -1, -1, -1, -1, -1, -1};
+    vi mask;
+    memcpy(&mask, ones + ROW_LANES - (left < ROW_LANES ? left : ROW_LANES), sizeof mask);
+    return mask;
+}
+
+static void add_total(uint64_t lane[ROW_LANES], const struct total *total)
+{
+    struct total sum;
+    memcpy(&sum, lane, sizeof sum);
+    sum.even += total->even;
+    sum.odd += total->odd;
+    memcpy(lane, &sum, sizeof sum);
+}
+
+SIMD_INLINE struct pixels load(const float *const in[3], bool grey, size_t x)
+{
+    vf r = v_load(in[0] + x);
+    return grey ? (struct pixels){r, r, r}
+                : (struct pixels){r, v_load(in[1] + x), v_load(in[2] + x)};
+}
+
+SIMD_INLINE void store(float *const out[3], bool grey, size_t x, const struct pixels *pixels)
+{
+    v_store(out[0] + x, pixels->r);
+    if (!grey) {
+        v_store(out[1] + x, pixels->g);
+        v_store(out[2] + x, pixels->b);
     }
 }
 
-SIMD_INLINE void apply_planes(float *const out[3], const float *const in[3], size_t planes,
-                              size_t width, const struct row_step *steps, size_t count,
-                              struct row_sums *sums)
+SIMD_INLINE void apply_row(float *const out[3], const float *const in[3], bool grey, size_t width,
+                           const struct row_step *steps, size_t count, struct row_sums *sums)
 {
-    struct totals totals = {0};
-    size_t left = count > 0 && steps[count - 1].op == ROW_GRAYSCALE ? 1 : planes;
-    for (size_t x = 0; x < width; x += BLOCK * LANES) {
-        struct block block;
-        for (size_t plane = 0; plane < planes; plane++) {
-            for (size_t i = 0; i < BLOCK; i++) {
-                block.x[plane][i] = v_load(in[plane] + x + i * LANES);
-            }
-        }
-        apply_steps(&block, planes, steps, count);
+    struct total r = {0}, g = {0}, b = {0};
+    bool ends_grey = grey || (count > 0 && steps[count - 1].op == ROW_GRAYSCALE);
+    for (size_t x = 0; x < width; x += 2 * LANES) {
+        struct pixels left = load(in, grey, x), right = load(in, grey, x + LANES);
+        apply_steps(&left, &right, grey, steps, count);
         if (sums != NULL) {
-            sum_up(&totals, planes, &block, x, width);
-        }
-        for (size_t plane = 0; plane < left; plane++) {
-            for (size_t i = 0; i < BLOCK; i++) {
-                v_store(out[plane] + x + i * LANES, block.x[plane][i]);
+            vi mask = first_lanes(width - x);
+            vi after = first_lanes(width - x < LANES ? 0 : width - x - LANES);
+            sum_up(&r, left.r, mask);
+            sum_up(&r, right.r, after);
+            if (!grey) {
+                sum_up(&g, left.g, mask);
+                sum_up(&g, right.g, after);
+                sum_up(&b, left.b, mask);
+                sum_up(&b, right.b, after);
             }
         }
+        store(out, ends_grey, x, &left);
+        store(out, ends_grey, x + LANES, &right);
     }
-    for (size_t plane = 0; sums != NULL && plane < planes; plane++) {
-        vl lanes[2];
-        memcpy(lanes, sums->lane[plane], sizeof lanes);
-        lanes[0] += totals.even[plane];
-        lanes[1] += totals.odd[plane];
-        memcpy(sums->lane[plane], lanes, sizeof lanes);
+    if (sums != NULL) {
+        add_total(sums->lane[0], &r);
+        add_total(sums->lane[1], &g);
+        add_total(sums->lane[2], &b);
     }
 }
 
 static void apply(float *const out[3], const float *const in[3], uint32_t planes, size_t width,
                   const struct row_step *steps, size_t count, struct row_sums *sums)
 {
-    if (planes == 3) {
-        apply_planes(out, in, 3, width, steps, count, sums);
+    float *const to[3] = {out[0], out[1], out[2]};
+    const float *const from[3] = {in[0], in[1], in[2]};
+    if (planes == 1) {
+        apply_row(to, from, true, width, steps, count, sums);
+    } else if (sums != NULL) {
+        apply_row(to, from, false, width, steps, count, sums);
     } else {
-        apply_planes(out, in, 1, width, steps, count, sums);
+        apply_row(to, from, false, width, steps, count, NULL);
     }
 }
 

@@ -7,10 +7,11 @@ static void vertical(float *line, const uint8_t *const rows[4], const float weig
 {
     vf weight0 = v_all(weight[0]), weight1 = v_all(weight[1]);
     vf weight2 = v_all(weight[2]), weight3 = v_all(weight[3]);
+    const uint8_t *row0 = rows[0], *row1 = rows[1], *row2 = rows[2], *row3 = rows[3];
     for (size_t x = 0; x < width; x += LANES) {
-        vf sum = weight0 * v_bytes(rows[0] + x) + weight1 * v_bytes(rows[1] + x);
-        sum = sum + weight2 * v_bytes(rows[2] + x);
-        v_store(line + x, sum + weight3 * v_bytes(rows[3] + x));
+        vf sum = weight0 * v_bytes(row0 + x) + weight1 * v_bytes(row1 + x);
+        sum = sum + weight2 * v_bytes(row2 + x);
+        v_store(line + x, sum + weight3 * v_bytes(row3 + x));
     }
 }
 

@@ -2,13 +2,27 @@
 #include "augment/rows.h"
 #include "augment/simd.h"
 
+struct finish {
+    vf threshold, mean[3], factor[3];
+};
+
+SIMD_INLINE struct finish broadcast(const struct row_finish *finish)
+{
+    struct finish all = {.threshold = v_all(finish->threshold)};
+    for (size_t channel = 0; channel < 3; channel++) {
+        all.mean[channel] = v_all(finish->mean[channel]);
+        all.factor[channel] = v_all(finish->factor[channel]);
+    }
+    return all;
+}
+
 SIMD_INLINE vf finished(const float *const in[3], uint32_t planes, size_t channel, size_t x,
-                        const struct row_finish *finish)
+                        const struct finish *finish)
 {
     vf pixels = v_load(in[planes == 3 ? channel : 0] + x);
-    vm keeps = v_less(pixels, v_all(finish->threshold));
+    vm keeps = v_less(pixels, finish->threshold);
     pixels = v_clip(v_choose(keeps, pixels, v_all(1) - pixels));
-    return (pixels - v_all(finish->mean[channel])) * v_all(finish->factor[channel]);
+    return (pixels - finish->mean[channel]) * finish->factor[channel];
 }
 
 SIMD_INLINE void put(float *to, vf pixels, bool stream)
@@ -26,20 +40,22 @@ SIMD_INLINE bool aligned(const float *at)
 }
 
 SIMD_INLINE void interleaved_planes(float *out, const float *const in[3], uint32_t planes,
-                                    size_t width, const struct row_finish *finish, bool stream)
+                                    size_t width, const struct row_finish *row_finish, bool stream)
 {
+    const struct finish all = broadcast(row_finish), *finish = &all;
+    const float *const own[3] = {in[0], in[1], in[2]};
     vf pixels[3];
     size_t x = 0;
     for (; x + LANES <= width; x += LANES) {
-        v_interleave(pixels, finished(in, planes, 0, x, finish), finished(in, planes, 1, x, finish),
-                     finished(in, planes, 2, x, finish));
+        v_interleave(pixels, finished(own, planes, 0, x, finish),
+                     finished(own, planes, 1, x, finish), finished(own, planes, 2, x, finish));
         for (size_t i = 0; i < 3; i++) {
             put(out + x * 3 + i * LANES, pixels[i], stream);
         }
     }
     if (x < width) {
-        v_interleave(pixels, finished(in, planes, 0, x, finish), finished(in, planes, 1, x, finish),
-                     finished(in, planes, 2, x, finish));
+        v_interleave(pixels, finished(own, planes, 0, x, finish),
+                     finished(own, planes, 1, x, finish), finished(own, planes, 2, x, finish));
         memcpy(out + x * 3, pixels, (width - x) * 3 * sizeof *out);
     }
 }
@@ -58,10 +74,11 @@ static void interleaved(float *out, const float *const in[3], uint32_t planes, s
 }
 
 static void planar(float *const out[3], const float *const in[3], uint32_t planes, size_t width,
-                   const struct row_finish *finish)
+                   const struct row_finish *row_finish)
 {
+    const struct finish all = broadcast(row_finish), *finish = &all;
     for (size_t channel = 0; channel < 3; channel++) {
-        bool stream = finish->stream && aligned(out[channel]);
+        bool stream = row_finish->stream && aligned(out[channel]);
         size_t x = 0;
         for (; x + LANES <= width; x += LANES) {
             put(out[channel] + x, finished(in, planes, channel, x, finish), stream);

@@ -57,9 +57,9 @@ struct render {
     bool blurs;
     struct pass passes[MAX_PASSES];
     uint32_t pass_count;
-    const float *weights; // the blur's, without those too small to matter
-    size_t radius, ring_rows;
-    uint32_t next; // row to be written
+    const float *weights;     // the blur's, without those too small to matter
+    size_t radius, ring_mask; // of the row number: the place in the ring
+    uint32_t next;            // row to be written
     enum view_layout layout;
     struct row_finish finish;
     float *out;
@@ -123,8 +123,10 @@ static void plan_blur(struct render *render, const struct view_params *params)
     }
     render->weights = weights + centre - radius;
     render->radius = radius;
-    size_t rows = 2 * radius + 2;
-    render->ring_rows = rows < params->size ? rows : params->size;
+    render->ring_mask = 1;
+    while (render->ring_mask < 2 * radius + BLUR_ROWS - 1 && render->ring_mask < params->size - 1) {
+        render->ring_mask = render->ring_mask * 2 + 1;
+    }
     for (size_t plane = 0; plane < 3; plane++) {
         float *row = render->scratch->padded[plane];
         memset(row - radius, 0, radius * sizeof *row);
@@ -135,6 +137,7 @@ static void plan_blur(struct render *render, const struct view_params *params)
 static void plan_finish(struct render *render, const struct view_params *params,
                         const struct view_output *output, float *out)
 {
+    render->finish.stream = true;
     render->layout = output->layout;
     render->out = out;
     render->finish.threshold = params->solarize ? params->threshold : INFINITY;
@@ -188,25 +191,30 @@ static void write_row(struct render *render, float *const rows[3])
 
 static float *ring_row(const struct render *render, size_t plane, size_t row)
 {
-    return render->scratch->ring[plane] + row % render->ring_rows * render->scratch->stride;
+    return render->scratch->ring[plane] + (row & render->ring_mask) * render->scratch->stride;
 }
 
-// Writes the next two rows, or the last one.
+// Writes the next rows, as many as are ready: a plane at a time, so that the rows that its sums
+// share stay in the nearest cache.
 static void blur_down(struct render *render)
 {
     struct view_scratch *scratch = render->scratch;
+    uint32_t left = render->size - render->next;
+    uint32_t count = left < BLUR_ROWS ? left : BLUR_ROWS;
     for (size_t plane = 0; plane < render->planes_out; plane++) {
-        for (size_t i = 0; i < 2 * render->radius + 2; i++) {
+        for (size_t i = 0; i < 2 * render->radius + BLUR_ROWS; i++) {
             int64_t row = (int64_t)render->next + (int64_t)i - (int64_t)render->radius;
             bool inside = row >= 0 && row < render->size;
             scratch->window[i] = inside ? ring_row(render, plane, (size_t)row) : scratch->zeros;
         }
-        float *const out[2] = {scratch->result[0][plane], scratch->result[1][plane]};
-        render->blur->vertical(out, scratch->window, render->size, render->weights, render->radius);
+        for (size_t i = 0; i < count; i += 2) {
+            float *const out[2] = {scratch->result[i][plane], scratch->result[i + 1][plane]};
+            render->blur->vertical(out, scratch->window + i, render->size, render->weights,
+                                   render->radius);
+        }
     }
-    write_row(render, scratch->result[0]);
-    if (render->next < render->size) {
-        write_row(render, scratch->result[1]);
+    for (size_t i = 0; i < count; i++) {
+        write_row(render, scratch->result[i]);
     }
 }
 
@@ -220,7 +228,8 @@ static void blur_row(struct render *render, uint32_t y)
         render->blur->horizontal(ring_row(render, plane, y), scratch->padded[plane], size,
                                  render->weights, render->radius);
     }
-    while (render->next < size && (y + 1 == size || render->next + 1 + render->radius <= y)) {
+    while (render->next < size &&
+           (y + 1 == size || render->next + BLUR_ROWS - 1 + render->radius <= y)) {
         blur_down(render);
     }
 }
@@ -258,8 +267,10 @@ static void run_pass(struct render *render, uint32_t number, struct row_sums *su
             resize_row(render, y, out);
         }
         const float *const from[3] = {in[0], in[1], in[2]};
-        render->color->apply(out, from, render->planes, render->size, pass->steps, pass->count,
-                             last ? NULL : sums);
+        if (pass->count > 0 || in != out || !last) {
+            render->color->apply(out, from, render->planes, render->size, pass->steps, pass->count,
+                                 last ? NULL : sums);
+        }
         if (last && render->blurs) {
             blur_row(render, y);
         } else if (last) {
@@ -268,14 +279,17 @@ static void run_pass(struct render *render, uint32_t number, struct row_sums *su
     }
 }
 
-static void set_means(struct row_step *contrast, const struct row_sums *sums, uint32_t size)
+static void set_means(const struct render *render, struct row_step *contrast,
+                      const struct row_sums *sums)
 {
-    for (size_t plane = 0; plane < 3; plane++) {
+    double area = (double)render->size * (double)render->size;
+    for (size_t channel = 0; channel < 3; channel++) {
+        const uint64_t *lanes = sums->lane[render->planes == 3 ? channel : 0];
         uint64_t sum = 0;
         for (size_t lane = 0; lane < ROW_LANES; lane++) {
-            sum += sums->lane[plane][lane];
+            sum += lanes[lane];
         }
-        contrast->mean[plane] = (float)((double)sum * 0x1p-30 / ((double)size * (double)size));
+        contrast->mean[channel] = (float)((double)sum * 0x1p-30 / area);
     }
 }
 
@@ -293,7 +307,7 @@ enum status view_render(const struct view_params *params, const struct image_pla
         struct row_sums sums = {0};
         run_pass(&render, i, &sums);
         if (i + 1 < render.pass_count) {
-            set_means(&render.passes[i + 1].steps[0], &sums, render.size);
+            set_means(&render, &render.passes[i + 1].steps[0], &sums);
         }
     }
     return STATUS_OK;

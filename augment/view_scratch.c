@@ -32,6 +32,10 @@ static float *cut_floats(struct cutter *cutter, size_t before, size_t count)
 static void lay_out(struct view_scratch *scratch, struct cutter *cutter)
 {
     size_t size = scratch->max_size, stride = round_up(size, ROW_STEP);
+    size_t ring_rows = 1; // a power of two; few of them are touched where few taps matter
+    while (ring_rows < size) {
+        ring_rows *= 2;
+    }
     scratch->stride = stride;
     scratch->table = cut(cutter, sizeof *scratch->table);
     scratch->rows = cut(cutter, size * sizeof *scratch->rows);
@@ -42,14 +46,15 @@ static void lay_out(struct view_scratch *scratch, struct cutter *cutter)
     for (size_t plane = 0; plane < 3; plane++) {
         scratch->line[plane] = cut_floats(cutter, ROW_LANES, LIMIT_IMAGE_SIDE + ROW_SLACK);
         scratch->padded[plane] = cut_floats(cutter, stride, 2 * stride + ROW_STEP);
-        scratch->result[0][plane] = cut_floats(cutter, 0, stride);
-        scratch->result[1][plane] = cut_floats(cutter, 0, stride);
+        for (size_t i = 0; i < BLUR_ROWS; i++) {
+            scratch->result[i][plane] = cut_floats(cutter, 0, stride);
+        }
         scratch->image[plane] = cut_floats(cutter, 0, size * stride);
-        scratch->ring[plane] = cut_floats(cutter, 0, size * stride);
+        scratch->ring[plane] = cut_floats(cutter, 0, ring_rows * stride);
     }
     scratch->zeros = cut_floats(cutter, 0, stride);
     scratch->weights = cut_floats(cutter, 0, 2 * size);
-    scratch->window = cut(cutter, 2 * size * sizeof *scratch->window);
+    scratch->window = cut(cutter, (2 * size + BLUR_ROWS) * sizeof *scratch->window);
 }
 
 size_t view_scratch_memory(uint32_t max_size)

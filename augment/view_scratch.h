@@ -6,6 +6,8 @@
 #include "augment/resize_plan.h"
 #include "augment/view.h"
 
+#define BLUR_ROWS 8 // blurred vertically together; even
+
 struct view_scratch {
     uint32_t max_size;
     size_t stride; // floats from row to row
@@ -17,7 +19,7 @@ struct view_scratch {
     float *image[3];  // between passes: size rows, `stride` apart
     float *padded[3]; // a row with zeros around it, for the blur
     float *ring[3];   // horizontally blurred rows
-    float *result[2][3];
+    float *result[BLUR_ROWS][3];
     float *zeros; // a row outside the image
     float *weights;
     const float **window; // rows under the vertical blur

@@ -198,13 +198,36 @@ uint64_t dataset_max_pixels(const struct dataset *dataset)
     return dataset->index.max_pixels;
 }
 
+uint32_t dataset_max_width(const struct dataset *dataset)
+{
+    return dataset->index.max_width;
+}
+
+uint64_t dataset_widest(const struct dataset *dataset)
+{
+    return dataset->index.widest;
+}
+
 // --- unpack ------------------------------------------------------------------------------------
 
 struct dataset_unpacker {
     const struct dataset *dataset;
     ZSTD_DCtx *zstd;
     uint8_t *frame; // max_frame_length bytes
+    // Where the frame lies whose content `frame` holds, and the record it was unpacked for.
+    bool held;
+    uint32_t held_file;
+    uint64_t held_offset, held_record;
 };
+
+size_t dataset_unpacker_bytes(const struct dataset_unpacker *unpacker)
+{
+    size_t bytes = sizeof *unpacker;
+    if (unpacker->zstd != NULL) {
+        bytes += ZSTD_sizeof_DCtx(unpacker->zstd) + dataset_max_frame_length(unpacker->dataset) + 1;
+    }
+    return bytes;
+}
 
 enum status dataset_unpacker_open(struct dataset_unpacker **out, const struct dataset *dataset,
                                   struct error *error)
@@ -259,6 +282,23 @@ static const char *unpack_frame(struct dataset_unpacker *unpacker,
     return len == record->frame_length ? NULL : "the zstd frame is shorter than it says";
 }
 
+// As unpack_frame, but a frame that another of its records was just unpacked from is not unpacked
+// again.
+static const char *hold_frame(struct dataset_unpacker *unpacker, uint64_t number,
+                              const struct dataset_record *record, const void *stored)
+{
+    if (unpacker->held && unpacker->held_file == record->file &&
+        unpacker->held_offset == record->offset && unpacker->held_record != number) {
+        return NULL;
+    }
+    const char *fault = unpack_frame(unpacker, record, stored);
+    unpacker->held = fault == NULL;
+    unpacker->held_file = record->file;
+    unpacker->held_offset = record->offset;
+    unpacker->held_record = number;
+    return fault;
+}
+
 enum status dataset_unpack(struct dataset_unpacker *unpacker, uint64_t record, const void *stored,
                            const uint8_t **bytes, size_t *len, struct error *error)
 {
@@ -271,7 +311,7 @@ enum status dataset_unpack(struct dataset_unpacker *unpacker, uint64_t record, c
     struct dataset_record about = dataset_record(dataset, record);
     const uint8_t *image = stored;
     if (about.coding == DATASET_CODING_ZSTD) {
-        const char *fault = unpack_frame(unpacker, &about, stored);
+        const char *fault = hold_frame(unpacker, record, &about, stored);
         if (fault != NULL) {
             error_set(error, STATUS_CORRUPT, dataset->paths[about.file], about.offset, record,
                       "the record is damaged: %s", fault);

@@ -20,9 +20,9 @@
 enum dataset_store { DATASET_LMDB, DATASET_SHARDS };
 
 enum dataset_coding {
-    DATASET_CODING_RAW = 0, // the extent is the image file's bytes
-    DATASET_CODING_ZSTD =
-        1, // the extent is one zstd frame; the image lies at `inner_offset` of its content
+    DATASET_CODING_RAW = 0,  // the extent is the image file's bytes
+    DATASET_CODING_ZSTD = 1, // the extent is one zstd frame; the image lies at `inner_offset` of
+                             // its content, in which others may lie too
 };
 
 // Where a record's bytes lie and what they are. 48 bytes on disk.
@@ -63,13 +63,18 @@ const char *dataset_provenance(const struct dataset *dataset); // text: sources,
 uint32_t
 dataset_max_stored_length(const struct dataset *dataset); // the largest extent: sizes read buffers
 uint32_t dataset_max_frame_length(const struct dataset *dataset);
-uint64_t dataset_max_pixels(const struct dataset *dataset); // of one image: sizes decode buffers
+uint64_t dataset_max_pixels(const struct dataset *dataset); // of one image
+uint32_t dataset_max_width(const struct dataset *dataset);
+// The record whose image needs the largest planes: sizes decode buffers.
+uint64_t dataset_widest(const struct dataset *dataset);
 
-// Unpacks extents; keeps its zstd context and buffer. One per thread.
+// Unpacks extents; keeps its zstd context and the frame that it unpacked last, so that records of
+// one frame which follow each other cost one unpacking. One per thread.
 struct dataset_unpacker;
 enum status dataset_unpacker_open(struct dataset_unpacker **out, const struct dataset *dataset,
                                   struct error *error);
 void dataset_unpacker_close(struct dataset_unpacker **unpacker);
+size_t dataset_unpacker_bytes(const struct dataset_unpacker *unpacker); // allocated, for good
 // From the `stored` bytes of `record`'s extent to the image file's bytes, which point into `stored`
 // or into the unpacker and stay valid until the next call. Verifies length and CRC: STATUS_CORRUPT
 // names file, offset and record.
@@ -85,7 +90,10 @@ enum status dataset_read(const struct dataset *dataset, uint64_t record, uint8_t
 
 struct dataset_writer_config {
     enum dataset_store store;
-    uint64_t shard_bytes;   // start a new shard at about this size; 0 = 256 MiB
+    uint64_t shard_bytes; // start a new shard at about this size; 0 = 256 MiB
+    // Small images of a shard share frames of about this much content; 0 = 8 KiB, at most 64 KiB;
+    // 1 = none do.
+    uint32_t frame_bytes;
     const char *provenance; // text stored in the index, copied; NULL = none
     bool replace;           // a dataset already at `directory` gives way at the commit
 };
@@ -104,13 +112,15 @@ struct dataset_item {
 // dataset_packed_free; starts from {0}.
 struct dataset_packed {
     struct dataset_record record; // without file and offset
-    uint8_t *stored;              // frame of a shard; NULL for LMDB, which stores the item's bytes
+    uint8_t *stored;              // of a shard; NULL for LMDB, which stores the item's bytes
     size_t stored_capacity;
+    bool member; // `stored` is not a frame but the content that a small image adds to one
 };
 void dataset_packed_free(struct dataset_packed *packed);
 
-// Does the work of adding an item that can be done in any order: checksums and compression. One
-// packer, one thread; the bytes depend on the item alone.
+// Does the work of adding an item that can be done in any order: checksums and compression (but for
+// small images of shards, whose frames the writer makes). One packer, one thread; the bytes depend
+// on the item alone.
 struct dataset_packer;
 enum status dataset_packer_open(struct dataset_packer **out, enum dataset_store store,
                                 struct error *error);

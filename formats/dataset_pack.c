@@ -55,10 +55,11 @@ static enum status check_item(const struct dataset_item *item, struct error *err
                          (unsigned long long)LIMIT_IMAGE_BYTES);
     }
     const struct image_info *info = &item->info;
-    bool possible = (info->kind == IMAGE_JPEG || info->kind == IMAGE_PNG) && info->width > 0 &&
-                    info->height > 0 && info->width <= LIMIT_IMAGE_SIDE &&
-                    info->height <= LIMIT_IMAGE_SIDE &&
-                    (uint64_t)info->width * info->height <= LIMIT_IMAGE_PIXELS;
+    bool possible =
+        (info->kind == IMAGE_JPEG || info->kind == IMAGE_PNG || info->kind == IMAGE_RECODED) &&
+        info->width > 0 && info->height > 0 && info->width <= LIMIT_IMAGE_SIDE &&
+        info->height <= LIMIT_IMAGE_SIDE &&
+        (uint64_t)info->width * info->height <= LIMIT_IMAGE_PIXELS;
     if (!possible || item->label < DATASET_NO_LABEL) {
         return error_set(error, STATUS_INVALID, item->name, NOWHERE, NOWHERE,
                          "kind, size in pixels or label is out of range");

@@ -60,32 +60,50 @@ enum status image_check_window(struct image_window *resolved, const struct image
     return STATUS_OK;
 }
 
-enum status image_reserve(struct image *image, uint32_t width, uint32_t height, struct error *error)
+static enum status grow(struct image *image, size_t bytes, struct error *error)
 {
-    enum status status = image_check_asked(width, height, error);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    size_t bytes = (size_t)width * height * 3;
     if (bytes > image->capacity) {
         uint8_t *pixels = malloc(bytes);
         if (pixels == NULL) {
             return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
-                             "no memory for an image of %u x %u pixels", width, height);
+                             "no memory for an image of %zu bytes", bytes);
         }
         free(image->pixels);
         image->pixels = pixels;
         image->capacity = bytes;
     }
-    image->width = width;
-    image->height = height;
     return STATUS_OK;
+}
+
+enum status image_reserve(struct image *image, uint32_t width, uint32_t height, struct error *error)
+{
+    enum status status = image_check_asked(width, height, error);
+    if (status == STATUS_OK) {
+        status = grow(image, (size_t)width * height * 3, error);
+    }
+    if (status == STATUS_OK) {
+        image->width = width;
+        image->height = height;
+    }
+    return status;
 }
 
 void image_planes_free(struct image_planes *planes)
 {
     free(planes->memory);
     *planes = (struct image_planes){0};
+}
+
+static size_t planes_stride(uint32_t width)
+{
+    size_t align = IMAGE_PLANES_ALIGN;
+    return (width + align - 1) / align * align;
+}
+
+size_t image_planes_bytes(uint32_t width, uint32_t height)
+{
+    // Room to align the start, and to read beyond the last row too.
+    return planes_stride(width) * height * 3 + 2 * (size_t)IMAGE_PLANES_ALIGN;
 }
 
 enum status image_planes_reserve(struct image_planes *planes, uint32_t width, uint32_t height,
@@ -95,10 +113,8 @@ enum status image_planes_reserve(struct image_planes *planes, uint32_t width, ui
     if (status != STATUS_OK) {
         return status;
     }
-    size_t align = IMAGE_PLANES_ALIGN;
-    size_t stride = (width + align - 1) / align * align;
-    // Room to align the start, and to read beyond the last row too.
-    size_t bytes = stride * height * 3 + 2 * align;
+    size_t align = IMAGE_PLANES_ALIGN, stride = planes_stride(width);
+    size_t bytes = image_planes_bytes(width, height);
     if (bytes > planes->capacity) {
         uint8_t *memory = calloc(bytes, 1); // what lies between rows is read, if not used
         if (memory == NULL) {
@@ -172,6 +188,13 @@ void image_decoder_close(struct image_decoder **decoder)
         free(*decoder);
         *decoder = NULL;
     }
+}
+
+enum status image_decoder_reserve(struct image_decoder *decoder, uint32_t width, uint64_t pixels,
+                                  struct error *error)
+{
+    enum status status = grow(&decoder->part, (size_t)pixels * 3, error);
+    return status ? status : jpeg_road_reserve(decoder->road, width, error);
 }
 
 size_t image_decoder_memory(const struct image_decoder *decoder)

@@ -56,6 +56,9 @@ struct image_planes {
 };
 
 void image_planes_free(struct image_planes *planes);
+// What planes of width x height pixels allocate. Any window of an image needs at most what the
+// whole image does.
+size_t image_planes_bytes(uint32_t width, uint32_t height);
 // Makes room for width x height pixels and sets all but the pixels; keeps the memory when it is
 // large enough.
 enum status image_planes_reserve(struct image_planes *planes, uint32_t width, uint32_t height,
@@ -72,6 +75,10 @@ enum status image_reserve(struct image *image, uint32_t width, uint32_t height,
 struct image_decoder;
 enum status image_decoder_open(struct image_decoder **out, struct error *error);
 void image_decoder_close(struct image_decoder **decoder); // accepts a pointer to NULL
+// Makes room for images of up to `width` columns and `pixels` pixels, so that no buffer has to grow
+// for them any more.
+enum status image_decoder_reserve(struct image_decoder *decoder, uint32_t width, uint64_t pixels,
+                                  struct error *error);
 // Bytes of the buffers that stay between images. They grow to the largest need; what libjpeg and
 // libpng hold while they decode is not counted.
 size_t image_decoder_memory(const struct image_decoder *decoder);

@@ -45,10 +45,12 @@ static enum status check_header(const uint8_t *header, uint64_t size, const char
     if (memcmp(header, index_magic, 8) != 0) {
         return error_set(error, STATUS_CORRUPT, path, 0, NOWHERE, "not the index of a dataset");
     }
-    if (index_load32(header + 8) != INDEX_VERSION) {
+    uint32_t version = index_load32(header + 8);
+    if (version < INDEX_VERSION_FIRST || version > INDEX_VERSION) {
         return error_set(error, STATUS_VERSION, path, 8, NOWHERE,
-                         "index version %" PRIu32 ", this program reads version %u: convert again",
-                         index_load32(header + 8), INDEX_VERSION);
+                         "index version %" PRIu32
+                         ", this program reads versions %u to %u: convert again",
+                         version, INDEX_VERSION_FIRST, INDEX_VERSION);
     }
     if (index_load32(header + INDEX_HEADER_CRC_AT) != crc32c(0, header, INDEX_HEADER_CRC_AT)) {
         return corrupt(error, path, INDEX_HEADER_CRC_AT, "the header's checksum differs");
@@ -201,7 +203,8 @@ static const char *record_fault(const struct index *index, const struct dataset_
         (uint64_t)record->width * record->height > LIMIT_IMAGE_PIXELS) {
         return "has an impossible size in pixels";
     }
-    if (record->kind != IMAGE_JPEG && record->kind != IMAGE_PNG) {
+    bool plain_kind = record->kind == IMAGE_JPEG || record->kind == IMAGE_PNG;
+    if (!plain_kind && (record->kind != IMAGE_RECODED || index->version < INDEX_VERSION)) {
         return "is of an unknown kind";
     }
     if (record->coding == DATASET_CODING_RAW) {
@@ -214,7 +217,7 @@ static const char *record_fault(const struct index *index, const struct dataset_
     }
     uint64_t frame = record->frame_length;
     if (record->inner_offset > frame || record->length > frame - record->inner_offset ||
-        frame - record->length > LIMIT_FRAME_OVERHEAD) {
+        (frame - record->length > LIMIT_FRAME_OVERHEAD && frame > LIMIT_FRAME_SHARED)) {
         return "has lengths that disagree";
     }
     bool bomb = frame > (UINT64_C(1) << 20) && frame / record->stored_length > LIMIT_ZSTD_RATIO;
@@ -224,6 +227,7 @@ static const char *record_fault(const struct index *index, const struct dataset_
 struct extent {
     uint64_t offset;
     uint32_t file, length;
+    uint32_t inner; // of the image in the extent's content
     uint64_t record;
 };
 
@@ -233,13 +237,17 @@ static int compare_extents(const void *left, const void *right)
     if (a->file != b->file) {
         return a->file < b->file ? -1 : 1;
     }
-    return a->offset < b->offset ? -1 : a->offset > b->offset;
+    if (a->offset != b->offset) {
+        return a->offset < b->offset ? -1 : 1;
+    }
+    return a->inner < b->inner ? -1 : a->inner > b->inner;
 }
 
 static bool follows(const struct dataset_record *next, const struct dataset_record *last)
 {
-    return next->file > last->file || (next->file == last->file && next->offset >= last->offset &&
-                                       next->offset - last->offset >= last->stored_length);
+    return next->file > last->file || index_share_frame(last, next) ||
+           (next->file == last->file && next->offset >= last->offset &&
+            next->offset - last->offset >= last->stored_length);
 }
 
 // For stores whose records do not lie in order (small values of an LMDB page lie back to front).
@@ -252,13 +260,20 @@ static enum status check_overlaps(const struct index *index, const char *path, s
     }
     for (uint64_t i = 0; i < count; i++) {
         struct dataset_record record = index_record(index, i);
-        extents[i] = (struct extent){record.offset, record.file, record.stored_length, i};
+        extents[i] = (struct extent){.offset = record.offset,
+                                     .file = record.file,
+                                     .length = record.stored_length,
+                                     .inner = record.inner_offset,
+                                     .record = i};
     }
     qsort(extents, count, sizeof *extents, compare_extents);
     enum status status = STATUS_OK;
     for (uint64_t i = 1; i < count && status == STATUS_OK; i++) {
         const struct extent *last = &extents[i - 1], *next = &extents[i];
-        if (last->file == next->file && next->offset - last->offset < last->length) {
+        struct dataset_record one = index_record(index, last->record);
+        struct dataset_record two = index_record(index, next->record);
+        if (last->file == next->file && next->offset - last->offset < last->length &&
+            !index_share_frame(&one, &two)) {
             status = error_set(error, STATUS_CORRUPT, path, NOWHERE, next->record,
                                "overlaps record %" PRIu64, last->record);
         }
@@ -270,6 +285,7 @@ static enum status check_overlaps(const struct index *index, const char *path, s
 static enum status check_records(struct index *index, const char *path, struct error *error)
 {
     bool in_order = true;
+    uint64_t planes = 0;
     struct dataset_record last = {0};
     for (uint64_t i = 0; i < index->count[INDEX_RECORDS]; i++) {
         struct dataset_record record = index_record(index, i);
@@ -284,6 +300,11 @@ static enum status check_records(struct index *index, const char *path, struct e
         last = record;
         uint64_t pixels = (uint64_t)record.width * record.height;
         index->max_pixels = pixels > index->max_pixels ? pixels : index->max_pixels;
+        index->max_width = record.width > index->max_width ? record.width : index->max_width;
+        if (image_planes_bytes(record.width, record.height) > planes) {
+            planes = image_planes_bytes(record.width, record.height);
+            index->widest = i;
+        }
         if (record.stored_length > index->max_stored_length) {
             index->max_stored_length = record.stored_length;
         }
@@ -333,6 +354,7 @@ static enum status check_whole(struct index *index, const char *path, struct err
     if (status != STATUS_OK) {
         return status;
     }
+    index->version = index_load32(index->bytes + 8);
     index->store = index_load32(index->bytes + INDEX_HEADER_CRC_AT - 4);
     for (unsigned i = 0; i < INDEX_SECTIONS; i++) {
         const uint8_t *entry = index->bytes + INDEX_TABLE_AT + INDEX_TABLE_ENTRY * i;

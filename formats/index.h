@@ -29,6 +29,7 @@ struct index_file {
 struct index {
     uint8_t *bytes; // the file
     size_t len;
+    uint32_t version;
     enum dataset_store store;
     uint64_t count[INDEX_SECTIONS];          // entries or strings of each section
     const uint8_t *section[INDEX_SECTIONS];  // into `bytes`
@@ -37,6 +38,8 @@ struct index {
     uint64_t id;                             // hash of all bytes before the trailer
     uint32_t max_stored_length, max_frame_length;
     uint64_t max_pixels;
+    uint32_t max_width;
+    uint64_t widest; // record whose image needs the largest planes (image_planes_bytes)
 };
 
 // Reads and checks everything. STATUS_NOT_FOUND, _TRUNCATED, _CORRUPT, _VERSION or _LIMIT.
@@ -63,9 +66,9 @@ enum status index_builder_add_file(struct index_builder *builder, const char *na
                                    const struct index_file *file, struct error *error);
 enum status index_builder_add_record(struct index_builder *builder, const char *name,
                                      const struct dataset_record *record, struct error *error);
-// Changes where a record lies, for stores that know it only in the end.
-void index_builder_place(struct index_builder *builder, uint64_t record, uint32_t file,
-                         uint64_t offset);
+// Changes a record, for stores that know only later where it lies.
+void index_builder_set_record(struct index_builder *builder, uint64_t number,
+                              const struct dataset_record *record);
 struct dataset_record index_builder_record(const struct index_builder *builder, uint64_t record);
 enum status index_builder_add_class(struct index_builder *builder, const char *name,
                                     struct error *error);
@@ -78,7 +81,8 @@ void index_builder_free(struct index_builder *builder);
 
 // --- the layout, shared by both sides ----------------------------------------------------------
 
-#define INDEX_VERSION       1u
+#define INDEX_VERSION       2u // written when needed: records share frames, or are recoded JPEGs
+#define INDEX_VERSION_FIRST 1u // else
 #define INDEX_ENDIAN_MARK   0x01020304u
 #define INDEX_TABLE_AT      24u // section table: offset, length, count (8 bytes each), crc, zero
 #define INDEX_TABLE_ENTRY   32u
@@ -100,5 +104,7 @@ void index_store32(uint8_t *at, uint32_t value);
 void index_store64(uint8_t *at, uint64_t value);
 struct dataset_record index_load_record(const uint8_t *at);
 void index_store_record(uint8_t *at, const struct dataset_record *record);
+// Whether both lie in one frame, `next` behind `last`.
+bool index_share_frame(const struct dataset_record *last, const struct dataset_record *next);
 
 #endif

@@ -64,6 +64,15 @@ void index_store_record(uint8_t *at, const struct dataset_record *record)
     at[47] = 0;
 }
 
+bool index_share_frame(const struct dataset_record *last, const struct dataset_record *next)
+{
+    return last->coding == DATASET_CODING_ZSTD && next->coding == DATASET_CODING_ZSTD &&
+           last->file == next->file && last->offset == next->offset &&
+           last->stored_length == next->stored_length && last->frame_length == next->frame_length &&
+           next->inner_offset >= last->inner_offset &&
+           next->inner_offset - last->inner_offset >= last->length;
+}
+
 uint64_t index_hash(uint64_t hash, const uint8_t *bytes, size_t len)
 {
     for (size_t at = 0; at + 8 <= len; at += 8) {

@@ -56,13 +56,10 @@ struct dataset_record index_builder_record(const struct index_builder *builder, 
     return index_load_record(builder->part[INDEX_RECORDS].bytes + record * INDEX_RECORD_BYTES);
 }
 
-void index_builder_place(struct index_builder *builder, uint64_t record, uint32_t file,
-                         uint64_t offset)
+void index_builder_set_record(struct index_builder *builder, uint64_t number,
+                              const struct dataset_record *record)
 {
-    struct dataset_record placed = index_builder_record(builder, record);
-    placed.file = file;
-    placed.offset = offset;
-    index_store_record(builder->part[INDEX_RECORDS].bytes + record * INDEX_RECORD_BYTES, &placed);
+    index_store_record(builder->part[INDEX_RECORDS].bytes + number * INDEX_RECORD_BYTES, record);
 }
 
 enum status index_builder_add_class(struct index_builder *builder, const char *name,
@@ -84,10 +81,24 @@ static size_t padded(size_t len)
     return (len + 7) & ~(size_t)7;
 }
 
+// The first version that knows all that the dataset has.
+static uint32_t needed_version(const struct index_builder *builder)
+{
+    struct dataset_record last = {0};
+    for (uint64_t i = 0; i < builder->part[INDEX_RECORDS].count; i++) {
+        struct dataset_record next = index_builder_record(builder, i);
+        if (next.kind == IMAGE_RECODED || (i > 0 && index_share_frame(&last, &next))) {
+            return INDEX_VERSION;
+        }
+        last = next;
+    }
+    return INDEX_VERSION_FIRST;
+}
+
 static void fill_header(const struct index_builder *builder, uint8_t *header, uint64_t total)
 {
     memcpy(header, index_magic, 8);
-    index_store32(header + 8, INDEX_VERSION);
+    index_store32(header + 8, needed_version(builder));
     index_store32(header + 12, INDEX_ENDIAN_MARK);
     index_store64(header + 16, total);
     uint64_t offset = INDEX_HEADER_BYTES;

@@ -13,6 +13,7 @@
 #define LIMIT_ZSTD_WINDOW_LOG     23           // 8 MiB window
 #define LIMIT_ZSTD_RATIO          1000u        // of frames above 1 MiB
 #define LIMIT_FRAME_OVERHEAD      16384u       // tar headers and padding around an image
+#define LIMIT_FRAME_SHARED        (64u << 10)  // content of a frame that several images share
 #define LIMIT_SHARD_BYTES         (UINT64_C(64) << 30) //
 #define LIMIT_SHARD_RECORDS       (UINT64_C(1) << 24)  //
 #define LIMIT_SHARDS              (UINT64_C(1) << 20)  //

@@ -224,7 +224,9 @@ static enum status locate_all(struct lmdb_writer *lmdb, struct index_builder *bu
     }
     while (code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0 &&
            found < lmdb->count) {
-        index_builder_place(builder, found++, 0, value_offset(lmdb, &value));
+        struct dataset_record record = index_builder_record(builder, found);
+        record.offset = value_offset(lmdb, &value);
+        index_builder_set_record(builder, found++, &record);
     }
     if (cursor != NULL) {
         mdb_cursor_close(cursor);

@@ -1,6 +1,6 @@
-// One record to one zstd frame: a tar header (ustar, with a pax header before it when the name does
-// not fit), the image's bytes, padding to 512. Level 1: image files do not compress, so zstd stores
-// them as raw blocks and unpacking is a copy.
+// A record as a tar's member: a header (ustar, with a pax header before it when the name does not
+// fit), the image's bytes, padding to 512; and one or several of them as one zstd frame. Level 1:
+// image files do not compress, so zstd stores them as raw blocks and unpacking is a copy.
 #include "formats/limits.h"
 #include "formats/store.h"
 
@@ -150,22 +150,49 @@ static bool grow(uint8_t **bytes, size_t *capacity, size_t need)
     return grown != NULL;
 }
 
-static enum status compress(struct shard_framer *framer, struct dataset_packed *packed,
-                            struct error *error)
+static enum status no_room(size_t len, struct error *error)
 {
-    if (!grow(&packed->stored, &packed->stored_capacity, ZSTD_compressBound(framer->len))) {
-        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
-                         "no memory for a frame of %zu bytes", framer->len);
+    return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
+                     "no memory for a frame of %zu bytes", len);
+}
+
+enum status shard_framer_pack_members(struct shard_framer *framer, const uint8_t *content,
+                                      size_t content_len, struct dataset_packed *packed,
+                                      struct error *error)
+{
+    if (!grow(&packed->stored, &packed->stored_capacity, ZSTD_compressBound(content_len))) {
+        return no_room(content_len, error);
     }
-    size_t len = ZSTD_compress2(framer->zstd, packed->stored, packed->stored_capacity,
-                                framer->content, framer->len);
+    size_t len =
+        ZSTD_compress2(framer->zstd, packed->stored, packed->stored_capacity, content, content_len);
     if (ZSTD_isError(len)) {
         return error_set(error, STATUS_IO, NULL, NOWHERE, NOWHERE, "zstd cannot compress: %s",
                          ZSTD_getErrorName(len));
     }
     packed->record.coding = DATASET_CODING_ZSTD;
     packed->record.stored_length = (uint32_t)len;
-    packed->record.frame_length = (uint32_t)framer->len;
+    packed->record.frame_length = (uint32_t)content_len;
+    packed->member = false;
+    return STATUS_OK;
+}
+
+static enum status compress(struct shard_framer *framer, struct dataset_packed *packed,
+                            struct error *error)
+{
+    return shard_framer_pack_members(framer, framer->content, framer->len, packed, error);
+}
+
+// Hands the content over as it is: the writer, which alone knows the neighbours, compresses.
+static enum status keep_member(struct shard_framer *framer, struct dataset_packed *packed,
+                               struct error *error)
+{
+    if (!grow(&packed->stored, &packed->stored_capacity, framer->len)) {
+        return no_room(framer->len, error);
+    }
+    memcpy(packed->stored, framer->content, framer->len);
+    packed->record.coding = DATASET_CODING_ZSTD;
+    packed->record.frame_length = packed->record.stored_length = (uint32_t)framer->len;
+    packed->member = true;
     return STATUS_OK;
 }
 
@@ -177,7 +204,8 @@ enum status shard_framer_pack(struct shard_framer *framer, const struct dataset_
                          "no memory for an image of %zu bytes", item->len);
     }
     packed->record.inner_offset = (uint32_t)lay_out_member(framer, item);
-    return compress(framer, packed, error);
+    return framer->len <= SHARD_MEMBER_BYTES ? keep_member(framer, packed, error)
+                                             : compress(framer, packed, error);
 }
 
 enum status shard_framer_pack_end(struct shard_framer *framer, struct dataset_packed *packed,

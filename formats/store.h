@@ -23,14 +23,21 @@ extern const struct store store_lmdb, store_shards;
 
 // --- frames of a shard (shard_frame.c) ---------------------------------------------------------
 
-// A shard is a sequence of zstd frames whose contents together are a tar: one frame with header,
-// image and padding for each record, and one with the two zero blocks that end a tar.
+// A shard is a sequence of zstd frames whose contents together are a tar: frames with header, image
+// and padding of a record, or of several small ones, and one with the two zero blocks that end a
+// tar.
+#define SHARD_MEMBER_BYTES 8192u // longer members have a frame to themselves
 struct shard_framer;
 enum status shard_framer_open(struct shard_framer **out, struct error *error);
 void shard_framer_close(struct shard_framer **framer);
-// Fills packed->stored and the lengths of packed->record.
+// Fills packed->stored and the lengths of packed->record. A small image becomes a member of a frame
+// that others share.
 enum status shard_framer_pack(struct shard_framer *framer, const struct dataset_item *item,
                               struct dataset_packed *packed, struct error *error);
+// The frame of some members' contents, one after the other.
+enum status shard_framer_pack_members(struct shard_framer *framer, const uint8_t *content,
+                                      size_t len, struct dataset_packed *packed,
+                                      struct error *error);
 // The frame that ends the tar.
 enum status shard_framer_pack_end(struct shard_framer *framer, struct dataset_packed *packed,
                                   struct error *error);

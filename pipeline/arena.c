@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 static uint64_t round_up(uint64_t len)
 {
@@ -21,6 +22,7 @@ enum status arena_open(struct arena *arena, uint64_t bytes, uint64_t largest, ui
                          "no memory for %llu bytes of reads in flight",
                          (unsigned long long)(bytes > largest ? bytes : largest));
     }
+    memset(arena->memory, 0, arena->size); // all of it is touched sooner or later: better now
     return STATUS_OK;
 }
 
@@ -31,9 +33,9 @@ void arena_close(struct arena *arena)
     *arena = (struct arena){0};
 }
 
-uint8_t *arena_take(struct arena *arena, uint64_t len, uint32_t *piece)
+uint8_t *arena_take(struct arena *arena, uint64_t len, uint32_t users, uint32_t *piece)
 {
-    assert(len < arena->size);
+    assert(len < arena->size && users > 0);
     if (arena->count == 0) {
         arena->head = arena->tail = 0;
     }
@@ -48,16 +50,16 @@ uint8_t *arena_take(struct arena *arena, uint64_t len, uint32_t *piece)
         return NULL;
     }
     *piece = (arena->oldest + arena->count++) % arena->capacity;
-    arena->pieces[*piece] = (struct arena_piece){.end = end};
+    arena->pieces[*piece] = (struct arena_piece){.end = end, .users = users};
     arena->head = end;
     return arena->memory + (start + padding) % arena->size;
 }
 
 void arena_give(struct arena *arena, uint32_t piece)
 {
-    assert(!arena->pieces[piece].released);
-    arena->pieces[piece].released = true;
-    while (arena->count > 0 && arena->pieces[arena->oldest].released) {
+    assert(arena->pieces[piece].users > 0);
+    arena->pieces[piece].users--;
+    while (arena->count > 0 && arena->pieces[arena->oldest].users == 0) {
         arena->tail = arena->pieces[arena->oldest].end;
         arena->oldest = (arena->oldest + 1) % arena->capacity;
         arena->count--;

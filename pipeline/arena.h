@@ -7,7 +7,7 @@
 
 #include <stdbool.h>
 
-#define ARENA_ALIGNMENT 64 // of every piece: a cache line, so that no two readers share one
+#define ARENA_ALIGNMENT 4096 // of every piece: a page, as reads past the page cache want
 
 struct arena {
     uint8_t *memory;
@@ -19,8 +19,8 @@ struct arena {
 };
 
 struct arena_piece {
-    uint64_t end; // `head` after this piece was taken
-    bool released;
+    uint64_t end;   // `head` after this piece was taken
+    uint32_t users; // who have not given it back yet
 };
 
 // Room for pieces of up to `largest` bytes, `pieces` of them at most, in about `bytes` bytes (more
@@ -29,9 +29,10 @@ enum status arena_open(struct arena *arena, uint64_t bytes, uint64_t largest, ui
                        struct error *error);
 void arena_close(struct arena *arena); // accepts a zeroed one
 
-// NULL while there is no room. Pieces come back in any order; room appears when the oldest does.
-// Any piece of up to `largest` bytes fits when none is in use. `*piece` names it for arena_give.
-uint8_t *arena_take(struct arena *arena, uint64_t len, uint32_t *piece);
+// NULL while there is no room. `users` (at least 1) must each give the piece back, in any order;
+// room appears when the oldest piece is free. Any piece of up to `largest` bytes fits when none is
+// in use. `*piece` names it for arena_give.
+uint8_t *arena_take(struct arena *arena, uint64_t len, uint32_t users, uint32_t *piece);
 void arena_give(struct arena *arena, uint32_t piece);
 
 #endif

@@ -25,7 +25,9 @@ static bool accept_skips(struct loader *loader, const struct slot *slot)
 static void wait_for_batch(struct loader *loader)
 {
     double start = stream_seconds();
+    loader->consumer_waits = true;
     pthread_cond_wait(&loader->batch_ready, &loader->lock);
+    loader->consumer_waits = false;
     loader->counters.consumer_wait += stream_seconds() - start;
 }
 
@@ -84,7 +86,9 @@ void loader_release(struct loader *loader, const struct batch *batch)
         struct slot *slot = &loader->ring.slots[i];
         if (&slot->batch == batch && slot->state == SLOT_OUT) {
             slot->state = SLOT_FREE;
-            stream_wake_feeder(loader);
+            if (loader->wants_slot) {
+                stream_wake_feeder(loader);
+            }
         }
     }
     pthread_mutex_unlock(&loader->lock);
@@ -100,6 +104,16 @@ enum loader_io loader_io_used(const struct loader *loader)
     return loader->reader.used;
 }
 
+bool loader_direct_used(const struct loader *loader)
+{
+    return loader->direct;
+}
+
+uint32_t loader_workers(const struct loader *loader)
+{
+    return loader->config.workers;
+}
+
 uint64_t loader_memory(const struct loader *loader)
 {
     return loader->memory;
@@ -113,6 +127,7 @@ struct loader_counters loader_counters(const struct loader *constant)
     stream_count_idle(loader);
     struct loader_counters counters = loader->counters;
     counters.skips = loader->skips.count;
+    counters.ahead = loader->ahead;
     pthread_mutex_unlock(&loader->lock);
     return counters;
 }

@@ -38,7 +38,7 @@ struct loader_allocator {
 struct loader_config {
     struct recipe recipe;
     struct view_output output; // layout and normalisation of the views
-    uint32_t batch; // records per batch of this rank, 1 to 65536
+    uint32_t batch;            // records per batch of this rank, 1 to 65536
     uint64_t seed;
     uint32_t epochs; // stream ends (STATUS_END) after this many, counted from epoch 0; 0 = endless
     bool shuffle;    // false: dataset order (evaluation)
@@ -46,7 +46,9 @@ struct loader_config {
         keep_last; // true: the last batch of an epoch may be short; false: the remainder is dropped
     uint32_t workers; // threads that decode and render; 0 = one per core
     enum loader_io io;
-    uint32_t depth; // reads in flight, 1 to 1024
+    uint32_t depth; // reads in flight at most, 1 to 1024; how many are is found while it runs
+    bool direct;    // reads past the page cache (O_DIRECT) where the file system lets us
+    uint64_t cache; // bytes at most for small records that stay in memory; 0 = none
     uint32_t slots; // batch buffers, at least 2
     enum loader_policy policy;
     uint64_t max_skips; // 0 = max(16, 0.1 % of the dataset)
@@ -56,8 +58,8 @@ struct loader_config {
     struct loader_allocator allocator; // all NULL = aligned_alloc
 };
 
-// Fills every field with its default (plain views [S][S][3] in [0, 1], batch 64, shuffle, io auto, depth 64, slots 3, fatal, ranks
-// 1).
+// Fills every field with its default (plain views [S][S][3] in [0, 1], batch 64, shuffle, io auto,
+// depth 64, cache 96 MiB, slots 3, fatal, ranks 1).
 void loader_config_init(struct loader_config *config);
 
 // Valid from loader_next until loader_release.
@@ -74,10 +76,18 @@ struct batch {
 // Time in seconds summed over threads, and counts, since open.
 struct loader_counters {
     double read_wait; // workers waiting for bytes
+    double unpack;    // stored bytes to the image file's, checksum included
     double decode, augment;
     double slot_wait;     // workers waiting for a free slot: the trainer is the bottleneck
     double consumer_wait; // loader_next waiting for a batch: the loader is the bottleneck
-    uint64_t batches, records, bytes, skips;
+    uint64_t batches, records, skips;
+    uint64_t bytes; // of image files that were decoded
+
+    uint64_t reads, read_bytes; // from the store's files
+    uint64_t read_calls;        // system calls that started reads or waited for them
+    uint64_t shared;            // records that came with another one's read
+    uint64_t kept;              // records that came from memory
+    uint32_t ahead;             // reads that are kept ahead of the workers now
 };
 
 struct loader_skip {
@@ -101,6 +111,8 @@ void loader_close(struct loader **loader);
 
 uint64_t loader_batches_per_epoch(const struct loader *loader);
 enum loader_io loader_io_used(const struct loader *loader); // what AUTO became
+bool loader_direct_used(const struct loader *loader);       // false: not asked for, or refused
+uint32_t loader_workers(const struct loader *loader);       // what 0 became
 uint64_t loader_memory(const struct loader *loader);        // bytes planned at open, all of it
 struct loader_counters loader_counters(const struct loader *loader);
 // Skips so far, in the order found; copies at most `capacity`, returns how many there are.

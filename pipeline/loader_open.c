@@ -16,12 +16,18 @@
 #define LOADER_MAX_WORKERS 1024
 #define LOADER_MAX_RANKS   (1u << 20)
 
-// Bytes of reads in flight and read but not yet decoded. Enough for hundreds of photographs; more
+// Bytes of reads in flight and read but not yet decoded. Enough for a hundred photographs; more
 // only evicts what the workers need from the cache.
-#define LOADER_ARENA_BYTES (UINT64_C(64) << 20)
+#define LOADER_ARENA_BYTES (UINT64_C(16) << 20)
 
-// Tasks per worker beyond the reads in flight: one being worked on, one waiting.
-#define LOADER_TASKS_PER_WORKER 2
+#define LOADER_CACHE_BYTES (UINT64_C(96) << 20) // CIFAR-10 needs 40 MiB
+
+// Positions that a worker takes at once are about so many pixels of work: enough that handing them
+// out costs nothing beside it, few enough that the last ones of a batch keep nobody waiting.
+#define LOADER_RUN_PIXELS 65536u
+
+// Runs per worker that are kept ahead at least: one being worked on, one waiting.
+#define LOADER_RUNS_PER_WORKER 2
 
 void loader_config_init(struct loader_config *config)
 {
@@ -31,6 +37,7 @@ void loader_config_init(struct loader_config *config)
         .shuffle = true,
         .io = LOADER_IO_AUTO,
         .depth = 64,
+        .cache = LOADER_CACHE_BYTES,
         .slots = 3,
         .policy = LOADER_FATAL,
         .ranks = 1,
@@ -111,78 +118,142 @@ static enum status plan_stream(struct loader *loader, struct error *error)
     return STATUS_OK;
 }
 
-static enum status open_files(struct loader *loader, struct error *error)
+static enum status open_file(struct loader *loader, uint32_t file, int flags, struct error *error)
 {
-    uint32_t count = dataset_file_count(loader->dataset);
-    loader->fds = calloc(count ? count : 1, sizeof *loader->fds);
-    if (!loader->fds) {
-        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
-                         "no memory for %u open files", count);
+    const char *path = dataset_file_path(loader->dataset, file);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
+    if (fd < 0) {
+        return error_errno(error, errno, path, NOWHERE, "open");
     }
-    while (loader->file_count < count) {
-        const char *path = dataset_file_path(loader->dataset, loader->file_count);
-        int fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0) {
-            return error_errno(error, errno, path, NOWHERE, "open");
-        }
-        if (loader->config.shuffle) {
-            posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM); // read-ahead would fetch other records
-        }
-        loader->fds[loader->file_count++] = fd;
-    }
+    // Read-ahead by the kernel would fetch other records than the order asks for.
+    posix_fadvise(fd, 0, 0, loader->config.shuffle ? POSIX_FADV_RANDOM : POSIX_FADV_SEQUENTIAL);
+    loader->fds[loader->opened++] = fd;
     return STATUS_OK;
 }
 
-// Tasks, the memory of reads, slots, and lists.
-static enum status allocate(struct loader *loader, struct error *error)
+// All files once more, past the page cache; none of them where the file system refuses one.
+static void open_direct(struct loader *loader)
+{
+    uint32_t file = 0;
+    while (file < loader->file_count && open_file(loader, file, O_DIRECT, NULL) == STATUS_OK) {
+        file++;
+    }
+    loader->direct = file == loader->file_count;
+    while (!loader->direct && loader->opened > loader->file_count) {
+        close(loader->fds[--loader->opened]);
+    }
+}
+
+static enum status open_files(struct loader *loader, struct error *error)
+{
+    loader->file_count = dataset_file_count(loader->dataset);
+    loader->fds = calloc(2 * (size_t)loader->file_count + 1, sizeof *loader->fds);
+    if (!loader->fds) {
+        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
+                         "no memory for %u open files", loader->file_count);
+    }
+    enum status status = STATUS_OK;
+    for (uint32_t file = 0; status == STATUS_OK && file < loader->file_count; file++) {
+        status = open_file(loader, file, 0, error);
+    }
+    if (status == STATUS_OK && loader->config.direct) {
+        open_direct(loader);
+    }
+    return status;
+}
+
+// How much workers take at once, and how many reads there can be.
+static void plan_work(struct loader *loader)
 {
     const struct loader_config *config = &loader->config;
-    uint64_t largest = dataset_max_stored_length(loader->dataset);
-    loader->task_count = config->depth + LOADER_TASKS_PER_WORKER * config->workers;
-    loader->tasks = calloc(loader->task_count, sizeof *loader->tasks);
+    uint64_t size = (uint64_t)config->recipe.size;
+    uint64_t pixels =
+        dataset_max_pixels(loader->dataset) + size * size * (uint64_t)config->recipe.views;
+    uint64_t run = LOADER_RUN_PIXELS / pixels;
+    loader->run_length = run < 1 ? 1 : run > STREAM_RUN_MAX ? STREAM_RUN_MAX : (uint32_t)run;
+    uint32_t working = LOADER_RUNS_PER_WORKER * loader->run_length * config->workers;
+    loader->fetch_count = config->depth + working;
+    loader->ahead = loader->ahead_least = working > 2 ? working : 2;
+}
+
+static enum status allocate_lists(struct loader *loader, struct error *error)
+{
+    const struct loader_config *config = &loader->config;
+    struct window *window = &loader->window;
+    loader->fetches = calloc(loader->fetch_count, sizeof *loader->fetches);
     loader->finished = calloc(config->depth, sizeof(struct read_request *));
+    window->wants = calloc(config->depth, sizeof *window->wants);
+    window->spares = calloc(config->depth, sizeof(struct fetch *));
+    window->fetches = calloc(config->depth, sizeof(struct fetch *));
     loader->workers = calloc(config->workers, sizeof *loader->workers);
     loader->worker_threads = calloc(config->workers, sizeof *loader->worker_threads);
-    if (!loader->tasks || !loader->finished || !loader->workers || !loader->worker_threads) {
+    if (!loader->fetches || !loader->finished || !window->wants || !window->spares ||
+        !window->fetches || !loader->workers || !loader->worker_threads) {
         return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
                          "no memory for %u reads and %u workers", config->depth, config->workers);
     }
-    for (uint32_t i = 0; i < loader->task_count; i++) {
-        task_push(&loader->idle, &loader->tasks[i]);
+    for (uint32_t i = 0; i < loader->fetch_count; i++) {
+        loader->fetches[i].next = loader->free_fetches;
+        loader->free_fetches = &loader->fetches[i];
     }
-    uint64_t wanted = (largest + ARENA_ALIGNMENT) * loader->task_count;
+    loader->free_count = loader->fetch_count;
+    return STATUS_OK;
+}
+
+static enum status allocate_arena(struct loader *loader, struct error *error)
+{
+    uint64_t largest = dataset_max_stored_length(loader->dataset);
+    if (loader->cache.longest > largest) {
+        largest = loader->cache.longest;
+    }
+    largest += 3 * ARENA_ALIGNMENT; // widened to whole pages
+    uint64_t wanted = largest * loader->fetch_count;
     uint64_t bytes = wanted < LOADER_ARENA_BYTES ? wanted : LOADER_ARENA_BYTES;
+    return arena_open(&loader->arena, bytes, largest, loader->fetch_count, error);
+}
+
+// Lists, small records, the memory of reads, slots.
+static enum status allocate(struct loader *loader, struct error *error)
+{
+    const struct loader_config *config = &loader->config;
     size_t noted = 0;
     if (config->policy == LOADER_SKIP) {
         noted = loader->max_skips < config->batch ? (size_t)loader->max_skips + 1 : config->batch;
     }
-    enum status status = arena_open(&loader->arena, bytes, largest, loader->task_count, error);
+    enum status status = allocate_lists(loader, error);
+    if (status == STATUS_OK) {
+        status = cache_open(&loader->cache, loader->dataset, config->cache, error);
+    }
+    if (status == STATUS_OK) {
+        status = allocate_arena(loader, error);
+    }
     if (status == STATUS_OK) {
         status = ring_open(&loader->ring, config, noted, error);
     }
     if (status == STATUS_OK && config->policy == LOADER_SKIP) {
         status = skips_open(&loader->skips, (size_t)loader->max_skips, error);
     }
+    for (uint32_t i = 0; status == STATUS_OK && i < config->workers; i++) {
+        status = worker_open(&loader->workers[i], loader, error);
+    }
     return status;
-}
-
-// What a worker holds; decoders' own state (libjpeg's tables and rows) is small beside it.
-static uint64_t worker_bytes(const struct loader *loader)
-{
-    uint64_t size = (uint64_t)loader->config.recipe.size;
-    return dataset_max_pixels(loader->dataset) * 3 * (uint64_t)loader->config.recipe.views +
-           dataset_max_frame_length(loader->dataset) + size * size * 3 * sizeof(float) +
-           LIMIT_IMAGE_SIDE * 3 * sizeof(float);
 }
 
 static uint64_t count_memory(const struct loader *loader)
 {
+    const struct loader_config *config = &loader->config;
     const struct ring *ring = &loader->ring;
     uint64_t notes = loader->skips.capacity + ring->count * ring->slots[0].skips.capacity;
-    return sizeof *loader + ring->count * (ring->slot_bytes + sizeof *ring->slots) +
-           loader->arena.size + loader->task_count * sizeof *loader->tasks +
-           notes * sizeof(struct skip_note) +
-           loader->config.workers * (worker_bytes(loader) + sizeof *loader->workers);
+    uint64_t slot = ring->slot_bytes + sizeof *ring->slots +
+                    config->batch * (sizeof(struct place) + sizeof(struct run));
+    uint64_t bytes = sizeof *loader + ring->count * slot + loader->arena.size +
+                     loader->cache.bytes + loader->fetch_count * sizeof *loader->fetches +
+                     config->depth * (sizeof(struct want) + 3 * sizeof(void *)) +
+                     notes * sizeof(struct skip_note);
+    for (uint32_t i = 0; i < config->workers; i++) {
+        bytes += worker_bytes(&loader->workers[i]);
+    }
+    return bytes;
 }
 
 static enum status start_thread(pthread_t *thread, void *(*run)(void *), void *argument,
@@ -197,9 +268,6 @@ static enum status start_thread(pthread_t *thread, void *(*run)(void *), void *a
 static enum status start_threads(struct loader *loader, struct error *error)
 {
     enum status status = STATUS_OK;
-    for (uint32_t i = 0; status == STATUS_OK && i < loader->config.workers; i++) {
-        status = worker_open(&loader->workers[i], loader, error);
-    }
     while (status == STATUS_OK && loader->workers_started < loader->config.workers) {
         uint32_t i = loader->workers_started;
         status = start_thread(&loader->worker_threads[i], worker_main, &loader->workers[i], error);
@@ -219,12 +287,13 @@ static enum status build(struct loader *loader, struct error *error)
         status = open_files(loader, error);
     }
     if (status == STATUS_OK) {
+        plan_work(loader);
         status = allocate(loader, error);
     }
     if (status == STATUS_OK) {
         loader->memory = count_memory(loader);
         const struct reader_setup setup = {.fds = loader->fds,
-                                           .files = loader->file_count,
+                                           .files = loader->opened,
                                            .memory = loader->arena.memory,
                                            .bytes = loader->arena.size,
                                            .depth = loader->config.depth};
@@ -248,6 +317,8 @@ enum status loader_open(struct loader **out, const struct dataset *dataset,
     pthread_mutex_init(&loader->lock, NULL);
     pthread_cond_init(&loader->work_ready, NULL);
     pthread_cond_init(&loader->batch_ready, NULL);
+    pthread_cond_init(&loader->feeder_work, NULL);
+    loader->again_end = &loader->again;
     loader->dataset = dataset;
     loader->records = dataset_count(dataset);
     loader->config = *config;
@@ -268,9 +339,7 @@ static void stop_threads(struct loader *loader)
     pthread_mutex_lock(&loader->lock);
     loader->closing = true;
     pthread_cond_broadcast(&loader->work_ready);
-    if (loader->feeder_started) {
-        reader_wake(&loader->reader);
-    }
+    stream_wake_feeder(loader);
     pthread_mutex_unlock(&loader->lock);
     if (loader->feeder_started) {
         pthread_join(loader->feeder_thread, NULL);
@@ -293,17 +362,22 @@ void loader_close(struct loader **out)
     for (uint32_t i = 0; loader->workers && i < loader->config.workers; i++) {
         worker_close(&loader->workers[i]);
     }
-    for (uint32_t i = 0; i < loader->file_count; i++) {
+    for (uint32_t i = 0; i < loader->opened; i++) {
         close(loader->fds[i]);
     }
     ring_close(&loader->ring);
     arena_close(&loader->arena);
+    cache_close(&loader->cache);
     skips_close(&loader->skips);
     free(loader->fds);
     free(loader->finished);
+    free(loader->window.wants);
+    free(loader->window.spares);
+    free(loader->window.fetches);
     free(loader->workers);
     free(loader->worker_threads);
-    free(loader->tasks);
+    free(loader->fetches);
+    pthread_cond_destroy(&loader->feeder_work);
     pthread_cond_destroy(&loader->batch_ready);
     pthread_cond_destroy(&loader->work_ready);
     pthread_mutex_destroy(&loader->lock);

@@ -109,6 +109,7 @@ enum status reader_wait(struct reader *reader, struct read_request **finished, s
     if (status != STATUS_OK) {
         return status;
     }
+    reader->calls += reader->used == LOADER_IO_PREAD ? arrived : 1;
     for (size_t i = 0; i < arrived; i++) {
         if (settled(finished[i])) {
             finished[(*count)++] = finished[i];

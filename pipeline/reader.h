@@ -65,6 +65,7 @@ struct reader {
     const struct reader_backend *backend; // NULL when closed
     void *state;
     enum loader_io used;
+    uint64_t calls; // of the system, to read and to wait for reads
 };
 
 // LOADER_IO_AUTO takes io_uring when the kernel and the build allow it, else pread.

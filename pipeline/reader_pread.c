@@ -1,6 +1,6 @@
 // Reads by a few threads that call pread: for kernels and sandboxes without io_uring. Requests wait
 // in one ring, finished ones in another; both have a place for every request in flight, so nothing
-// ever overflows.
+// ever overflows. What is submitted is handed to the threads at the next wait, all at once.
 #include "pipeline/reader.h"
 
 #include <assert.h>
@@ -19,12 +19,13 @@ struct request_queue {
 
 struct pread_state {
     struct reader_setup setup;
-    pthread_mutex_t lock;    // guards everything below
-    pthread_cond_t work;     // `waiting` grew, or stopping
-    pthread_cond_t progress; // `finished` grew, woken was set, or a thread became idle
+    struct request_queue submitted; // the owner's own
+    pthread_mutex_t lock;           // guards everything below
+    pthread_cond_t work;            // `waiting` grew, or stopping
+    pthread_cond_t progress;        // `finished` grew, woken was set, or a thread became idle
     struct request_queue waiting, finished;
-    uint32_t busy; // threads inside pread
-    bool woken, stopping;
+    uint32_t busy, idle; // threads inside pread, and without work
+    bool owner_waits, woken, stopping;
     uint32_t threads;
     pthread_t thread[PREAD_MAX_THREADS];
 };
@@ -56,7 +57,9 @@ static void *thread_main(void *argument)
     pthread_mutex_lock(&state->lock);
     for (;;) {
         while (!state->stopping && state->waiting.count == 0) {
+            state->idle++;
             pthread_cond_wait(&state->work, &state->lock);
+            state->idle--;
         }
         if (state->stopping) {
             break;
@@ -68,7 +71,9 @@ static void *thread_main(void *argument)
         pthread_mutex_lock(&state->lock);
         state->busy--;
         queue_push(&state->finished, request);
-        pthread_cond_signal(&state->progress);
+        if (state->owner_waits) {
+            pthread_cond_signal(&state->progress);
+        }
     }
     pthread_mutex_unlock(&state->lock);
     return NULL;
@@ -87,6 +92,7 @@ static void pread_close(void *opaque)
     pthread_cond_destroy(&state->progress);
     pthread_cond_destroy(&state->work);
     pthread_mutex_destroy(&state->lock);
+    free(state->submitted.item);
     free(state->waiting.item);
     free(state->finished.item);
     free(state);
@@ -114,13 +120,15 @@ static enum status pread_open(void **out, const struct reader_setup *setup, stru
         return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory to read");
     }
     state->setup = *setup;
+    state->submitted.capacity = setup->depth;
     state->waiting.capacity = state->finished.capacity = setup->depth;
+    state->submitted.item = calloc(setup->depth, sizeof(struct read_request *));
     state->waiting.item = calloc(setup->depth, sizeof(struct read_request *));
     state->finished.item = calloc(setup->depth, sizeof(struct read_request *));
     pthread_mutex_init(&state->lock, NULL);
     pthread_cond_init(&state->work, NULL);
     pthread_cond_init(&state->progress, NULL);
-    enum status status = state->waiting.item && state->finished.item
+    enum status status = state->submitted.item && state->waiting.item && state->finished.item
                              ? start_threads(state, error)
                              : error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
                                          "no memory for %u reads in flight", setup->depth);
@@ -135,10 +143,25 @@ static enum status pread_open(void **out, const struct reader_setup *setup, stru
 static void pread_submit(void *opaque, struct read_request *request)
 {
     struct pread_state *state = opaque;
-    pthread_mutex_lock(&state->lock);
-    queue_push(&state->waiting, request);
-    pthread_cond_signal(&state->work);
-    pthread_mutex_unlock(&state->lock);
+    queue_push(&state->submitted, request);
+}
+
+static void hand_over(struct pread_state *state)
+{
+    size_t wake = state->submitted.count < state->idle ? state->submitted.count : state->idle;
+    while (state->submitted.count > 0) {
+        queue_push(&state->waiting, queue_pop(&state->submitted));
+    }
+    while (wake-- > 0) {
+        pthread_cond_signal(&state->work);
+    }
+}
+
+static void await_progress(struct pread_state *state)
+{
+    state->owner_waits = true;
+    pthread_cond_wait(&state->progress, &state->lock);
+    state->owner_waits = false;
 }
 
 static enum status pread_wait(void *opaque, struct read_request **finished, size_t capacity,
@@ -147,8 +170,9 @@ static enum status pread_wait(void *opaque, struct read_request **finished, size
     (void)error; // nothing here can fail: failures are of single reads
     struct pread_state *state = opaque;
     pthread_mutex_lock(&state->lock);
+    hand_over(state);
     while (state->finished.count == 0 && !state->woken) {
-        pthread_cond_wait(&state->progress, &state->lock);
+        await_progress(state);
     }
     state->woken = false;
     *count = 0;
@@ -172,9 +196,9 @@ static void pread_drain(void *opaque)
 {
     struct pread_state *state = opaque;
     pthread_mutex_lock(&state->lock);
-    state->waiting.count = 0; // not begun: forgotten
+    state->submitted.count = state->waiting.count = 0; // not begun: forgotten
     while (state->busy > 0) {
-        pthread_cond_wait(&state->progress, &state->lock);
+        await_progress(state);
     }
     state->finished.count = 0;
     pthread_mutex_unlock(&state->lock);

@@ -26,6 +26,7 @@ struct uring_state {
     uint64_t event_value; // the kernel's while event_armed
     bool event_armed;
     struct read_request **flying; // [depth]; NULL where free, so that drain can cancel by address
+    uint32_t *free_places;        // [depth]; a stack of depth - in_flight
     uint32_t in_flight;
 };
 
@@ -60,6 +61,7 @@ static void uring_close(void *opaque)
         close(state->event);
     }
     free(state->flying);
+    free(state->free_places);
     free(state);
 }
 
@@ -76,7 +78,12 @@ static bool operations_supported(struct uring_state *state)
 static enum status set_up(struct uring_state *state, struct error *error)
 {
     const struct reader_setup *setup = &state->setup;
-    int result = io_uring_queue_init(setup->depth + 2, &state->ring, 0);
+    // Completions need no interrupt of the thread: it comes for them. Older kernels do not know
+    // that.
+    int result = io_uring_queue_init(setup->depth + 2, &state->ring, IORING_SETUP_COOP_TASKRUN);
+    if (result == -EINVAL) {
+        result = io_uring_queue_init(setup->depth + 2, &state->ring, 0);
+    }
     if (result < 0) {
         return error_set(error, STATUS_UNSUPPORTED, NULL, NOWHERE, NOWHERE,
                          "the kernel does not give us io_uring (%s); use pread", strerror(-result));
@@ -105,7 +112,11 @@ static enum status uring_open(void **out, const struct reader_setup *setup, stru
     state->setup = *setup;
     state->event = -1;
     state->flying = calloc(setup->depth, sizeof(struct read_request *));
-    enum status status = state->flying
+    state->free_places = calloc(setup->depth, sizeof *state->free_places);
+    for (uint32_t i = 0; state->free_places && i < setup->depth; i++) {
+        state->free_places[i] = i;
+    }
+    enum status status = state->flying && state->free_places
                              ? set_up(state, error)
                              : error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
                                          "no memory for %u reads in flight", setup->depth);
@@ -120,13 +131,8 @@ static enum status uring_open(void **out, const struct reader_setup *setup, stru
 static void remember(struct uring_state *state, struct read_request *request)
 {
     assert(state->in_flight < state->setup.depth);
-    uint32_t place = 0;
-    while (state->flying[place]) {
-        place++;
-    }
-    state->flying[place] = request;
-    request->place = place;
-    state->in_flight++;
+    request->place = state->free_places[state->setup.depth - ++state->in_flight];
+    state->flying[request->place] = request;
 }
 
 static void uring_submit(void *opaque, struct read_request *request)
@@ -162,15 +168,19 @@ static struct read_request *reap(struct uring_state *state, const struct io_urin
     if (request) {
         request->result = completion->res;
         state->flying[request->place] = NULL;
-        state->in_flight--;
+        state->free_places[state->setup.depth - state->in_flight--] = request->place;
     }
     return request;
 }
 
-// Submits what is prepared and waits for a completion; what a signal or a busy kernel interrupts is
+// Submits what is prepared and waits for a completion, both in one system call, or in none when
+// there is a completion already and nothing to submit. What a signal or a busy kernel interrupts is
 // tried again.
 static int submit_and_wait(struct uring_state *state)
 {
+    if (io_uring_sq_ready(&state->ring) == 0 && io_uring_cq_ready(&state->ring) > 0) {
+        return 0;
+    }
     for (;;) {
         int result = io_uring_submit_and_wait(&state->ring, 1);
         if (result >= 0 || (result != -EINTR && result != -EAGAIN && result != -EBUSY)) {

@@ -64,7 +64,10 @@ enum status ring_open(struct ring *ring, const struct loader_config *config, siz
         if (slot->memory) {
             ring->count++;
             lay_out(slot, config);
-            status = skips_open(&slot->skips, skip_capacity, error);
+            slot->places = calloc(config->batch, sizeof *slot->places);
+            slot->runs = calloc(config->batch, sizeof *slot->runs);
+            status = slot->places && slot->runs ? skips_open(&slot->skips, skip_capacity, error)
+                                                : STATUS_NO_MEMORY;
         } else {
             status = STATUS_NO_MEMORY;
         }
@@ -83,6 +86,8 @@ void ring_close(struct ring *ring)
         struct slot *slot = &ring->slots[i];
         ring->allocator.release(ring->allocator.context, slot->memory, ring->slot_bytes);
         skips_close(&slot->skips);
+        free(slot->places);
+        free(slot->runs);
     }
     free(ring->slots);
     *ring = (struct ring){0};

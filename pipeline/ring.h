@@ -14,6 +14,27 @@
 
 enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_READY, SLOT_OUT };
 
+struct fetch;
+
+// One position of a batch on its way. Belongs to the feeder until its run is ready, then to the
+// worker that takes the run.
+struct place {
+    uint64_t record;     // of the dataset
+    uint64_t attempt;    // 0: the record at this position of the order; k: the k-th after it
+    struct run *run;     // that it is part of
+    struct fetch *fetch; // that brings its bytes; NULL: they are in the cache
+    struct place *next;  // of those that wait for the same fetch, or to be decided again
+    bool alone;          // it must be read by itself: what was to bring it with others did not
+};
+
+// Consecutive positions of one batch, which one worker takes at once.
+struct run {
+    struct run *next; // of those ready
+    struct slot *slot;
+    uint32_t first, count;
+    uint32_t waiting; // places whose bytes have not arrived
+};
+
 struct slot {
     struct batch batch; // what the consumer sees; its pointers lie in `memory`
     enum slot_state state;
@@ -21,13 +42,15 @@ struct slot {
     uint64_t *records;
     struct order order; // of the batch's epoch
     uint64_t first;     // position in the epoch of index 0
-    uint32_t issued;    // positions whose read has been decided
+    uint32_t issued;    // positions that have been decided
     uint32_t remaining; // positions not settled
     // The earliest position that ends the stream, when there is one.
     bool failed;
     uint32_t failed_index;
     struct error error;
-    struct skips skips; // bad records at their own positions of this batch
+    struct skips skips;   // bad records at their own positions of this batch
+    struct place *places; // [batch]
+    struct run *runs;     // [batch]; the run that starts at a position
     void *memory;
 };
 

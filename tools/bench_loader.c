@@ -38,7 +38,9 @@ static const struct command command = {
         "  --workers N          threads that decode and render (0: one per core)\n"
         "  --io auto|uring|pread\n"
         "                       the way of reading (auto: io_uring where the kernel allows it)\n"
-        "  --depth N            reads in flight (64)\n"
+        "  --depth N            reads in flight at most (64)\n"
+        "  --direct             read past the page cache\n"
+        "  --cache MIB          memory for small records that are read once (96)\n"
         "  --slots N            batch buffers (3)\n"
         "\n"
         "Hashing, stopping and going on:\n"
@@ -62,8 +64,8 @@ static const struct command command = {
 struct bench {
     // As given.
     const char *directory, *recipe, *io, *policy, *position_out, *start, *hash_from;
-    int64_t epochs, workers, depth, size, batch, seed, slots, max_skips, stop_after;
-    bool hash, json, quiet;
+    int64_t epochs, workers, depth, size, batch, seed, slots, max_skips, stop_after, cache;
+    bool hash, json, quiet, direct;
     // What follows from it.
     struct loader_config config;
     struct dataset *dataset;
@@ -109,6 +111,7 @@ static int parse(struct bench *bench, int argc, char **argv, bool *done)
                             .start = "0:0",
                             .epochs = 1,
                             .depth = 64,
+                            .cache = 96,
                             .batch = 64,
                             .slots = 3,
                             .state = BATCH_HASH_START};
@@ -123,6 +126,8 @@ static int parse(struct bench *bench, int argc, char **argv, bool *done)
         {"workers", 'w', OPTION_INT, &bench->workers, 0, 1024},
         {"io", 0, OPTION_STRING, &bench->io, 0, 0},
         {"depth", 'd', OPTION_INT, &bench->depth, 1, 1024},
+        {"direct", 0, OPTION_FLAG, &bench->direct, 0, 0},
+        {"cache", 0, OPTION_INT, &bench->cache, 0, 1 << 20},
         {"slots", 0, OPTION_INT, &bench->slots, 2, 1024},
         {"hash", 0, OPTION_FLAG, &bench->hash, 0, 0},
         {"stop-after", 0, OPTION_INT, &bench->stop_after, 1, 9e18},
@@ -198,6 +203,8 @@ static int configure(struct bench *bench)
     config->epochs = (uint32_t)bench->epochs;
     config->workers = (uint32_t)bench->workers;
     config->depth = (uint32_t)bench->depth;
+    config->direct = bench->direct;
+    config->cache = (uint64_t)bench->cache << 20;
     config->slots = (uint32_t)bench->slots;
     config->max_skips = (uint64_t)bench->max_skips;
     return parse_start(bench);
@@ -320,6 +327,13 @@ static void print_text(const struct bench *bench)
     printf("pairs/s          %.1f\n", per_second(bench, counters.records));
     printf("read             %.1f MB, %.1f MB/s, %s\n", (double)counters.bytes / 1e6,
            per_second(bench, counters.bytes) / 1e6, io_name(bench));
+    printf("reads            %" PRIu64 " of %.1f MB by %" PRIu64 " system calls, %" PRIu64
+           " records shared one, %" PRIu64 " were in memory; %" PRIu32 " kept ahead%s\n",
+           counters.reads, (double)counters.read_bytes / 1e6, counters.read_calls, counters.shared,
+           counters.kept, counters.ahead,
+           !bench->direct                      ? ""
+           : loader_direct_used(bench->loader) ? ", direct"
+                                               : ", not direct: the file system refuses");
     printf("work             decode %.2f s, augment %.2f s (summed over workers)\n",
            counters.decode, counters.augment);
     printf("waits            read %.2f s, slot %.2f s (workers), consumer %.2f s\n",

@@ -38,6 +38,10 @@ static const char help[] =
     "                         shards: .tar.zst files that tar, zstd and WebDataset understand\n"
     "  --shard-size MIB       start a new shard at about this size (256)\n"
     "  --bad fatal|skip       at a damaged image: stop (default), or leave it out and list it\n"
+    "  --recode               store JPEGs in a coding of the same size that training decodes\n"
+    "                         several times as fast; each one is proven to give the same pixels\n"
+    "                         (else it stays as it is), and its file comes back by\n"
+    "                         'byol inspect DATASET --extract DIR'\n"
     "  --no-verify            read the images' headers only, do not decode them\n"
     "  --threads N            0 = one per core (0); the bytes do not depend on it\n"
     "  --force                replace a dataset that is there already\n"
@@ -49,6 +53,7 @@ static const char help[] =
     "Examples:\n"
     "  byol convert pictures -o pictures.byol\n"
     "  byol convert train.tar.zst -o train --store shards --bad skip\n"
+    "  byol convert pictures -o pictures.byol --recode\n"
     "  byol inspect train --verify\n"
     "\n"
     "Exit codes: 0 success, 1 failure, 2 wrong usage.\n";
@@ -58,11 +63,18 @@ struct skip {
     struct error error;
 };
 
+// What became of the images where recoding was asked for.
+struct recode_counts {
+    uint64_t outcomes[RECODE_OUTCOMES]; // of JPEGs
+    uint64_t others;                    // PNG
+    uint64_t before, after;             // bytes of those recoded
+};
+
 struct convert {
     struct option_list sources;
     const char *output;
     enum dataset_store store;
-    bool skip_bad, no_verify, force, json, quiet;
+    bool skip_bad, no_verify, recode, force, json, quiet;
     int64_t threads, shard_mib;
 
     struct progress progress;
@@ -71,6 +83,7 @@ struct convert {
     struct dataset_writer *writer;
     struct source_counts counts; // summed over sources
     uint64_t images, bytes, skip_count;
+    struct recode_counts recoded;
     struct skip *skips; // the first SKIPS_LISTED
 };
 
@@ -135,6 +148,19 @@ static enum status judge(struct convert *convert, const char *name, const struct
     return STATUS_OK;
 }
 
+static void count_recoded(struct recode_counts *counts, const struct convert_job *job)
+{
+    if (job->item.info.kind == IMAGE_PNG) {
+        counts->others++;
+        return;
+    }
+    counts->outcomes[job->outcome]++;
+    if (job->item.info.kind == IMAGE_RECODED) {
+        counts->before += job->len;
+        counts->after += job->item.len;
+    }
+}
+
 // Writes the oldest image under way.
 static enum status finish_oldest(struct convert *convert, struct error *error)
 {
@@ -144,6 +170,7 @@ static enum status finish_oldest(struct convert *convert, struct error *error)
         status = dataset_writer_add_packed(convert->writer, &job->item, &job->packed, error);
         convert->images++;
         convert->bytes += job->len;
+        count_recoded(&convert->recoded, job);
     } else {
         error_set(&job->error, status, job->place, job->error.offset, NOWHERE, "%s",
                   job->error.reason);
@@ -242,8 +269,9 @@ static char *describe_sources(const struct convert *convert)
     if (stream == NULL) {
         return NULL;
     }
-    fprintf(stream, "byol convert, images %s, bad images %s\n",
-            convert->no_verify ? "probed" : "decoded", convert->skip_bad ? "skipped" : "refused");
+    fprintf(stream, "byol convert, images %s, bad images %s%s\n",
+            convert->no_verify ? "probed" : "decoded", convert->skip_bad ? "skipped" : "refused",
+            convert->recode ? ", JPEGs recoded" : "");
     for (size_t i = 0; i < convert->sources.count; i++) {
         const char *path = convert->sources.item[i];
         size_t end = strlen(path);
@@ -306,8 +334,9 @@ static enum status run_convert(struct convert *convert, struct error *error)
         status = scan_sources(convert, error);
     }
     if (status == STATUS_OK) {
-        status = convert_pool_open(&convert->pool, thread_count(convert->threads), convert->store,
-                                   !convert->no_verify, error);
+        const struct convert_work work = {
+            .store = convert->store, .verify = !convert->no_verify, .recode = convert->recode};
+        status = convert_pool_open(&convert->pool, thread_count(convert->threads), &work, error);
     }
     if (status == STATUS_OK) {
         progress_end(&convert->progress);
@@ -336,6 +365,54 @@ static void close_all(struct convert *convert)
 
 // --- what the person sees ----------------------------------------------------------------------
 
+static uint64_t recoded_count(const struct recode_counts *counts)
+{
+    return counts->outcomes[RECODE_EXACT] + counts->outcomes[RECODE_PIXELS];
+}
+
+static double recoded_ratio(const struct recode_counts *counts)
+{
+    return counts->before > 0 ? (double)counts->after / (double)counts->before : 1.0;
+}
+
+static void print_recoded(const struct recode_counts *counts)
+{
+    static const char *const reasons[RECODE_OUTCOMES] = {
+        [RECODE_UNUSUAL] = "not baseline JPEG with usual sampling",
+        [RECODE_EXTREME] = "values out of range",
+        [RECODE_LARGE] = "would grow too much",
+        [RECODE_DIFFERS] = "did not give the same",
+    };
+    printf("recoded: %" PRIu64 " JPEGs to %.3f of their size", recoded_count(counts),
+           recoded_ratio(counts));
+    if (counts->outcomes[RECODE_PIXELS] > 0) {
+        printf(" (%" PRIu64 " come back with the same pixels, but not byte for byte)",
+               counts->outcomes[RECODE_PIXELS]);
+    }
+    const char *head = "; left as they were:";
+    for (int i = 0; i < RECODE_OUTCOMES; i++) {
+        if (reasons[i] != NULL && counts->outcomes[i] > 0) {
+            printf("%s %" PRIu64 " %s", head, counts->outcomes[i], reasons[i]);
+            head = ",";
+        }
+    }
+    if (counts->others > 0) {
+        printf("%s %" PRIu64 " PNG", head, counts->others);
+    }
+    putchar('\n');
+}
+
+static json_t *json_recoded(const struct recode_counts *counts)
+{
+    const uint64_t *outcomes = counts->outcomes;
+    return json_pack(
+        "{s:I, s:I, s:f, s:{s:I, s:I, s:I, s:I, s:I}}", "images", (json_int_t)recoded_count(counts),
+        "exact", (json_int_t)outcomes[RECODE_EXACT], "size_ratio", recoded_ratio(counts), "left",
+        "unusual", (json_int_t)outcomes[RECODE_UNUSUAL], "extreme",
+        (json_int_t)outcomes[RECODE_EXTREME], "large", (json_int_t)outcomes[RECODE_LARGE],
+        "differs", (json_int_t)outcomes[RECODE_DIFFERS], "png", (json_int_t)counts->others);
+}
+
 static void print_text(const struct convert *convert)
 {
     const char *const *classes = source_plan_classes(convert->plan);
@@ -351,6 +428,9 @@ static void print_text(const struct convert *convert)
         printf("no labels");
     }
     printf(", as %s\n", convert->store == DATASET_LMDB ? "LMDB" : "zstd shards");
+    if (convert->recode) {
+        print_recoded(&convert->recoded);
+    }
     if (convert->counts.others > 0 || convert->counts.links > 0) {
         printf("passed over: %" PRIu64 " files that are no JPEG or PNG, %" PRIu64
                " links or special files\n",
@@ -371,12 +451,13 @@ static int print_json(const struct convert *convert)
                                                json_text(skip->error.reason)));
     }
     json_t *result = json_pack(
-        "{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "dataset", json_text(convert->output),
+        "{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "dataset", json_text(convert->output),
         "store", convert->store == DATASET_LMDB ? "lmdb" : "shards", "images",
         (json_int_t)convert->images, "bytes", (json_int_t)convert->bytes, "classes",
         (json_int_t)source_plan_class_count(convert->plan), "passed_over",
         (json_int_t)convert->counts.others, "links", (json_int_t)convert->counts.links, "skipped",
-        (json_int_t)convert->skip_count, "skips", skips);
+        (json_int_t)convert->skip_count, "skips", skips, "recoded",
+        convert->recode ? json_recoded(&convert->recoded) : json_null());
     int failed = result == NULL || json_dumpf(result, stdout, JSON_INDENT(2)) != 0;
     putchar('\n');
     json_decref(result);
@@ -412,6 +493,7 @@ static int run(int argc, char **argv)
         {"store", 0, OPTION_STRING, &store, 0, 0},
         {"shard-size", 0, OPTION_INT, &convert.shard_mib, 1, (double)(LIMIT_SHARD_BYTES >> 20)},
         {"bad", 0, OPTION_STRING, &bad, 0, 0},
+        {"recode", 0, OPTION_FLAG, &convert.recode, 0, 0},
         {"no-verify", 0, OPTION_FLAG, &convert.no_verify, 0, 0},
         {"threads", 0, OPTION_INT, &convert.threads, 0, THREADS_MAX},
         {"force", 0, OPTION_FLAG, &convert.force, 0, 0},

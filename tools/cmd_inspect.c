@@ -1,5 +1,6 @@
 // `byol inspect`: what a dataset holds, and whether it is whole.
 #include "tools/command.h"
+#include "tools/extract.h"
 #include "tools/json_text.h"
 #include "tools/verify.h"
 
@@ -22,17 +23,20 @@ static const char help[] =
     "  --verify       read and decode everything; damage is listed with file, offset and record\n"
     "  --records      list the records: number, file, offset, stored length, width, height,\n"
     "                 class, name (tab-separated; the same in the JSON)\n"
+    "  --extract DIR  write every image into a new directory, under its record's name, as the\n"
+    "                 file it was before 'byol convert' (recoded JPEGs too)\n"
     "  --threads N    for --verify; 0 = one per core (0)\n"
     "  --json         print the result as JSON\n"
     "  --quiet        no progress line\n"
     "\n"
-    "Example:\n"
+    "Examples:\n"
     "  byol inspect pictures.byol --verify\n"
+    "  byol inspect pictures.byol --extract pictures-again\n"
     "\n"
     "Exit codes: 0 success, 1 damaged or not a dataset, 2 wrong usage.\n";
 
 struct summary {
-    uint64_t jpeg, png, labelled;
+    uint64_t jpeg, recoded, png, labelled;
     uint64_t image_bytes, file_bytes;
     struct dataset_record smallest, largest; // by pixels
 };
@@ -47,7 +51,8 @@ static struct summary summarize(const struct dataset *dataset)
     struct summary summary = {0};
     for (uint64_t i = 0; i < dataset_count(dataset); i++) {
         struct dataset_record record = dataset_record(dataset, i);
-        summary.jpeg += record.kind == IMAGE_JPEG;
+        summary.jpeg += record.kind == IMAGE_JPEG || record.kind == IMAGE_RECODED;
+        summary.recoded += record.kind == IMAGE_RECODED;
         summary.png += record.kind == IMAGE_PNG;
         summary.labelled += record.label != DATASET_NO_LABEL;
         summary.image_bytes += record.length;
@@ -106,9 +111,13 @@ static void print_text(const struct dataset *dataset)
         printf("  store     %" PRIu32 " zstd shard%s (.tar.zst)\n", dataset_file_count(dataset),
                dataset_file_count(dataset) == 1 ? "" : "s");
     }
-    printf("  images    %" PRIu64 " (%" PRIu64 " JPEG, %" PRIu64 " PNG), %" PRIu32 " x %" PRIu32
+    char recoded[64] = "";
+    if (summary.recoded > 0) {
+        snprintf(recoded, sizeof recoded, " of which %" PRIu64 " recoded", summary.recoded);
+    }
+    printf("  images    %" PRIu64 " (%" PRIu64 " JPEG%s, %" PRIu64 " PNG), %" PRIu32 " x %" PRIu32
            " to %" PRIu32 " x %" PRIu32 " pixels\n",
-           dataset_count(dataset), summary.jpeg, summary.png, summary.smallest.width,
+           dataset_count(dataset), summary.jpeg, recoded, summary.png, summary.smallest.width,
            summary.smallest.height, summary.largest.width, summary.largest.height);
     print_classes(dataset, &summary);
     printf("  bytes     %.1f MB of images in %.1f MB of files\n", (double)summary.image_bytes / 1e6,
@@ -196,20 +205,27 @@ static json_t *json_damage(const struct verify_report *report)
     return damage;
 }
 
+static json_t *json_extracted(const struct extract_report *report)
+{
+    return json_pack("{s:I, s:I, s:I}", "images", (json_int_t)report->images, "inexact",
+                     (json_int_t)report->inexact, "bytes", (json_int_t)report->bytes);
+}
+
 static void print_json(const struct dataset *dataset, bool records,
-                       const struct verify_report *report)
+                       const struct verify_report *report, const struct extract_report *extracted)
 {
     struct summary summary = summarize(dataset);
     char id[24];
     snprintf(id, sizeof id, "%016" PRIx64, dataset_id(dataset));
     json_t *result =
-        json_pack("{s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "dataset",
+        json_pack("{s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "dataset",
                   json_text(dataset_directory(dataset)), "store",
                   dataset_store(dataset) == DATASET_LMDB ? "lmdb" : "shards", "id", id, "images",
-                  (json_int_t)dataset_count(dataset), "jpeg", (json_int_t)summary.jpeg, "png",
-                  (json_int_t)summary.png, "labelled", (json_int_t)summary.labelled, "bytes",
-                  (json_int_t)summary.image_bytes, "classes", json_classes(dataset), "files",
-                  json_files(dataset), "provenance", json_text(dataset_provenance(dataset)));
+                  (json_int_t)dataset_count(dataset), "jpeg", (json_int_t)summary.jpeg, "recoded",
+                  (json_int_t)summary.recoded, "png", (json_int_t)summary.png, "labelled",
+                  (json_int_t)summary.labelled, "bytes", (json_int_t)summary.image_bytes, "classes",
+                  json_classes(dataset), "files", json_files(dataset), "provenance",
+                  json_text(dataset_provenance(dataset)));
     if (records) {
         json_object_set_new(result, "records", json_records(dataset));
     }
@@ -217,6 +233,9 @@ static void print_json(const struct dataset *dataset, bool records,
         json_object_set_new(result, "bad_files", json_integer((json_int_t)report->bad_files));
         json_object_set_new(result, "bad_records", json_integer((json_int_t)report->bad_records));
         json_object_set_new(result, "damage", json_damage(report));
+    }
+    if (extracted != NULL) {
+        json_object_set_new(result, "extracted", json_extracted(extracted));
     }
     json_dumpf(result, stdout, JSON_INDENT(2));
     putchar('\n');
@@ -227,6 +246,7 @@ static void print_json(const struct dataset *dataset, bool records,
 
 struct inspect {
     bool verify, records, json, quiet;
+    const char *extract; // directory, or NULL
     int64_t threads;
 };
 
@@ -260,24 +280,53 @@ static int print_verdict(const struct dataset *dataset, const struct verify_repo
     return EXIT_OK;
 }
 
+static enum status extract(const struct inspect *inspect, const struct dataset *dataset,
+                           struct extract_report *report, struct error *error)
+{
+    struct progress progress;
+    progress_begin(&progress, inspect->quiet);
+    enum status status = extract_dataset(dataset, inspect->extract, &progress, report, error);
+    progress_end(&progress);
+    return status;
+}
+
+static void print_extracted(const struct inspect *inspect, const struct extract_report *report)
+{
+    printf("  extracted %" PRIu64 " images, %.1f MB, into %s", report->images,
+           (double)report->bytes / 1e6, inspect->extract);
+    if (report->inexact > 0) {
+        printf("; %" PRIu64 " of them have the original's pixels, but not its bytes",
+               report->inexact);
+    }
+    putchar('\n');
+}
+
 static int inspect_dataset(const struct inspect *inspect, const char *directory)
 {
     struct dataset *dataset;
     struct verify_report report = {0};
+    struct extract_report extracted = {0};
     struct error error;
     enum status status = dataset_open(&dataset, directory, &error);
     if (status == STATUS_OK && inspect->verify) {
         status = verify(inspect, dataset, &report, &error);
     }
+    if (status == STATUS_OK && inspect->extract != NULL) {
+        status = extract(inspect, dataset, &extracted, &error);
+    }
     int code = EXIT_OK;
     if (status != STATUS_OK) {
         code = command_failed(&command_inspect, &error, inspect->json);
     } else if (inspect->json) {
-        print_json(dataset, inspect->records, inspect->verify ? &report : NULL);
+        print_json(dataset, inspect->records, inspect->verify ? &report : NULL,
+                   inspect->extract ? &extracted : NULL);
     } else if (inspect->records) {
         print_records(dataset);
     } else {
         print_text(dataset);
+        if (inspect->extract != NULL) {
+            print_extracted(inspect, &extracted);
+        }
     }
     if (code == EXIT_OK && inspect->verify) {
         code = print_verdict(dataset, &report);
@@ -296,6 +345,7 @@ static int run(int argc, char **argv)
     const struct option options[] = {
         {"verify", 0, OPTION_FLAG, &inspect.verify, 0, 0},
         {"records", 0, OPTION_FLAG, &inspect.records, 0, 0},
+        {"extract", 0, OPTION_STRING, &inspect.extract, 0, 0},
         {"threads", 0, OPTION_INT, &inspect.threads, 0, 256},
         {"json", 0, OPTION_FLAG, &inspect.json, 0, 0},
         {"quiet", 'q', OPTION_FLAG, &inspect.quiet, 0, 0},

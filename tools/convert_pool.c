@@ -15,6 +15,7 @@ struct worker {
     struct convert_pool *pool;
     pthread_t thread;
     struct image_decoder *decoder;
+    struct image_recoder *recoder; // if recoding was asked for
     struct image image;
     struct dataset_packer *packer;
 };
@@ -25,39 +26,70 @@ struct convert_pool {
     unsigned job_count;
     struct worker *workers;
     unsigned started, worker_count;
-    bool verify;
+    struct convert_work work;
     pthread_mutex_t lock;          // guards the four fields below and `done`
-    pthread_cond_t work, finished; // "submitted or closing changed", "a job is done"
+    pthread_cond_t wake, finished; // "submitted or closing changed", "a job is done"
     uint64_t submitted, taken, released;
     bool closing;
 };
 
 // --- one image ---------------------------------------------------------------------------------
 
+static enum status keep_recoded(struct convert_job *job, const uint8_t *payload, size_t len)
+{
+    if (len > job->recoded_capacity) {
+        uint8_t *bytes = malloc(len);
+        if (bytes == NULL) {
+            return error_errno(&job->error, ENOMEM, NULL, NOWHERE, "allocate memory to recode");
+        }
+        free(job->recoded);
+        job->recoded = bytes;
+        job->recoded_capacity = len;
+    }
+    memcpy(job->recoded, payload, len);
+    job->item.bytes = job->recoded;
+    job->item.len = len;
+    job->item.info.kind = IMAGE_RECODED;
+    return STATUS_OK;
+}
+
+// A proof of the recoded form decodes the whole image.
+static enum status recode(struct worker *worker, struct convert_job *job, bool *decoded)
+{
+    const uint8_t *payload = NULL;
+    size_t len;
+    enum status status = image_recode(worker->recoder, job->bytes, job->len, &job->outcome,
+                                      &payload, &len, &job->error);
+    *decoded = payload != NULL;
+    return status == STATUS_OK && payload != NULL ? keep_recoded(job, payload, len) : status;
+}
+
 static enum status check_and_pack(struct worker *worker, struct convert_job *job)
 {
     struct error *error = &job->error;
     struct image_info info;
+    bool decoded = false;
+    job->outcome = RECODE_UNUSUAL;
     enum status status = image_probe(worker->decoder, job->bytes, job->len, &info, error);
-    if (status == STATUS_OK && worker->pool->verify) {
-        status = image_decode(worker->decoder, job->bytes, job->len, NULL, &worker->image, error);
-    }
-    if (status != STATUS_OK) {
-        return status;
-    }
     job->item = (struct dataset_item){
         .name = job->name, .bytes = job->bytes, .len = job->len, .label = job->label, .info = info};
-    return dataset_pack(worker->packer, &job->item, &job->packed, error);
+    if (status == STATUS_OK && info.kind == IMAGE_JPEG && worker->recoder != NULL) {
+        status = recode(worker, job, &decoded);
+    }
+    if (status == STATUS_OK && worker->pool->work.verify && !decoded) {
+        status = image_decode(worker->decoder, job->bytes, job->len, NULL, &worker->image, error);
+    }
+    return status ? status : dataset_pack(worker->packer, &job->item, &job->packed, error);
 }
 
-static void *work(void *argument)
+static void *run_jobs(void *argument)
 {
     struct worker *worker = argument;
     struct convert_pool *pool = worker->pool;
     pthread_mutex_lock(&pool->lock);
     for (;;) {
         while (!pool->closing && pool->taken == pool->submitted) {
-            pthread_cond_wait(&pool->work, &pool->lock);
+            pthread_cond_wait(&pool->wake, &pool->lock);
         }
         if (pool->closing) {
             break;
@@ -93,19 +125,21 @@ static enum status allocate_jobs(struct convert_pool *pool, unsigned threads, st
                  : error_errno(error, ENOMEM, NULL, NOWHERE, "allocate memory for the images");
 }
 
-static enum status start_worker(struct convert_pool *pool, enum dataset_store store,
-                                struct error *error)
+static enum status start_worker(struct convert_pool *pool, struct error *error)
 {
     struct worker *worker = &pool->workers[pool->worker_count++];
     worker->pool = pool;
     enum status status = image_decoder_open(&worker->decoder, error);
     if (status == STATUS_OK) {
-        status = dataset_packer_open(&worker->packer, store, error);
+        status = dataset_packer_open(&worker->packer, pool->work.store, error);
+    }
+    if (status == STATUS_OK && pool->work.recode) {
+        status = image_recoder_open(&worker->recoder, error);
     }
     if (status != STATUS_OK) {
         return status;
     }
-    int errnum = pthread_create(&worker->thread, NULL, work, worker);
+    int errnum = pthread_create(&worker->thread, NULL, run_jobs, worker);
     if (errnum != 0) {
         return error_set(error, STATUS_THREAD, NULL, NOWHERE, NOWHERE,
                          "cannot start a thread (%s): try fewer --threads", strerror(errnum));
@@ -114,21 +148,21 @@ static enum status start_worker(struct convert_pool *pool, enum dataset_store st
     return STATUS_OK;
 }
 
-enum status convert_pool_open(struct convert_pool **out, unsigned threads, enum dataset_store store,
-                              bool verify, struct error *error)
+enum status convert_pool_open(struct convert_pool **out, unsigned threads,
+                              const struct convert_work *work, struct error *error)
 {
     struct convert_pool *pool = calloc(1, sizeof *pool);
     *out = pool;
     if (pool == NULL) {
         return error_errno(error, ENOMEM, NULL, NOWHERE, "allocate memory for threads");
     }
-    pool->verify = verify;
+    pool->work = *work;
     pthread_mutex_init(&pool->lock, NULL);
-    pthread_cond_init(&pool->work, NULL);
+    pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->finished, NULL);
     enum status status = allocate_jobs(pool, threads, error);
     for (unsigned i = 0; i < threads && status == STATUS_OK; i++) {
-        status = start_worker(pool, store, error);
+        status = start_worker(pool, error);
     }
     if (status != STATUS_OK) {
         convert_pool_close(out);
@@ -144,23 +178,25 @@ void convert_pool_close(struct convert_pool **out)
     }
     pthread_mutex_lock(&pool->lock);
     pool->closing = true;
-    pthread_cond_broadcast(&pool->work);
+    pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->lock);
     for (unsigned i = 0; i < pool->started; i++) {
         pthread_join(pool->workers[i].thread, NULL);
     }
     for (unsigned i = 0; i < pool->worker_count; i++) {
         image_decoder_close(&pool->workers[i].decoder);
+        image_recoder_close(&pool->workers[i].recoder);
         image_free(&pool->workers[i].image);
         dataset_packer_close(&pool->workers[i].packer);
     }
     for (unsigned i = 0; pool->jobs != NULL && i < pool->job_count; i++) {
         free(pool->jobs[i].name);
         free(pool->jobs[i].bytes);
+        free(pool->jobs[i].recoded);
         dataset_packed_free(&pool->jobs[i].packed);
     }
     pthread_cond_destroy(&pool->finished);
-    pthread_cond_destroy(&pool->work);
+    pthread_cond_destroy(&pool->wake);
     pthread_mutex_destroy(&pool->lock);
     free(pool->workers);
     free(pool->done);
@@ -188,7 +224,7 @@ void convert_pool_submit(struct convert_pool *pool)
     pthread_mutex_lock(&pool->lock);
     pool->done[pool->submitted % pool->job_count] = false;
     pool->submitted++;
-    pthread_cond_signal(&pool->work);
+    pthread_cond_signal(&pool->wake);
     pthread_mutex_unlock(&pool->lock);
 }
 

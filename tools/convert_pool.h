@@ -5,6 +5,7 @@
 #define TOOLS_CONVERT_POOL_H
 
 #include "formats/dataset.h"
+#include "formats/image_recode.h"
 
 // One image on its way. The caller fills name, place, bytes, len and label; the pool the rest.
 struct convert_job {
@@ -18,12 +19,20 @@ struct convert_job {
     struct error error;
     struct dataset_item item;
     struct dataset_packed packed;
+    enum recode_outcome outcome; // of a JPEG, where recoding was asked for
+    uint8_t *recoded;            // what `item` stands for then, if it succeeded
+    size_t recoded_capacity;
+};
+
+struct convert_work {
+    enum dataset_store store;
+    bool verify; // decode every image, not only its header
+    bool recode; // store JPEGs in the faster coding where that is proven to give the same
 };
 
 struct convert_pool;
-// `verify`: decode every image, not only its header.
-enum status convert_pool_open(struct convert_pool **out, unsigned threads, enum dataset_store store,
-                              bool verify, struct error *error);
+enum status convert_pool_open(struct convert_pool **out, unsigned threads,
+                              const struct convert_work *work, struct error *error);
 void convert_pool_close(struct convert_pool **pool); // waits for the threads; accepts a NULL inside
 
 // A free job to fill, or NULL when all are under way: then finish the oldest first.

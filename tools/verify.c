@@ -2,6 +2,7 @@
 #include "tools/verify.h"
 #include "formats/crc32c.h"
 #include "formats/file.h"
+#include "formats/jpeg/recode.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -131,6 +132,17 @@ static enum status open_file(struct checker *checker, const struct dataset *data
     return checker->fd < 0 ? error_errno(error, errno, path, NOWHERE, "open") : STATUS_OK;
 }
 
+// The JPEG file must come back, and be the original where that was promised.
+static enum status check_return(const uint8_t *bytes, size_t len, struct error *error)
+{
+    uint8_t *jpeg;
+    size_t jpeg_len;
+    bool exact;
+    enum status status = recode_restore(bytes, len, &exact, &jpeg, &jpeg_len, error);
+    free(jpeg);
+    return status;
+}
+
 static enum status check_image(struct checker *checker, const struct dataset_record *about,
                                const uint8_t *bytes, size_t len, struct error *error)
 {
@@ -142,7 +154,8 @@ static enum status check_image(struct checker *checker, const struct dataset_rec
                          " x %" PRIu32,
                          checker->image.width, checker->image.height, about->width, about->height);
     }
-    return status;
+    return status == STATUS_OK && about->kind == IMAGE_RECODED ? check_return(bytes, len, error)
+                                                               : status;
 }
 
 static enum status check_record(struct checker *checker, const struct dataset *dataset,

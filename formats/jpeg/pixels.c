@@ -264,22 +264,48 @@ static size_t divide_memory(struct jpeg_pixels *pixels, uint8_t *memory)
     return used;
 }
 
+static enum status grow(struct jpeg_pixels *pixels, size_t needed, uint32_t width,
+                        struct error *error)
+{
+    if (needed <= pixels->capacity) {
+        return STATUS_OK;
+    }
+    free(pixels->memory);
+    pixels->memory = aligned_alloc(ALIGN, needed);
+    pixels->capacity = pixels->memory ? needed : 0;
+    if (pixels->memory == NULL) {
+        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
+                         "no memory for a row of an image of %u pixels' width", width);
+    }
+    memset(pixels->memory, 0, needed); // what lies between rows is read, if not used
+    return STATUS_OK;
+}
+
 static enum status reserve_memory(struct jpeg_pixels *pixels, struct error *error)
 {
-    size_t needed = divide_memory(pixels, NULL);
-    if (needed > pixels->capacity) {
-        free(pixels->memory);
-        pixels->memory = aligned_alloc(ALIGN, needed);
-        pixels->capacity = pixels->memory ? needed : 0;
-        if (pixels->memory == NULL) {
-            return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
-                             "no memory for a row of an image of %u pixels' width",
-                             pixels->frame->width);
-        }
-        memset(pixels->memory, 0, needed); // what lies between rows is read, if not used
+    enum status status = grow(pixels, divide_memory(pixels, NULL), pixels->frame->width, error);
+    if (status == STATUS_OK) {
+        divide_memory(pixels, pixels->memory);
     }
-    divide_memory(pixels, pixels->memory);
-    return STATUS_OK;
+    return status;
+}
+
+// The frame that needs most: three components of full resolution, with the largest MCUs.
+enum status jpeg_pixels_reserve(struct jpeg_pixels *pixels, uint32_t width, struct error *error)
+{
+    struct jpeg_frame frame = {.width = width, .height = 1, .components = 3};
+    frame.h_max = frame.v_max = 4;
+    frame.mcus_wide = divide_up(width, 8 * frame.h_max);
+    pixels->frame = &frame;
+    pixels->first_col = 0;
+    pixels->end_col = frame.mcus_wide;
+    for (uint32_t c = 0; c < frame.components; c++) {
+        frame.component[c].h = frame.component[c].v = 4;
+        plan_component(pixels, c);
+    }
+    size_t needed = divide_memory(pixels, NULL);
+    pixels->frame = NULL;
+    return grow(pixels, needed, width, error);
 }
 
 // --- pixels --------------------------------------------------------------------------------------

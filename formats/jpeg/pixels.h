@@ -21,6 +21,9 @@ enum status jpeg_pixels_open(struct jpeg_pixels **out, struct error *error);
 void jpeg_pixels_close(struct jpeg_pixels **pixels);         // accepts a pointer to NULL
 size_t jpeg_pixels_memory(const struct jpeg_pixels *pixels); // bytes
 
+// Makes room for every frame of up to `width` pixels' width.
+enum status jpeg_pixels_reserve(struct jpeg_pixels *pixels, uint32_t width, struct error *error);
+
 // Whether the frame is of a kind that jpeg_pixels_decode knows: every component has the full
 // resolution, or half of it in one or both directions.
 bool jpeg_pixels_takes(const struct jpeg_frame *frame);

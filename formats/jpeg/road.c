@@ -36,6 +36,11 @@ void jpeg_road_close(struct jpeg_road **road)
     }
 }
 
+enum status jpeg_road_reserve(struct jpeg_road *road, uint32_t width, struct error *error)
+{
+    return jpeg_pixels_reserve(road->pixels, width, error);
+}
+
 size_t jpeg_road_memory(const struct jpeg_road *road)
 {
     return sizeof *road + jpeg_pixels_memory(road->pixels);

@@ -9,7 +9,8 @@
 // One struct, one thread; buffers only grow.
 struct jpeg_road;
 enum status jpeg_road_open(struct jpeg_road **out, struct error *error);
-void jpeg_road_close(struct jpeg_road **road);         // accepts a pointer to NULL
+void jpeg_road_close(struct jpeg_road **road); // accepts a pointer to NULL
+enum status jpeg_road_reserve(struct jpeg_road *road, uint32_t width, struct error *error);
 size_t jpeg_road_memory(const struct jpeg_road *road); // bytes
 
 // As image_decode_windows. False means: ask libjpeg; `out` may have changed. True only where

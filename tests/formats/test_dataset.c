@@ -205,19 +205,66 @@ static void shards_end_with_a_seek_table(void **state)
     size_t table = 12 * (size_t)frames + 9, at = 0;
     assert_int_equal(index_load32(bytes + len - table - 8), 0x184d2a5e);
     assert_int_equal(index_load32(bytes + len - table - 4), table);
+    uint64_t number = 0; // of the next record
     for (uint32_t i = 0; i < frames; i++) {
         const uint8_t *entry = bytes + len - table + 12 * (size_t)i;
-        if (i + 1 < frames) { // the last one ends the tar
-            struct dataset_record record = dataset_record(dataset, i);
-            assert_int_equal(record.offset, at);
+        struct dataset_record record = {0};
+        uint64_t before = number;
+        while (number < COUNT && (record = dataset_record(dataset, number)).file == 0 &&
+               record.offset == at) {
             assert_int_equal(record.stored_length, index_load32(entry));
             assert_int_equal(record.frame_length, index_load32(entry + 4));
+            number++;
         }
+        assert_int_equal(number > before, i + 1 < frames); // the last one ends the tar
         at += index_load32(entry);
     }
     assert_int_equal(at, len - table - 8);
     free(bytes);
     dataset_close(&dataset);
+}
+
+// Version of the index, frames of the first shard, and how many records share one with another.
+static void count_sharing(uint32_t frame_bytes, uint32_t *version, uint32_t *shared)
+{
+    struct dataset_writer_config config = sample_shards;
+    config.frame_bytes = frame_bytes;
+    samples_write_good(target, &config, COUNT);
+    struct dataset *dataset = samples_open_good(target);
+    *shared = 0;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        check_record(dataset, i);
+        struct dataset_record record = dataset_record(dataset, i);
+        assert_true(record.frame_length <= (frame_bytes > 8192 ? frame_bytes : 8192) ||
+                    record.frame_length - record.length <= LIMIT_FRAME_OVERHEAD);
+        if (i > 0) {
+            struct dataset_record last = dataset_record(dataset, i - 1);
+            *shared += last.file == record.file && last.offset == record.offset;
+        }
+    }
+    dataset_close(&dataset);
+    char path[500];
+    uint8_t *bytes;
+    size_t len;
+    snprintf(path, sizeof path, "%s/index.byol", target);
+    assert_int_equal(file_read_all(path, 1 << 24, &bytes, &len, NULL), STATUS_OK);
+    *version = index_load32(bytes + 8);
+    free(bytes);
+    remove_tree(target);
+}
+
+static void small_images_share_frames(void **state)
+{
+    (void)state;
+    uint32_t version, alone, some, many;
+    count_sharing(1, &version, &alone);
+    assert_int_equal(alone, 0);
+    assert_int_equal(version, 1); // as programs that know no shared frames wrote it
+    count_sharing(0, &version, &some);
+    assert_true(some > 0);
+    assert_int_equal(version, 2);
+    count_sharing(65536, &version, &many);
+    assert_true(many > some);
 }
 
 static void same_items_give_the_same_bytes(void **state)
@@ -443,6 +490,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_written_comes_back, setup, teardown),
         cmocka_unit_test_setup_teardown(lmdb_opens_with_liblmdb, setup, teardown),
         cmocka_unit_test_setup_teardown(shards_open_with_zstd_and_tar, setup, teardown),
+        cmocka_unit_test_setup_teardown(small_images_share_frames, setup, teardown),
         cmocka_unit_test_setup_teardown(shards_end_with_a_seek_table, setup, teardown),
         cmocka_unit_test_setup_teardown(datasets_of_version_1_open, setup, teardown),
         cmocka_unit_test_setup_teardown(same_items_give_the_same_bytes, setup, teardown),

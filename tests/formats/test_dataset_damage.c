@@ -267,6 +267,55 @@ static void frames_that_explode_are_refused(void **state)
     assert_int_equal(index_in(DATASET_SHARDS, &record, "n", "f", "c"), STATUS_CORRUPT);
 }
 
+// Two records of one frame: what they must agree on, and that they may not overlap.
+static enum status index_of_pair(struct dataset_record first, struct dataset_record second)
+{
+    struct index_builder builder = {.store = DATASET_SHARDS};
+    struct index_file file = {.length = 100000};
+    char path[500];
+    snprintf(path, sizeof path, "%s/lying", scratch.path);
+    assert_int_equal(index_builder_add_file(&builder, "f", &file, NULL), STATUS_OK);
+    assert_int_equal(index_builder_add_record(&builder, "first", &first, NULL), STATUS_OK);
+    assert_int_equal(index_builder_add_record(&builder, "second", &second, NULL), STATUS_OK);
+    assert_int_equal(index_builder_add_class(&builder, "a", NULL), STATUS_OK);
+    assert_int_equal(index_builder_add_class(&builder, "b", NULL), STATUS_OK);
+    assert_int_equal(index_builder_set_provenance(&builder, "text", NULL), STATUS_OK);
+    assert_int_equal(index_builder_write(&builder, path, NULL), STATUS_OK);
+    index_builder_free(&builder);
+    struct index index;
+    enum status status = index_read(&index, path, NULL);
+    index_free(&index);
+    return status;
+}
+
+static void records_of_one_frame_must_agree(void **state)
+{
+    (void)state;
+    struct dataset_record first = honest;
+    first.coding = DATASET_CODING_ZSTD;
+    first.frame_length = 4000;
+    first.inner_offset = 512;
+    struct dataset_record second = first;
+    second.inner_offset = 1512;
+    assert_int_equal(index_of_pair(first, second), STATUS_OK);
+    assert_int_equal(index_of_pair(second, first), STATUS_OK); // in any order
+    second.inner_offset = 1511;
+    assert_int_equal(index_of_pair(first, second), STATUS_CORRUPT);
+    assert_int_equal(index_of_pair(second, first), STATUS_CORRUPT);
+    second.inner_offset = 1512;
+    second.frame_length = 4001;
+    assert_int_equal(index_of_pair(first, second), STATUS_CORRUPT);
+    second.frame_length = 4000;
+    second.stored_length = 1001;
+    assert_int_equal(index_of_pair(first, second), STATUS_CORRUPT);
+    second.stored_length = 1000;
+    second.offset = 1001;
+    assert_int_equal(index_of_pair(first, second), STATUS_CORRUPT);
+    second.offset = 1000;
+    second.frame_length = first.frame_length = LIMIT_FRAME_SHARED + 1; // too much for them to share
+    assert_int_equal(index_of_pair(first, second), STATUS_CORRUPT);
+}
+
 // A header that is signed again after one of its fields was changed.
 static enum status index_with(uint8_t *bytes, size_t len, size_t field, uint64_t value)
 {
@@ -375,6 +424,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(names_with_traps_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(frames_that_explode_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(records_of_one_frame_must_agree, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -156,11 +156,21 @@ static void assert_file(const uint8_t *bytes, size_t len, int times)
 // --- the tests -----------------------------------------------------------------------------------
 
 static const struct picture_jpeg kinds[] = {
-    {PICTURE_YCBCR, .h = 1, .v = 1}, {PICTURE_YCBCR, .h = 2, .v = 2},
-    {PICTURE_YCBCR, .h = 2, .v = 1}, {PICTURE_YCBCR, .h = 1, .v = 2},
-    {PICTURE_GREY, .h = 1},          {PICTURE_GREY, .h = 2, .v = 2},
-    {PICTURE_RGB, .h = 1},           {PICTURE_RGB, .h = 2, .v = 2},
-    {PICTURE_RGB, .h = 2, .v = 1},   {PICTURE_YCBCR, .h = 2, .v = 2, .progressive = true},
+    {PICTURE_YCBCR, .h = 1, .v = 1},
+    {PICTURE_YCBCR, .h = 2, .v = 2},
+    {PICTURE_YCBCR, .h = 2, .v = 1},
+    {PICTURE_YCBCR, .h = 1, .v = 2},
+    {PICTURE_GREY, .h = 1},
+    {PICTURE_GREY, .h = 2, .v = 2},
+    {PICTURE_RGB, .h = 1},
+    {PICTURE_RGB, .h = 2, .v = 2},
+    {PICTURE_RGB, .h = 2, .v = 1},
+    {PICTURE_YCBCR, .h = 2, .v = 2, .progressive = true},
+    // Rare, but libjpeg knows them: components that differ, and colours finer than brightness.
+    {PICTURE_YCBCR, .h = 2, .v = 2, .h2 = 2, .v2 = 1},
+    {PICTURE_YCBCR, .h = 2, .v = 2, .h2 = 1, .v2 = 2},
+    {PICTURE_YCBCR, .h = 1, .v = 1, .h2 = 2, .v2 = 2},
+    {PICTURE_YCBCR, .h = 1, .v = 2, .h2 = 2, .v2 = 1},
 };
 #define KINDS (sizeof kinds / sizeof *kinds)
 

@@ -34,6 +34,7 @@ static long blocks; // allocated and not freed
 #if !MALLOC_IS_TAKEN
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
+void *__libc_memalign(size_t alignment, size_t size);
 void *__libc_realloc(void *old, size_t size);
 void __libc_free(void *memory);
 
@@ -65,6 +66,11 @@ void *malloc(size_t size)
 void *calloc(size_t count, size_t size)
 {
     return fails() ? NULL : counted(__libc_calloc(count, size));
+}
+
+void *aligned_alloc(size_t alignment, size_t size)
+{
+    return fails() ? NULL : counted(__libc_memalign(alignment, size));
 }
 
 void *realloc(void *old, size_t size)
@@ -140,6 +146,26 @@ static enum status decode(void)
     return status;
 }
 
+static enum status decode_windows(void)
+{
+    static const struct image_window windows[2] = {{1, 2, 20, 10}, {3, 0, 9, 12}};
+    struct image_decoder *decoder;
+    struct image_planes out[2] = {0};
+    enum status status = image_decoder_open(&decoder, NULL);
+    if (status == STATUS_OK) {
+        status = image_decode_windows(decoder, file, file_len, windows, 2, out, NULL);
+    }
+    if (status != STATUS_OK && decoder != NULL) {
+        calls_left = NEVER;
+        assert_int_equal(image_decode_windows(decoder, file, file_len, windows, 2, out, NULL),
+                         STATUS_OK);
+    }
+    image_decoder_close(&decoder);
+    image_planes_free(&out[0]);
+    image_planes_free(&out[1]);
+    return status;
+}
+
 static void test_decoding(void **state)
 {
     (void)state;
@@ -151,10 +177,12 @@ static void test_decoding(void **state)
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         file = picture_jpeg(&picture, &kinds[i], &file_len);
         sweep(decode);
+        sweep(decode_windows);
         free(file);
     }
     assert_int_equal(image_encode_png(&picture, &file, &file_len, NULL), STATUS_OK);
     sweep(decode);
+    sweep(decode_windows);
     free(file);
 }
 

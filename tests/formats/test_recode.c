@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "formats/image_recode.h"
 #include "formats/isa.h"
 #include "formats/jpeg/header.h"
 #include "formats/jpeg/recode_source.h"
@@ -17,18 +18,26 @@
 #include "tests/support/picture.h"
 
 static struct recode_encoder *encoder;
+static struct image_recoder *recoder;
+static struct image_decoder *image_decoder;
 static struct recode_source decoder;
 
-static int open_encoder(void **state)
+static int open_all(void **state)
 {
     (void)state;
-    return recode_encoder_open(&encoder, NULL) == STATUS_OK ? 0 : -1;
+    return recode_encoder_open(&encoder, NULL) == STATUS_OK &&
+                   image_recoder_open(&recoder, NULL) == STATUS_OK &&
+                   image_decoder_open(&image_decoder, NULL) == STATUS_OK
+               ? 0
+               : -1;
 }
 
-static int close_encoder(void **state)
+static int close_all(void **state)
 {
     (void)state;
     recode_encoder_close(&encoder);
+    image_recoder_close(&recoder);
+    image_decoder_close(&image_decoder);
     return 0;
 }
 
@@ -120,8 +129,53 @@ static void check_restored(const uint8_t *payload, size_t payload_len, const uin
     free(jpeg);
 }
 
+static struct image_window random_window(const struct image_info *info, uint64_t *seed)
+{
+    struct image_window window = {.width = 1 + (uint32_t)(mutate_next(seed) % info->width),
+                                  .height = 1 + (uint32_t)(mutate_next(seed) % info->height)};
+    window.x = (uint32_t)(mutate_next(seed) % (info->width - window.width + 1));
+    window.y = (uint32_t)(mutate_next(seed) % (info->height - window.height + 1));
+    return window;
+}
+
+// Recoded or not, an image has the same pixels, whole and in windows.
+static void check_pixels(const uint8_t *payload, size_t payload_len, const uint8_t *bytes,
+                         size_t len, uint64_t *seed)
+{
+    struct image want = {0}, got = {0};
+    struct image_planes planes[2] = {0}, split = {0};
+    struct image_info info;
+    assert_int_equal(image_probe(image_decoder, payload, payload_len, &info, NULL), STATUS_OK);
+    assert_int_equal(info.kind, IMAGE_RECODED);
+    struct image_window window[2] = {random_window(&info, seed), random_window(&info, seed)};
+    const struct image_window *asked[3] = {NULL, &window[0], &window[1]};
+    assert_int_equal(
+        image_decode_windows(image_decoder, payload, payload_len, window, 2, planes, NULL),
+        STATUS_OK);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(image_decode(image_decoder, bytes, len, asked[i], &want, NULL), STATUS_OK);
+        assert_int_equal(image_decode(image_decoder, payload, payload_len, asked[i], &got, NULL),
+                         STATUS_OK);
+        assert_int_equal(got.width, want.width);
+        assert_int_equal(got.height, want.height);
+        assert_memory_equal(got.pixels, want.pixels, (size_t)want.width * want.height * 3);
+        assert_int_equal(image_split(&want, &split, NULL), STATUS_OK);
+        for (size_t row = 0; i > 0 && row < 3 * (size_t)want.height; row++) {
+            size_t at = row % want.height * split.stride;
+            assert_memory_equal(planes[i - 1].plane[row / want.height] + at,
+                                split.plane[row / want.height] + at, want.width);
+        }
+    }
+    image_free(&want);
+    image_free(&got);
+    image_planes_free(&planes[0]);
+    image_planes_free(&planes[1]);
+    image_planes_free(&split);
+}
+
 static enum recode_outcome check_file(const uint8_t *bytes, size_t len, size_t *payload_len)
 {
+    static uint64_t seed = 1;
     enum recode_outcome outcome;
     uint8_t *payload = encode(bytes, len, &outcome, payload_len);
     if (payload != NULL) {
@@ -138,6 +192,7 @@ static enum recode_outcome check_file(const uint8_t *bytes, size_t len, size_t *
             }
         }
         coefficients_free(&want);
+        check_pixels(payload, *payload_len, bytes, len, &seed);
         if (outcome == RECODE_EXACT) {
             check_restored(payload, *payload_len, bytes, len);
         }
@@ -317,6 +372,33 @@ static void test_odd_ends_come_back_as_far_as_they_can(void **state)
     image_free(&source);
 }
 
+static void test_only_jpegs_with_the_same_pixels_are_recoded(void **state)
+{
+    (void)state;
+    struct image source = {0};
+    uint8_t *bytes;
+    const uint8_t *payload;
+    size_t len, payload_len;
+    enum recode_outcome outcome;
+    picture_fill(&source, 200, 150, 9);
+    assert_int_equal(image_encode_png(&source, &bytes, &len, NULL), STATUS_OK);
+    assert_int_equal(image_recode(recoder, bytes, len, &outcome, &payload, &payload_len, NULL),
+                     STATUS_OK);
+    assert_int_equal(outcome, RECODE_UNUSUAL);
+    assert_null(payload);
+    free(bytes);
+    bytes = picture_jpeg(&source, &kinds[1], &len);
+    assert_int_equal(image_recode(recoder, bytes, len, &outcome, &payload, &payload_len, NULL),
+                     STATUS_OK);
+    assert_int_equal(outcome, RECODE_EXACT);
+    check_restored(payload, payload_len, bytes, len);
+    struct image_window outside = {.x = 100, .y = 100, .width = 101, .height = 50};
+    assert_int_equal(image_decode(image_decoder, payload, payload_len, &outside, &source, NULL),
+                     STATUS_INVALID);
+    free(bytes);
+    image_free(&source);
+}
+
 static void test_rows_out_of_order_are_refused(void **state)
 {
     (void)state;
@@ -368,6 +450,10 @@ static bool is_refused(const uint8_t *payload, size_t len)
     assert_true(status == STATUS_OK || status == STATUS_CORRUPT || status == STATUS_TRUNCATED ||
                 status == STATUS_VERSION);
     assert_true(status == STATUS_OK || restored != STATUS_OK);
+    struct image image = {0};
+    assert_true(image_decode(image_decoder, payload, len, NULL, &image, NULL) == STATUS_OK ||
+                status != STATUS_OK || !recode_is(payload, len));
+    image_free(&image);
     return restored != STATUS_OK;
 }
 
@@ -429,9 +515,10 @@ int main(void)
         cmocka_unit_test(test_photographs_come_back),
         cmocka_unit_test(test_unusual_files_stay_as_they_are),
         cmocka_unit_test(test_odd_ends_come_back_as_far_as_they_can),
+        cmocka_unit_test(test_only_jpegs_with_the_same_pixels_are_recoded),
         cmocka_unit_test(test_rows_out_of_order_are_refused),
         cmocka_unit_test(test_damage_is_an_error),
         cmocka_unit_test(test_every_cut_is_noticed),
     };
-    return cmocka_run_group_tests(tests, open_encoder, close_encoder);
+    return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -91,8 +91,9 @@ uint8_t *picture_jpeg(const struct image *image, const struct picture_jpeg *how,
     set_colors(&compress, how->colors);
     jpeg_set_quality(&compress, how->quality ? how->quality : 85, TRUE);
     for (int i = 0; i < compress.num_components; i++) {
-        compress.comp_info[i].h_samp_factor = i == 0 && how->h ? how->h : 1;
-        compress.comp_info[i].v_samp_factor = i == 0 && how->v ? how->v : 1;
+        int h = i == 0 ? how->h : i == 1 ? how->h2 : 1, v = i == 0 ? how->v : i == 1 ? how->v2 : 1;
+        compress.comp_info[i].h_samp_factor = h ? h : 1;
+        compress.comp_info[i].v_samp_factor = v ? v : 1;
     }
     if (how->scans > 0) {
         make_scans(scans, how->scans);

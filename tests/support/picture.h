@@ -16,7 +16,8 @@ enum picture_colors {
 
 struct picture_jpeg {
     enum picture_colors colors;
-    int h, v; // sampling factors of the first component; 0 = 1
+    int h, v;   // sampling factors of the first component; 0 = 1
+    int h2, v2; // of the second; 0 = 1
     bool progressive, arithmetic;
     unsigned restart; // MCUs between restart markers
     int scans;        // grey only: so many scans (2 to 127) of a progressive file

@@ -47,16 +47,17 @@ static void add(struct dataset_writer *writer, uint32_t number, bool bad)
     image_free(&image);
 }
 
-static void write_store(const struct sample_dataset *sample, enum dataset_store store,
-                        uint32_t count)
+static void write_store(const struct sample_dataset *sample, const char *path,
+                        enum dataset_store store, uint32_t frame_bytes, uint32_t count)
 {
     static const char *const classes[SAMPLE_CLASSES] = {"class0", "class1", "class2", "class3",
                                                         "class4"};
     // Shards so small that there are several.
-    const struct dataset_writer_config config = {.store = store, .shard_bytes = 16384};
+    const struct dataset_writer_config config = {
+        .store = store, .shard_bytes = 16384, .frame_bytes = frame_bytes};
     struct dataset_writer *writer;
     struct error error;
-    if (dataset_writer_open(&writer, sample->path[store], &config, &error) != STATUS_OK) {
+    if (dataset_writer_open(&writer, path, &config, &error) != STATUS_OK) {
         fail_msg("%s: %s", error.path, error.reason);
     }
     for (uint32_t i = 0; i < count; i++) {
@@ -76,8 +77,10 @@ void sample_dataset_make(struct sample_dataset *sample, uint32_t count, uint64_t
     for (int store = DATASET_LMDB; store <= DATASET_SHARDS; store++) {
         snprintf(sample->path[store], sizeof sample->path[store], "%s/%s", scratch.path,
                  store == DATASET_LMDB ? "lmdb" : "shards");
-        write_store(sample, (enum dataset_store)store, count);
+        write_store(sample, sample->path[store], (enum dataset_store)store, 1, count);
     }
+    snprintf(sample->grouped, sizeof sample->grouped, "%s/grouped", scratch.path);
+    write_store(sample, sample->grouped, DATASET_SHARDS, 8192, count);
 }
 
 void sample_dataset_remove(struct sample_dataset *sample)
@@ -85,14 +88,24 @@ void sample_dataset_remove(struct sample_dataset *sample)
     scratch_remove(&sample->scratch);
 }
 
-struct dataset *sample_dataset_open(const struct sample_dataset *sample, enum dataset_store store)
+static struct dataset *open_path(const char *path)
 {
     struct dataset *dataset;
     struct error error;
-    if (dataset_open(&dataset, sample->path[store], &error) != STATUS_OK) {
+    if (dataset_open(&dataset, path, &error) != STATUS_OK) {
         fail_msg("%s: %s", error.path, error.reason);
     }
     return dataset;
+}
+
+struct dataset *sample_dataset_open(const struct sample_dataset *sample, enum dataset_store store)
+{
+    return open_path(sample->path[store]);
+}
+
+struct dataset *sample_dataset_open_grouped(const struct sample_dataset *sample)
+{
+    return open_path(sample->grouped);
 }
 
 void sample_dataset_flip(const struct dataset *dataset, uint64_t record)

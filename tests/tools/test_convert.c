@@ -494,6 +494,21 @@ static void any_flipped_bit_is_found_by_inspect(void **state)
     program_expect(&scratch, 0, "verified", lines[1]);
 }
 
+// How many records lie in the frames of these: damage to a frame harms them all.
+static int sharing_frames(const struct dataset *dataset, const uint64_t *records, int count)
+{
+    int sharing = 0;
+    for (uint64_t i = 0; i < dataset_count(dataset); i++) {
+        bool shares = false;
+        for (int k = 0; k < count; k++) {
+            shares |=
+                dataset_record(dataset, i).offset == dataset_record(dataset, records[k]).offset;
+        }
+        sharing += shares;
+    }
+    return sharing;
+}
+
 static void damage_is_listed_with_file_offset_and_record(void **state)
 {
     (void)state;
@@ -511,10 +526,13 @@ static void damage_is_listed_with_file_offset_and_record(void **state)
                  (unsigned long long)records[i]);
         program_expect(&scratch, 1, place, "inspect $DIR/set --verify");
     }
+    char found[64], listed[64];
+    int bad = sharing_frames(dataset, records, 3);
+    snprintf(found, sizeof found, "1 of 1 files, %d of 40 images", bad);
+    snprintf(listed, sizeof listed, "\"bad_records\": %d", bad);
     dataset_close(&dataset);
-    program_expect(&scratch, 1, "1 of 1 files, 3 of 40 images", "inspect $DIR/set --verify");
-    program_expect(&scratch, 0, "\"bad_records\": 3",
-                   "inspect $DIR/set --verify --json 2>/dev/null; true");
+    program_expect(&scratch, 1, found, "inspect $DIR/set --verify");
+    program_expect(&scratch, 0, listed, "inspect $DIR/set --verify --json 2>/dev/null; true");
     program_expect(&scratch, 0, "40", "inspect $DIR/set"); // a look at the index alone
 }
 

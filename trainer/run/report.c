@@ -43,6 +43,7 @@ static json_t *describe_loader(const struct loader *loader)
     json_object_set_new(object, "io", json_string(uring ? "uring" : "pread"));
     json_object_set_new(object, "bytes_read", count(counters.bytes));
     json_object_set_new(object, "read_wait_seconds", number(counters.read_wait));
+    json_object_set_new(object, "unpack_seconds", number(counters.unpack));
     json_object_set_new(object, "decode_seconds", number(counters.decode));
     json_object_set_new(object, "augment_seconds", number(counters.augment));
     json_object_set_new(object, "slot_wait_seconds", number(counters.slot_wait));

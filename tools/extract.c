@@ -1,0 +1,115 @@
+// Records' names keep the rules of formats/name.h, so that none leads out of the directory; a file
+// is created only where there was none.
+#include "tools/extract.h"
+#include "formats/file.h"
+#include "formats/jpeg/recode.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static enum status write_file(const char *path, const uint8_t *bytes, size_t len,
+                              struct error *error)
+{
+    int fd = -1;
+    enum status status = file_create(&fd, path, error);
+    if (status == STATUS_OK) {
+        status = file_write_all(fd, path, bytes, len, error);
+    }
+    enum status closed = file_close(&fd, path, status ? NULL : error);
+    return status ? status : closed;
+}
+
+static enum status write_named(const char *directory, const char *name, const uint8_t *bytes,
+                               size_t len, struct error *error)
+{
+    char *path;
+    if (asprintf(&path, "%s/%s", directory, name) < 0) {
+        return error_errno(error, ENOMEM, directory, NOWHERE, "allocate memory for a path");
+    }
+    char *slash = strrchr(path, '/');
+    *slash = '\0';
+    enum status status = file_make_directories(path, error);
+    *slash = '/';
+    if (status == STATUS_OK) {
+        status = write_file(path, bytes, len, error);
+    }
+    free(path);
+    return status;
+}
+
+// From the bytes of a record to those of its image file.
+static enum status restore(const struct dataset *dataset, uint64_t record, uint8_t **bytes,
+                           size_t *len, struct extract_report *report, struct error *error)
+{
+    struct dataset_record about = dataset_record(dataset, record);
+    if (about.kind != IMAGE_RECODED) {
+        return STATUS_OK;
+    }
+    uint8_t *jpeg;
+    size_t jpeg_len;
+    bool exact;
+    enum status status = recode_restore(*bytes, *len, &exact, &jpeg, &jpeg_len, error);
+    if (status != STATUS_OK) {
+        return error_set(error, status, dataset_file_path(dataset, about.file), about.offset,
+                         record, "%s", error->reason);
+    }
+    free(*bytes);
+    *bytes = jpeg;
+    *len = jpeg_len;
+    report->inexact += !exact;
+    return STATUS_OK;
+}
+
+static enum status extract_record(const struct dataset *dataset, uint64_t record,
+                                  const char *directory, struct extract_report *report,
+                                  struct error *error)
+{
+    uint8_t *bytes;
+    size_t len;
+    enum status status = dataset_read(dataset, record, &bytes, &len, error);
+    if (status == STATUS_OK) {
+        status = restore(dataset, record, &bytes, &len, report, error);
+    }
+    if (status == STATUS_OK) {
+        status = write_named(directory, dataset_record_name(dataset, record), bytes, len, error);
+        report->images++;
+        report->bytes += len;
+    }
+    free(bytes);
+    return status;
+}
+
+enum status extract_dataset(const struct dataset *dataset, const char *directory,
+                            struct progress *progress, struct extract_report *report,
+                            struct error *error)
+{
+    *report = (struct extract_report){0};
+    char *partial;
+    if (asprintf(&partial, "%s.partial", directory) < 0) {
+        return error_errno(error, ENOMEM, directory, NOWHERE, "allocate memory for a path");
+    }
+    enum status status = STATUS_OK;
+    for (int i = 0; i < 2 && status == STATUS_OK; i++) {
+        const char *path = i == 0 ? directory : partial;
+        if (file_exists(path)) {
+            status = error_set(error, STATUS_EXISTS, path, NOWHERE, NOWHERE,
+                               "exists already: choose another name, or remove it");
+        }
+    }
+    if (status == STATUS_OK) {
+        status = file_make_directories(partial, error);
+    }
+    uint64_t count = dataset_count(dataset);
+    for (uint64_t i = 0; i < count && status == STATUS_OK; i++) {
+        status = extract_record(dataset, i, partial, report, error);
+        progress_bar(progress, "extracting", i + 1, count, "images");
+    }
+    if (status == STATUS_OK) {
+        status = file_rename(partial, directory, error);
+    }
+    free(partial);
+    return status;
+}
