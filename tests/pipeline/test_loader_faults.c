@@ -32,6 +32,7 @@ static struct loader_config base_config(enum loader_policy policy)
     config.keep_last = true; // so that every good record is seen
     config.policy = policy;
     config.max_skips = RECORDS;
+    config.cache = 0;
     return config;
 }
 
@@ -116,6 +117,7 @@ static const struct dataset *set_way(struct loader_config *config, unsigned roun
     config->depth = round & 2 ? 64 : 1;
     config->workers = 1 + round / 8 % MOST_WORKERS;
     config->slots = 2 + round % 3;
+    config->cache = round % 5 ? 0 : 1 << 20; // which leaves few reads to fail
     return damaged.dataset[round / 4 & 1];
 }
 

@@ -56,7 +56,9 @@ void fuzz_index_sign(uint8_t *bytes, size_t len)
         return;
     }
     memcpy(bytes, index_magic, 8);
-    index_store32(bytes + 8, INDEX_VERSION);
+    if (index_load32(bytes + 8) != INDEX_VERSION_FIRST) {
+        index_store32(bytes + 8, INDEX_VERSION);
+    }
     index_store32(bytes + 12, INDEX_ENDIAN_MARK);
     index_store64(bytes + 16, len);
     for (unsigned i = 0; i < INDEX_SECTIONS; i++) {

@@ -65,10 +65,12 @@ static void add_image(struct dataset_writer *writer, uint32_t number)
     image_free(&image);
 }
 
-static void write_dataset(enum dataset_store store)
+// `frame_bytes` of shards: 1 gives each image a frame of its own, 0 lets them share one.
+static void write_dataset(enum dataset_store store, uint32_t frame_bytes)
 {
     static const char *const classes[] = {"c"};
-    const struct dataset_writer_config config = {.store = store};
+    const struct dataset_writer_config config = {
+        .store = store, .frame_bytes = frame_bytes, .replace = true};
     struct dataset_writer *writer;
     FUZZ_CHECK(dataset_writer_open(&writer, directory, &config, NULL) == STATUS_OK);
     for (uint32_t i = 0; i < IMAGES; i++) {
@@ -100,13 +102,15 @@ void fuzz_store_open(enum dataset_store store)
     scratch_make(&scratch);
     snprintf(directory, sizeof directory, "%s/set", scratch.path);
     snprintf(index_path, sizeof index_path, "%s/" INDEX_FILE_NAME, directory);
-    write_dataset(store);
-    struct dataset *dataset;
-    FUZZ_CHECK(dataset_open(&dataset, directory, NULL) == STATUS_OK);
-    FUZZ_CHECK(dataset_file_count(dataset) == 1);
-    snprintf(store_path, sizeof store_path, "%s", dataset_file_path(dataset, 0));
-    dataset_close(&dataset);
-    seed_of_dataset();
+    for (uint32_t frame_bytes = 0; frame_bytes < 2; frame_bytes++) {
+        write_dataset(store, frame_bytes);
+        struct dataset *dataset;
+        FUZZ_CHECK(dataset_open(&dataset, directory, NULL) == STATUS_OK);
+        FUZZ_CHECK(dataset_file_count(dataset) == 1);
+        snprintf(store_path, sizeof store_path, "%s", dataset_file_path(dataset, 0));
+        dataset_close(&dataset);
+        seed_of_dataset();
+    }
     FUZZ_CHECK(image_decoder_open(&decoder, NULL) == STATUS_OK);
 }
 
@@ -181,24 +185,52 @@ static void tell_truth(const struct bundle *bundle, struct dataset_record *recor
     }
 }
 
-static void repair_record(struct bundle *bundle, uint8_t *entry, bool chosen, uint64_t *random)
+static void damage_record(struct bundle *bundle, uint8_t *entry, uint64_t *random)
 {
     struct dataset_record record = index_load_record(entry);
     if (!extent_inside(bundle, &record)) {
         return;
     }
-    size_t choice = chosen ? fuzz_below(random, 4) : 3;
-    if (choice == 0) {
+    switch (fuzz_below(random, 4)) {
+    case 0:
         damage(bundle->file + record.offset, record.stored_length, random);
-    } else if (choice == 1 && record.coding == DATASET_CODING_ZSTD) {
-        damage_content(bundle, &record, random);
-    }
-    if (fuzz_below(random, 16) > 0) {
-        tell_truth(bundle, &record);
-    }
-    index_store_record(entry, &record);
-    if (choice == 2) {
+        break;
+    case 1:
+        if (record.coding == DATASET_CODING_ZSTD) {
+            damage_content(bundle, &record, random);
+            index_store_record(entry, &record);
+        }
+        break;
+    case 2:
         damage(entry, INDEX_RECORD_BYTES, random);
+        break;
+    default:
+        break;
+    }
+}
+
+// `like`: the record that was damaged, whose frame this one may share.
+static void repair_record(struct bundle *bundle, uint8_t *entry, const struct dataset_record *like)
+{
+    struct dataset_record record = index_load_record(entry);
+    if (record.offset == like->offset && record.coding == DATASET_CODING_ZSTD) {
+        record.stored_length = like->stored_length;
+    }
+    if (extent_inside(bundle, &record)) {
+        tell_truth(bundle, &record);
+        index_store_record(entry, &record);
+    }
+}
+
+static void repair_records(struct bundle *bundle, uint8_t *entries, size_t count, uint64_t *random)
+{
+    size_t chosen = fuzz_below(random, count);
+    damage_record(bundle, entries + chosen * INDEX_RECORD_BYTES, random);
+    struct dataset_record like = index_load_record(entries + chosen * INDEX_RECORD_BYTES);
+    for (size_t i = 0; i < count; i++) {
+        if (fuzz_below(random, 32) > 0) {
+            repair_record(bundle, entries + i * INDEX_RECORD_BYTES, &like);
+        }
     }
 }
 
@@ -217,10 +249,8 @@ size_t fuzz_store_repair(uint8_t *bytes, size_t len, uint64_t *random)
     }
     if (records <= bundle.index_len && records_len <= bundle.index_len - records) {
         size_t count = (size_t)(records_len / INDEX_RECORD_BYTES);
-        size_t chosen = fuzz_below(random, count + 1);
-        for (size_t i = 0; i < count; i++) {
-            uint8_t *entry = bundle.index + records + i * INDEX_RECORD_BYTES;
-            repair_record(&bundle, entry, i == chosen, random);
+        if (count > 0) {
+            repair_records(&bundle, bundle.index + records, count, random);
         }
     }
     fuzz_index_sign(bundle.index, bundle.index_len);
