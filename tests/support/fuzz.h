@@ -53,8 +53,8 @@ uint64_t fuzz_random_of(const uint8_t *bytes, size_t len);
 // Puts an input where functions that take a path find it; the path stays the same.
 const char *fuzz_file(const uint8_t *bytes, size_t len);
 
-_Noreturn void fuzz_fail(const char *file, int line, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+void fuzz_fail(const char *file, int line, const char *format, ...)
+    __attribute__((noreturn, format(printf, 3, 4)));
 #define FUZZ_CHECK(promise)                                                                        \
     do {                                                                                           \
         if (!(promise)) {                                                                          \
