@@ -11,8 +11,8 @@ WERROR ?= $(if $(CI),1)
 
 hash := \#
 have = $(shell printf '$(hash)include <$(1)>\nint main(void){return 0;}\n' | $(CC) $(CPPFLAGS) -x c - $(2) -o /dev/null 2>/dev/null && echo 1 || echo 0)
-ifeq ($(filter help deps clean format layers headers lint demo test asan tsan bench-peers,$(MAKECMDGOALS)),)
-ifeq ($(filter help deps clean format layers headers lint demo test asan tsan fuzz fuzz-clang,$(MAKECMDGOALS)),)
+# Not for goals that compile nothing themselves.
+ifneq ($(filter-out help deps clean format layers headers lint demo test asan tsan fuzz fuzz-clang bench-peers,$(or $(MAKECMDGOALS),all)),)
 URING ?= $(call have,liburing.h,-luring)
 DNNL  ?= $(call have,oneapi/dnnl/dnnl.h,-ldnnl)
 endif
