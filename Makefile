@@ -11,7 +11,7 @@ WERROR ?= $(if $(CI),1)
 
 hash := \#
 have = $(shell printf '$(hash)include <$(1)>\nint main(void){return 0;}\n' | $(CC) $(CPPFLAGS) -x c - $(2) -o /dev/null 2>/dev/null && echo 1 || echo 0)
-ifeq ($(filter help deps clean format layers headers lint demo test asan tsan,$(MAKECMDGOALS)),)
+ifeq ($(filter help deps clean format layers headers lint demo test asan tsan bench-peers,$(MAKECMDGOALS)),)
 URING ?= $(call have,liburing.h,-luring)
 DNNL  ?= $(call have,oneapi/dnnl/dnnl.h,-ldnnl)
 endif
@@ -46,6 +46,7 @@ SUITES := $(wildcard tests/formats/*.c tests/augment/*.c tests/pipeline/*.c test
 GOLDEN_SUITES := $(wildcard tests/golden/*.c)
 SIMD_SOURCES := $(wildcard tests/simd/*.c)
 CHECK_SIMD = $(BUILD)/tests/simd/check_simd
+BENCHES := $(wildcard tests/bench/*.c)
 
 # Kernels in *_simd.c are compiled once for each level of vector instructions of this architecture (formats/isa.h).
 ISAS := base $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),v3 v4)
@@ -56,7 +57,8 @@ ISA_FLAGS_v4 := -march=x86-64-v4
 objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(foreach i,$(ISAS),$(BUILD)/obj/$(s:.c=.$(i).o)),$(BUILD)/obj/$(s:.c=.o)))
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
-.PHONY: all help deps demo test test-golden check-simd asan tsan layers headers lint format install clean parts tests
+.PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-peers layers headers lint \
+	format install clean parts tests benches
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -149,6 +151,28 @@ asan:  ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer
 tsan:  ## the suite under ThreadSanitizer
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-tsan CFLAGS='-O2 -g' SANITIZE='-fsanitize=thread' GOLDEN_SUITES= all tests
 	@OMP_THREAD_LIMIT=1 sh tests/run.sh $(BUILD)-tsan $(patsubst %.c,$(BUILD)-tsan/%,$(SUITES))
+
+# --- measured beside others -------------------------------------------------------------------------------------------------
+
+# DATA: a tar or folder of JPEGs. VENVS: the peers' environments. ONLY: regular expression of rows. ROUNDS, WINDOW (seconds),
+# CORES ("1 2"), MARKDOWN=1, SVG=file. BYOL_REFERENCE: a copy of the original implementation's folder. Results stay in $(BUILD)/bench.
+VENVS ?= $(BUILD)-venvs
+BENCH_FLAGS = $(if $(ONLY),--only '$(ONLY)') $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(WINDOW),--window $(WINDOW)) \
+	$(if $(CORES),--cores '$(CORES)') $(if $(MARKDOWN),--markdown) $(if $(SVG),--svg '$(SVG)') \
+	$(if $(BYOL_REFERENCE),--reference '$(BYOL_REFERENCE)')
+bench = @command -v python3 >/dev/null || { echo "bench: python3 is not installed" >&2; exit 1; }; \
+	python3 tests/bench/run.py --byol $(BUILD)/byol --work $(BUILD)/bench --venvs '$(VENVS)' --recipe $(1) --data '$(2)' $(BENCH_FLAGS)
+
+bench-loader: all  ## our loader and the installed peers on the same images, as a table (tests/README.md)
+	$(call bench,byol,$(or $(DATA),../shared/data/imagenet-sample.tar))
+
+bench-loader-cifar: all  ## the same with records of 32 px
+	$(call bench,small,$(or $(DATA),../shared/data/cifar10-test.tar.zst))
+
+bench-peers:  ## install the peers into VENVS: 10 GB, Debian packages as root, the rest from PyPI
+	@sh tests/bench/setup.sh '$(VENVS)'
+
+benches: $(call programs,$(BENCHES))  ## the programs that time parts of the library: build/tests/bench/*
 
 # --- the shape of the code --------------------------------------------------------------------------------------------------
 

@@ -26,12 +26,48 @@ SIMD_INLINE void horizontal_some(float *out, const float *in, const float *weigh
     }
 }
 
+#if LANES == 16
+// The same for BLOCK vectors at once. Nearly every load of 16 floats crosses a cache line, which
+// costs two; so every other vector is put together from aligned ones instead.
+static void horizontal_block(float *out, const float *in, const float *weights, int64_t radius)
+{
+    vf sum[BLOCK] = {0}, whole[BLOCK];
+    __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (int64_t at = -radius; at <= radius;) {
+        int64_t shift = at & (LANES - 1), next = at - shift + LANES;
+        for (size_t i = 1; i < BLOCK; i++) {
+            whole[i] = v_load(in + at - shift + (int64_t)i * LANES);
+        }
+        __m512i from = _mm512_add_epi32(lanes, _mm512_set1_epi32((int32_t)shift));
+        for (; at < next && at <= radius; at++) {
+            vf weight = v_all(weights[at + radius]);
+            sum[0] = sum[0] + weight * v_load(in + at);
+            for (size_t i = 1; i < BLOCK; i += 2) {
+                vf joined = _mm512_permutex2var_ps(whole[i], from, whole[i + 1]);
+                vf loaded = v_load(in + at + (int64_t)(i + 1) * LANES);
+                sum[i] = sum[i] + weight * joined;
+                sum[i + 1] = sum[i + 1] + weight * loaded;
+            }
+            from = _mm512_add_epi32(from, _mm512_set1_epi32(1));
+        }
+    }
+    for (size_t i = 0; i < BLOCK; i++) {
+        v_store(out + i * LANES, sum[i]);
+    }
+}
+#else
+static void horizontal_block(float *out, const float *in, const float *weights, int64_t radius)
+{
+    horizontal_some(out, in, weights, (size_t)radius, BLOCK);
+}
+#endif
+
 static void horizontal(float *out, const float *in, size_t width, const float *weights,
                        size_t radius)
 {
     size_t x = 0;
     for (; x + (BLOCK - 1) * LANES < width; x += BLOCK * LANES) {
-        horizontal_some(out + x, in + x, weights, radius, BLOCK);
+        horizontal_block(out + x, in + x, weights, (int64_t)radius);
     }
     for (; x + LANES < width; x += 2 * LANES) {
         horizontal_some(out + x, in + x, weights, radius, 2);

@@ -43,12 +43,13 @@ SIMD_INLINE void hsv(struct pixels *pixels, vf amount, vf sixths)
 }
 
 // The same with no turn: every channel keeps its share of the range.
-SIMD_INLINE void saturate(struct pixels *pixels, vf amount)
+SIMD_INLINE void saturate(struct pixels *pixels, vf amount, bool limited)
 {
     vf r = pixels->r, g = pixels->g, b = pixels->b;
     vf most = v_larger(v_larger(r, g), b);
     vf range = most - v_smaller(v_smaller(r, g), b);
-    vf factor = v_smaller(amount, most / v_larger(range, v_all(1e-30f)));
+    // A factor of at most 1 cannot lift s above 1.
+    vf factor = limited ? v_smaller(amount, most / v_larger(range, v_all(1e-30f))) : amount;
     pixels->r = v_larger(most - (most - r) * factor, v_all(0));
     pixels->g = v_larger(most - (most - g) * factor, v_all(0));
     pixels->b = v_larger(most - (most - b) * factor, v_all(0));
@@ -60,34 +61,29 @@ SIMD_INLINE void grayscale(struct pixels *pixels)
         v_all(0.2989f) * pixels->r + v_all(0.5870f) * pixels->g + v_all(0.1140f) * pixels->b;
 }
 
-// Takes two vectors of pixels through the steps, so that one can go on while the other waits.
-SIMD_INLINE void apply_steps(struct pixels *left, struct pixels *right, bool grey,
-                             const struct row_step *steps, size_t count)
+SIMD_INLINE void apply_steps(struct pixels *pixels, bool grey, const struct row_step *steps,
+                             size_t count)
 {
     for (const struct row_step *step = steps; step < steps + count; step++) {
         vf amount = v_all(step->amount);
         switch (step->op) {
         case ROW_BRIGHTNESS:
-            brighten(left, amount);
-            brighten(right, amount);
+            brighten(pixels, amount);
             break;
         case ROW_CONTRAST:
-            contrast(left, amount, step->mean);
-            contrast(right, amount, step->mean);
+            contrast(pixels, amount, step->mean);
             break;
         case ROW_HSV:
             if (!grey && step->turn != 0) {
-                vf sixths = v_all(step->turn * 6.0f);
-                hsv(left, amount, sixths);
-                hsv(right, amount, sixths);
+                hsv(pixels, amount, v_all(step->turn * 6.0f));
+            } else if (!grey && step->amount > 1) {
+                saturate(pixels, amount, true);
             } else if (!grey) {
-                saturate(left, amount);
-                saturate(right, amount);
+                saturate(pixels, amount, false);
             }
             break;
         case ROW_GRAYSCALE:
-            grayscale(left);
-            grayscale(right);
+            grayscale(pixels);
             break;
         }
     }
@@ -145,23 +141,18 @@ SIMD_INLINE void apply_row(float *const out[3], const float *const in[3], bool g
 {
     struct total r = {0}, g = {0}, b = {0};
     bool ends_grey = grey || (count > 0 && steps[count - 1].op == ROW_GRAYSCALE);
-    for (size_t x = 0; x < width; x += 2 * LANES) {
-        struct pixels left = load(in, grey, x), right = load(in, grey, x + LANES);
-        apply_steps(&left, &right, grey, steps, count);
+    for (size_t x = 0; x < width; x += LANES) {
+        struct pixels pixels = load(in, grey, x);
+        apply_steps(&pixels, grey, steps, count);
         if (sums != NULL) {
             vi mask = first_lanes(width - x);
-            vi after = first_lanes(width - x < LANES ? 0 : width - x - LANES);
-            sum_up(&r, left.r, mask);
-            sum_up(&r, right.r, after);
+            sum_up(&r, pixels.r, mask);
             if (!grey) {
-                sum_up(&g, left.g, mask);
-                sum_up(&g, right.g, after);
-                sum_up(&b, left.b, mask);
-                sum_up(&b, right.b, after);
+                sum_up(&g, pixels.g, mask);
+                sum_up(&b, pixels.b, mask);
             }
         }
-        store(out, ends_grey, x, &left);
-        store(out, ends_grey, x + LANES, &right);
+        store(out, ends_grey, x, &pixels);
     }
     if (sums != NULL) {
         add_total(sums->lane[0], &r);

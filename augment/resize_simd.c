@@ -15,28 +15,26 @@ static void vertical(float *line, const uint8_t *const rows[4], const float weig
     }
 }
 
-SIMD_INLINE vf weigh(const vf tap[4], const vf weight[4])
+SIMD_INLINE struct v_four weights_of(const struct row_columns *columns, size_t x)
 {
-    vf sum = weight[0] * tap[0] + weight[1] * tap[1] + weight[2] * tap[2] + weight[3] * tap[3];
-    return v_clip(sum * v_all(1.0f / 255.0f));
+    return (struct v_four){v_load(columns->weight[0] + x), v_load(columns->weight[1] + x),
+                           v_load(columns->weight[2] + x), v_load(columns->weight[3] + x)};
 }
 
-SIMD_INLINE void load_weights(vf weight[4], const struct row_columns *columns, size_t x)
+SIMD_INLINE vf weigh(struct v_four taps, struct v_four weights)
 {
-    for (size_t tap = 0; tap < 4; tap++) {
-        weight[tap] = v_load(columns->weight[tap] + x);
-    }
+    vf sum = weights.a * taps.a + weights.b * taps.b + weights.c * taps.c + weights.d * taps.d;
+    return v_clip(sum * v_all(1.0f / 255.0f));
 }
 
 static void horizontal_far(float *const out[3], const float *const line[3], uint32_t planes,
                            const struct row_columns *columns)
 {
     for (size_t x = 0; x < columns->count; x += LANES) {
-        vf tap[4], weight[4];
-        load_weights(weight, columns, x);
+        struct v_four weights = weights_of(columns, x);
         for (size_t plane = 0; plane < planes; plane++) {
-            v_taps(tap, line[plane], columns->first + x);
-            v_store(out[plane] + x, weigh(tap, weight));
+            struct v_four taps = v_gather(line[plane], columns->first + x);
+            v_store(out[plane] + x, weigh(taps, weights));
         }
     }
 }
@@ -50,19 +48,16 @@ static void horizontal_near(float *const out[3], const float *const line[3], uin
     for (size_t x = 0; x < columns->count; x += LANES) {
         const int32_t *first = columns->first + x;
         int32_t base = first[0] < first[LANES - 1] ? first[0] : first[LANES - 1];
-        vf tap[4], weight[4];
-        load_weights(weight, columns, x);
-        __m512i at[4];
-        at[0] = _mm512_sub_epi32(_mm512_loadu_si512(first), _mm512_set1_epi32(base));
-        for (size_t t = 1; t < 4; t++) {
-            at[t] = _mm512_add_epi32(at[t - 1], one);
-        }
+        struct v_four weights = weights_of(columns, x);
+        __m512i a = _mm512_sub_epi32(_mm512_loadu_si512(first), _mm512_set1_epi32(base));
+        __m512i b = _mm512_add_epi32(a, one), c = _mm512_add_epi32(b, one);
+        __m512i d = _mm512_add_epi32(c, one);
         for (size_t plane = 0; plane < planes; plane++) {
             vf low = v_load(line[plane] + base), high = v_load(line[plane] + base + LANES);
-            for (size_t t = 0; t < 4; t++) {
-                tap[t] = _mm512_permutex2var_ps(low, at[t], high);
-            }
-            v_store(out[plane] + x, weigh(tap, weight));
+            struct v_four taps = {
+                _mm512_permutex2var_ps(low, a, high), _mm512_permutex2var_ps(low, b, high),
+                _mm512_permutex2var_ps(low, c, high), _mm512_permutex2var_ps(low, d, high)};
+            v_store(out[plane] + x, weigh(taps, weights));
         }
     }
 }

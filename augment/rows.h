@@ -1,14 +1,14 @@
 // The pixel kernels of view_render: each works on one row of planar float32 (or a few), and is
-// built once per level of vector instructions. kernels.h holds the plain C that they must equal.
+// built once per level of vector instructions (simd.h). kernels.h holds the plain C that they must
+// equal.
 //
 // Rows: the planes of an image are separate rows of `width` floats; every row may be read and
 // written up to the next multiple of ROW_STEP floats. `planes` is 3, or 1 where the three would be
 // equal (grey). Pixels lie in [0, 1] and are never -0.
 //
-// All levels give the same bits. Against kernels_c: resize, brightness, contrast, grayscale and
-// store are the same bits (up to the sign of zero, which kernels_c keeps); ROW_HSV is within 3e-6
-// (one division instead of a round trip through HSV); blur as far as the weights left out
-// (rows_blur_radius), within 1e-6.
+// All levels give the same bits. Against kernels_c: everything is the same bits but for the sign of
+// zero, which kernels_c keeps, and ROW_HSV, which is within 3e-6 (one division instead of a round
+// trip, or two, through HSV). tests/simd proves both.
 #ifndef AUGMENT_ROWS_H
 #define AUGMENT_ROWS_H
 
@@ -87,7 +87,7 @@ ISA_DECLARE(struct blur_kernels, blur_kernels);
 struct row_finish {
     float threshold; // of solarize: x < threshold ? x : 1 - x; infinity for none
     float mean[3], factor[3];
-    bool stream; // past the caches
+    bool stream; // past the caches, where `out` is aligned to a vector
 };
 
 struct store_kernels {
@@ -97,6 +97,7 @@ struct store_kernels {
                         const struct row_finish *finish);
     void (*planar)(float *const out[3], const float *const in[3], uint32_t planes, size_t width,
                    const struct row_finish *finish);
+    void (*settle)(void); // after the last row: streamed pixels are there for other threads
 };
 ISA_DECLARE(struct store_kernels, store_kernels);
 

@@ -466,17 +466,19 @@ SIMD_INLINE vf v_clip(vf x) // to [0, 1]; -0 becomes 0
     return v_smaller(v_larger(x, v_all(0)), v_all(1));
 }
 
-// tap[t] = line[first[lane] + t]
-SIMD_INLINE void v_taps(vf tap[4], const float *line, const int32_t *first)
+struct v_four {
+    vf a, b, c, d;
+};
+
+// a = line[first[lane]], b = line[first[lane] + 1], …
+SIMD_INLINE struct v_four v_gather(const float *line, const int32_t *first)
 {
     vf quad0 = v_quads(line, first), quad1 = v_quads(line, first + 1);
     vf quad2 = v_quads(line, first + 2), quad3 = v_quads(line, first + 3);
     vf low01 = v_zip_low(quad0, quad1), low23 = v_zip_low(quad2, quad3);
     vf high01 = v_zip_high(quad0, quad1), high23 = v_zip_high(quad2, quad3);
-    tap[0] = v_pair_low(low01, low23);
-    tap[1] = v_pair_high(low01, low23);
-    tap[2] = v_pair_low(high01, high23);
-    tap[3] = v_pair_high(high01, high23);
+    return (struct v_four){v_pair_low(low01, low23), v_pair_high(low01, low23),
+                           v_pair_low(high01, high23), v_pair_high(high01, high23)};
 }
 
 #endif

@@ -90,7 +90,15 @@ static void planar(float *const out[3], const float *const in[3], uint32_t plane
     }
 }
 
+static void settle(void)
+{
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
+}
+
 const struct store_kernels ISA_NAME(store_kernels) = {
     .interleaved = interleaved,
     .planar = planar,
+    .settle = settle,
 };

@@ -50,7 +50,14 @@ extern const struct view_output view_output_imagenet; // HWC, ImageNet's mean an
 
 // Renders from the decoded crop (`crop` holds exactly params->crop's pixels: image_decode_windows
 // with that window) into `out`. Operations in the reference's order: bicubic resize, clip, flip,
-// jitter, grayscale, clip, blur, solarize, clip; then `output`. `scratch` belongs to one thread.
+// jitter, grayscale, clip, blur, solarize, clip; then `output`. `scratch` belongs to one thread;
+// nothing is allocated but by view_scratch_open.
+//
+// The pixels are the same bits with any vector instructions (formats/isa.h). Without saturation,
+// hue and blur they are those of view_render_plainly; with them within 5e-6 of [0, 1], the bound of
+// the golden data: saturation and hue next to each other are one step, and weights of the blur
+// below 2^-24 of the largest are left out. (A solarize threshold other than 0.5 is a jump, where a
+// pixel that close to it may land on the other side.)
 struct view_scratch;
 enum status view_scratch_open(struct view_scratch **out, uint32_t max_size, struct error *error);
 void view_scratch_close(struct view_scratch **scratch);
@@ -58,6 +65,11 @@ size_t view_scratch_memory(uint32_t max_size); // bytes that view_scratch_open t
 enum status view_render(const struct view_params *params, const struct image_planes *crop,
                         const struct view_output *output, struct view_scratch *scratch, float *out,
                         struct error *error);
+
+// The same from the resize on: `planes` are size x size floats in [0, 1]. For golden data.
+enum status view_render_resized(const struct view_params *params, float *const planes[3],
+                                const struct view_output *output, struct view_scratch *scratch,
+                                float *out, struct error *error);
 
 // The same by plain C, an operation at a time, from interleaved pixels: the oracle of view_render,
 // for tests and benchmarks alone. Gives view_output_plain. Allocates what it needs.

@@ -37,6 +37,9 @@ enum status view_check(const struct view_params *params, uint32_t width, uint32_
                   : STATUS_OK;
 }
 
+// From this size on, views go to memory past the caches: a batch of them does not fit there.
+#define STREAM_SIZE 128
+
 #define MAX_STEPS  8 // 4 of the jitter, grayscale
 #define MAX_PASSES 5
 
@@ -53,8 +56,9 @@ struct render {
     const struct store_kernels *store;
     struct view_scratch *scratch;
     const struct image_planes *crop;
+    bool resized;                      // the crop's planes hold floats that need no resize
     uint32_t size, planes, planes_out; // planes before and after the colour steps of the last pass
-    bool blurs;
+    bool flip, blurs;
     struct pass passes[MAX_PASSES];
     uint32_t pass_count;
     const float *weights;     // the blur's, without those too small to matter
@@ -137,7 +141,7 @@ static void plan_blur(struct render *render, const struct view_params *params)
 static void plan_finish(struct render *render, const struct view_params *params,
                         const struct view_output *output, float *out)
 {
-    render->finish.stream = true;
+    render->finish.stream = params->size >= STREAM_SIZE;
     render->layout = output->layout;
     render->out = out;
     render->finish.threshold = params->solarize ? params->threshold : INFINITY;
@@ -147,10 +151,18 @@ static void plan_finish(struct render *render, const struct view_params *params,
     }
 }
 
+static void plan_resize(struct render *render, const struct view_params *params)
+{
+    struct view_scratch *scratch = render->scratch;
+    uint32_t padded = (params->size + ROW_STEP - 1) / ROW_STEP * ROW_STEP;
+    resize_plan_rows(scratch->rows, render->crop->height, params->size, scratch->table);
+    resize_plan_columns(&scratch->columns, padded, render->crop->width, params->size, params->flip,
+                        scratch->table);
+}
+
 static void plan(struct render *render, const struct view_params *params,
                  const struct view_output *output, float *out)
 {
-    struct view_scratch *scratch = render->scratch;
     const struct image_planes *crop = render->crop;
     enum isa isa = isa_chosen();
     render->resize = ISA_SELECT(resize_kernels, isa);
@@ -158,12 +170,12 @@ static void plan(struct render *render, const struct view_params *params,
     render->blur = ISA_SELECT(blur_kernels, isa);
     render->store = ISA_SELECT(store_kernels, isa);
     render->size = params->size;
+    render->flip = params->flip;
     render->blurs = params->blur;
     render->planes = crop->plane[0] == crop->plane[1] && crop->plane[0] == crop->plane[2] ? 1 : 3;
-    uint32_t padded = (params->size + ROW_STEP - 1) / ROW_STEP * ROW_STEP;
-    resize_plan_rows(scratch->rows, crop->height, params->size, scratch->table);
-    resize_plan_columns(&scratch->columns, padded, crop->width, params->size, params->flip,
-                        scratch->table);
+    if (!render->resized) {
+        plan_resize(render, params);
+    }
     plan_colors(render, params);
     plan_finish(render, params, output, out);
     if (params->blur) {
@@ -252,6 +264,19 @@ static void resize_row(struct render *render, uint32_t y, float *const out[3])
     render->resize->horizontal(out, lines, render->planes, &scratch->columns);
 }
 
+// The same for pixels that are there already.
+static void copy_row(const struct render *render, uint32_t y, float *const out[3])
+{
+    const struct image_planes *crop = render->crop;
+    for (size_t plane = 0; plane < render->planes; plane++) {
+        const uint8_t *row = crop->plane[plane] + y * crop->stride;
+        for (size_t x = 0; x < render->size; x++) {
+            size_t from = render->flip ? render->size - 1 - x : x;
+            memcpy(&out[plane][x], row + from * sizeof(float), sizeof(float));
+        }
+    }
+}
+
 static void run_pass(struct render *render, uint32_t number, struct row_sums *sums)
 {
     struct view_scratch *scratch = render->scratch;
@@ -263,7 +288,9 @@ static void run_pass(struct render *render, uint32_t number, struct row_sums *su
                                  scratch->image[2] + at};
         float *const *out = last ? scratch->padded : image;
         float *const *in = number == 0 ? out : image;
-        if (number == 0) {
+        if (number == 0 && render->resized) {
+            copy_row(render, y, out);
+        } else if (number == 0) {
             resize_row(render, y, out);
         }
         const float *const from[3] = {in[0], in[1], in[2]};
@@ -293,22 +320,45 @@ static void set_means(const struct render *render, struct row_step *contrast,
     }
 }
 
+static enum status run(struct render *render, const struct view_params *params,
+                       const struct view_output *output, float *out, struct error *error)
+{
+    enum status status = view_check(params, render->crop->width, render->crop->height,
+                                    render->scratch->max_size, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    plan(render, params, output, out);
+    for (uint32_t i = 0; i < render->pass_count; i++) {
+        struct row_sums sums = {0};
+        run_pass(render, i, &sums);
+        if (i + 1 < render->pass_count) {
+            set_means(render, &render->passes[i + 1].steps[0], &sums);
+        }
+    }
+    render->store->settle();
+    return STATUS_OK;
+}
+
 enum status view_render(const struct view_params *params, const struct image_planes *crop,
                         const struct view_output *output, struct view_scratch *scratch, float *out,
                         struct error *error)
 {
-    enum status status = view_check(params, crop->width, crop->height, scratch->max_size, error);
-    if (status != STATUS_OK) {
-        return status;
-    }
     struct render render = {.scratch = scratch, .crop = crop};
-    plan(&render, params, output, out);
-    for (uint32_t i = 0; i < render.pass_count; i++) {
-        struct row_sums sums = {0};
-        run_pass(&render, i, &sums);
-        if (i + 1 < render.pass_count) {
-            set_means(&render, &render.passes[i + 1].steps[0], &sums);
-        }
-    }
-    return STATUS_OK;
+    return run(&render, params, output, out, error);
+}
+
+enum status view_render_resized(const struct view_params *params, float *const planes[3],
+                                const struct view_output *output, struct view_scratch *scratch,
+                                float *out, struct error *error)
+{
+    struct view_params whole = *params;
+    whole.crop = (struct image_window){.width = params->size, .height = params->size};
+    struct image_planes crop = {
+        .plane = {(uint8_t *)planes[0], (uint8_t *)planes[1], (uint8_t *)planes[2]},
+        .width = params->size,
+        .height = params->size,
+        .stride = params->size * sizeof(float)};
+    struct render render = {.scratch = scratch, .crop = &crop, .resized = true};
+    return run(&render, &whole, output, out, error);
 }

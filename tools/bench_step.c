@@ -2,6 +2,7 @@
 // timed without a dataset.
 #include "tools/bench.h"
 #include "tools/command.h"
+#include "tools/measure.h"
 #include "tools/progress.h"
 #include "trainer/method/method.h"
 
@@ -11,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define MAX_STEPS 1000
 
@@ -132,13 +132,6 @@ static int configure(struct bench *bench)
 
 // --- running -------------------------------------------------------------------------------------
 
-static double seconds_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 static size_t view_floats(const struct bench *bench)
 {
     size_t side = (size_t)bench->config.model.size;
@@ -171,10 +164,10 @@ static enum status run_step(struct bench *bench, double *seconds, struct method_
     const float *views[] = {bench->images, bench->images + view_floats(bench)};
     const struct method_step step = {.learning_rate = 0.2f * (float)bench->batch / 256.0f,
                                      .tau = 0.99f};
-    double start = seconds_now();
+    double start = measure_seconds();
     enum status status =
         bench->method->ops->step(bench->method, views, bench->labels, &step, metrics, error);
-    *seconds = seconds_now() - start;
+    *seconds = measure_seconds() - start;
     return status;
 }
 
@@ -220,39 +213,10 @@ static enum status measure(struct bench *bench, struct error *error)
 
 // --- telling -------------------------------------------------------------------------------------
 
-static int by_size(const void *a, const void *b)
-{
-    double first = *(const double *)a, second = *(const double *)b;
-    return (first > second) - (first < second);
-}
-
-static double median(double *values, size_t count)
-{
-    qsort(values, count, sizeof *values, by_size);
-    return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
-}
-
-// The largest resident size so far, or 0 where /proc does not tell.
-static uint64_t peak_memory(void)
-{
-    char line[256];
-    unsigned long long kibibytes = 0;
-    FILE *file = fopen("/proc/self/status", "r");
-    while (file && fgets(line, sizeof line, file)) {
-        if (sscanf(line, "VmHWM: %llu", &kibibytes) == 1) {
-            break;
-        }
-    }
-    if (file) {
-        fclose(file);
-    }
-    return kibibytes * 1024;
-}
-
 static void print_text(struct bench *bench)
 {
     char device[128];
-    double step = median(bench->seconds, (size_t)bench->steps), other = bench->total;
+    double step = measure_median(bench->seconds, (size_t)bench->steps), other = bench->total;
     bench->device->ops->describe(bench->device, device, sizeof device);
     printf("device           %s\n", device);
     printf("pairs/s          %.2f\n", (double)bench->batch / step);
@@ -266,14 +230,14 @@ static void print_text(struct bench *bench)
     printf("other            %5.1f %%\n", 100 * (other - bench->optimiser) / bench->total);
     printf("memory           %.1f MiB planned, %.1f MiB at the peak\n",
            (double)bench->method->ops->memory(bench->method) / (1 << 20),
-           (double)peak_memory() / (1 << 20));
+           (double)measure_peak_memory() / (1 << 20));
     printf("loss             %.4f\n", bench->loss);
 }
 
 static void print_json(struct bench *bench)
 {
     char device[128];
-    double step = median(bench->seconds, (size_t)bench->steps), other = bench->total;
+    double step = measure_median(bench->seconds, (size_t)bench->steps), other = bench->total;
     bench->device->ops->describe(bench->device, device, sizeof device);
     json_t *shares = json_object();
     for (size_t kind = 0; kind < OP_KINDS; kind++) {
@@ -288,7 +252,7 @@ static void print_json(struct bench *bench)
                   (double)bench->batch / step, "step_seconds", step, "fastest_step_seconds",
                   bench->seconds[0], "steps", (json_int_t)bench->steps, "batch",
                   (json_int_t)bench->batch, "net", bench->net, "device", device, "shares", shares,
-                  "peak_memory_bytes", (json_int_t)peak_memory(), "planned_memory_bytes",
+                  "peak_memory_bytes", (json_int_t)measure_peak_memory(), "planned_memory_bytes",
                   (json_int_t)bench->method->ops->memory(bench->method), "loss", bench->loss);
     json_dumpf(result, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     putchar('\n');

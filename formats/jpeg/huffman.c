@@ -78,7 +78,7 @@ static const struct jpeg_huffman_ac *ac_of(struct jpeg_huffman *decoder,
     struct jpeg_huffman_ac *table = &decoder->ac[component];
     uint32_t singles[1 << JPEG_AC_LOOK];
     build_book(&table->book, singles, JPEG_AC_LOOK, &header->ac[component], false);
-    ISA_SELECT(jpeg_huffman_kernel, isa_chosen())->pair(table->look, singles);
+    ISA_SELECT(jpeg_huffman_kernel, isa_chosen())->pair(table, singles);
     memset(table->natural, JPEG_BLOCK - 1, sizeof table->natural);
     memcpy(table->natural, jpeg_natural_place, JPEG_BLOCK);
     return table;
@@ -214,7 +214,9 @@ static bool run_row(struct jpeg_huffman *decoder, uint32_t row, uint32_t first, 
     if (!run_mcus(decoder, kernel->skip, before)) {
         return false;
     }
-    aim(decoder, first, blocks);
+    if (first < end) {
+        aim(decoder, first, blocks);
+    }
     return run_mcus(decoder, kernel->decode, end - first) &&
            run_mcus(decoder, kernel->skip, decoder->mcus_wide - end) &&
            (row + 1 < decoder->mcus_high || ends_with(decoder, EOI));

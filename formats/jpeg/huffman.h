@@ -20,7 +20,7 @@
 #define JPEG_AC_LOOK    11   //
 #define JPEG_MCU_BLOCKS 6    // at most, in a plain file
 #define JPEG_MCU_BYTES  1536 // an MCU of invalid data consumes less: 6 * 64 symbols of 31 bits
-#define JPEG_WINDOW     8192 // unstuffed bytes at a time
+#define JPEG_WINDOW     4096 // unstuffed bytes at a time
 
 // A code of whatever length.
 struct jpeg_huffman_book {
@@ -36,6 +36,8 @@ struct jpeg_huffman_dc {
 
 struct jpeg_huffman_ac {
     uint64_t look[1 << JPEG_AC_LOOK];
+    uint8_t bits[1 << JPEG_AC_LOOK]; // their low bytes: a look waits for the one before it no
+                                     // longer than it takes to load from here
     uint8_t natural[192]; // of jpeg_natural_place, and beyond it the last; here for short addresses
     struct jpeg_huffman_book book;
 };
@@ -48,7 +50,7 @@ struct jpeg_bits {
 
 // Owned by the caller, who need not look inside; about 70 KiB, nothing to free.
 struct jpeg_huffman {
-    struct jpeg_source source; // ask this for rows
+    struct jpeg_source source; // ask this for rows; without MCUs (first = end) blocks may be NULL
 
     // The scan.
     uint32_t mcus_wide, mcus_high;

@@ -14,11 +14,11 @@
 //
 //     bits 0-5    bits of both; 0: not within the look, or no code at all
 //     bit  7      stop: ends with the end of block, or is not within the look
-//     bits 8-15   bits of the last symbol's amplitude
-//     bits 16-31  signed: what to add to them
-//     bits 32-39  from the place before to the first coefficient; PAIR_NONE: end of block alone
-//     bits 40-47  from the place before to the last coefficient
-//     bits 48-63  signed: the first coefficient
+//     bits 8-15   from the place before to the first coefficient; PAIR_NONE: end of block alone
+//     bits 16-31  signed: what to add to the bits of the last symbol's amplitude
+//     bits 32-47  signed: the first coefficient
+//     bits 48-55  bits of the last symbol's amplitude
+//     bits 56-63  from the place before to the last coefficient
 #ifndef FORMATS_JPEG_HUFFMAN_KERNEL_H
 #define FORMATS_JPEG_HUFFMAN_KERNEL_H
 
@@ -31,7 +31,7 @@
 
 struct jpeg_huffman_kernel {
     // Fills an AC table's looks, given those of single symbols.
-    void (*pair)(uint64_t pairs[1 << JPEG_AC_LOOK], const uint32_t singles[1 << JPEG_AC_LOOK]);
+    void (*pair)(struct jpeg_huffman_ac *table, const uint32_t singles[1 << JPEG_AC_LOOK]);
     // Decode up to `mcus` MCUs, fewer if the window runs out; return how many. `skip` stores
     // nothing.
     uint32_t (*decode)(struct jpeg_huffman *decoder, uint32_t mcus);

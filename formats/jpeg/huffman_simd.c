@@ -26,10 +26,20 @@ INLINE void consume(struct jpeg_bits *bits, uint64_t entry)
     bits->count -= entry;
 }
 
+// The low bits of `value`; only the low byte of `count` means anything, and is below 32.
+INLINE uint32_t low_bits(uint32_t value, uint32_t count)
+{
+#if defined(__BMI2__)
+    return __builtin_ia32_bzhi_si(value, count);
+#else
+    return value & ((1u << (count & 31)) - 1);
+#endif
+}
+
 // Of the symbol that ends where the entry says, be it of a DC or of an AC look.
 INLINE int32_t coefficient(const struct jpeg_bits *bits, uint64_t entry, uint32_t size)
 {
-    uint32_t amplitude = (uint32_t)(bits->buffer >> (-entry & 63)) & ((1u << size) - 1);
+    uint32_t amplitude = low_bits((uint32_t)(bits->buffer >> (-entry & 63)), size);
     return (int32_t)amplitude + ((int32_t)entry >> 16);
 }
 
@@ -75,7 +85,7 @@ INLINE int32_t take_long_difference(struct jpeg_bits *bits, const struct jpeg_hu
 
 // False at the end of the block.
 INLINE bool take_long(struct jpeg_bits *bits, const struct jpeg_huffman_ac *table, int16_t *to,
-                      uint32_t *place, bool *invalid)
+                      size_t *place, bool *invalid)
 {
     refill(bits);
     struct symbol symbol = find_symbol(&table->book, bits->buffer);
@@ -109,33 +119,42 @@ INLINE int32_t take_difference(struct jpeg_bits *bits, const struct jpeg_huffman
     return value;
 }
 
-INLINE uint32_t first_step(uint64_t entry)
+INLINE size_t first_step(uint64_t entry)
 {
-    return (uint8_t)(entry >> 32);
+    return (uint8_t)(entry >> 8);
 }
 
-INLINE uint32_t last_step(uint64_t entry)
+INLINE size_t last_step(uint64_t entry)
 {
-    return (uint8_t)(entry >> 40);
+    return entry >> 56;
 }
 
-// Takes what one look gives. False if that might end the block; then nothing was taken.
-INLINE bool take_pair(struct jpeg_bits *bits, const struct jpeg_huffman_ac *table, int16_t *to,
-                      uint32_t *place, uint64_t *entry)
+// Stores what the bits' look tells of; its last coefficient comes to `last`.
+INLINE void store_pair(const struct jpeg_bits *bits, const struct jpeg_huffman_ac *table,
+                       int16_t *to, size_t place, size_t last, uint64_t entry)
 {
-    *entry = table->look[bits->buffer >> (64 - JPEG_AC_LOOK)];
-    if (*entry & LOOK_STOP) {
+    if (to != NULL) {
+        to[table->natural[place + first_step(entry)]] = (int16_t)(entry >> 32);
+        to[table->natural[last]] = (int16_t)coefficient(bits, entry, (uint32_t)(entry >> 48));
+    }
+}
+
+// Takes what the next look gives. False if that might end the block; then nothing was taken.
+INLINE bool take_look(struct jpeg_bits *bits, const struct jpeg_huffman_ac *table, int16_t *to,
+                      size_t *place, uint64_t *entry)
+{
+    uint64_t index = bits->buffer >> (64 - JPEG_AC_LOOK);
+    uint32_t step = table->bits[index];
+    *entry = table->look[index];
+    if (step & LOOK_STOP) {
         return false;
     }
-    uint32_t first = *place + first_step(*entry), last = *place + last_step(*entry);
+    size_t last = *place + last_step(*entry);
     if (__builtin_expect(last >= JPEG_BLOCK - 1, 0)) {
         return false;
     }
-    if (to != NULL) {
-        to[table->natural[first]] = (int16_t)(*entry >> 48);
-        to[table->natural[last]] = (int16_t)coefficient(bits, *entry, (uint8_t)(*entry >> 8));
-    }
-    consume(bits, *entry);
+    store_pair(bits, table, to, *place, last, *entry);
+    consume(bits, step);
     *place = last;
     return true;
 }
@@ -143,14 +162,14 @@ INLINE bool take_pair(struct jpeg_bits *bits, const struct jpeg_huffman_ac *tabl
 // Takes the end of the block that `entry` tells of, and the coefficient before it if it tells of
 // one. False if that is the block's last, so that what follows is no end of the block.
 INLINE bool take_end(struct jpeg_bits *bits, const struct jpeg_huffman_ac *table, int16_t *to,
-                     uint32_t place, uint64_t entry)
+                     size_t place, uint64_t entry)
 {
-    uint32_t first = place + first_step(entry);
+    size_t first = place + first_step(entry);
     if (__builtin_expect(first >= JPEG_BLOCK - 1 && first < PAIR_NONE, 0)) {
         return false;
     }
     if (to != NULL) {
-        to[table->natural[first]] = (int16_t)(entry >> 48);
+        to[table->natural[first]] = (int16_t)(entry >> 32);
     }
     consume(bits, entry);
     return true;
@@ -159,17 +178,22 @@ INLINE bool take_end(struct jpeg_bits *bits, const struct jpeg_huffman_ac *table
 INLINE void take_coefficients(struct jpeg_bits *bits, const struct jpeg_huffman_ac *table,
                               int16_t *to, bool *invalid)
 {
-    uint32_t place = 0;
+    size_t place = 0;
     uint64_t entry;
     for (;;) {
         refill(bits);
-        if (take_pair(bits, table, to, &place, &entry) &&
-            take_pair(bits, table, to, &place, &entry) &&
-            take_pair(bits, table, to, &place, &entry)) {
+        if (take_look(bits, table, to, &place, &entry) &&
+            take_look(bits, table, to, &place, &entry) &&
+            take_look(bits, table, to, &place, &entry)) {
             continue;
         }
         bool is_end = (entry & LOOK_STOP) && (entry & 63);
         if (__builtin_expect(is_end, 1) && take_end(bits, table, to, place, entry)) {
+            return;
+        }
+        if (!(entry & LOOK_STOP) && place + last_step(entry) == JPEG_BLOCK - 1) {
+            store_pair(bits, table, to, place, JPEG_BLOCK - 1, entry);
+            consume(bits, entry);
             return;
         }
         if (!take_long(bits, table, to, &place, invalid)) {
@@ -188,13 +212,13 @@ INLINE uint32_t run(struct jpeg_huffman *decoder, uint32_t mcus, bool keep)
             struct jpeg_huffman_block *block = &decoder->block[b];
             int32_t *predictor = &decoder->predictor[block->component];
             int16_t *to = keep ? block->to : NULL;
-            *predictor += take_difference(&bits, block->dc, &invalid);
-            invalid |= *predictor != (int16_t)*predictor;
-            *predictor = (int16_t)*predictor;
+            int32_t value = *predictor + take_difference(&bits, block->dc, &invalid);
+            invalid |= value != (int16_t)value;
+            *predictor = (int16_t)value;
             if (keep) {
+                block->to = to + block->step;
                 memset(to, 0, JPEG_BLOCK * sizeof *to);
-                to[0] = (int16_t)*predictor;
-                block->to += block->step;
+                to[0] = (int16_t)value;
             }
             take_coefficients(&bits, block->ac, to, &invalid);
         }
@@ -217,16 +241,19 @@ INLINE uint64_t pair_of(uint32_t look, uint32_t a, uint32_t b)
     uint32_t value = both ? (a >> 16) + amplitude : 0, end = both ? b : a;
     uint32_t first = a & LOOK_STOP ? PAIR_NONE : 1 + (a >> 8 & 15);
     uint32_t last = first + (both ? 1 + (b >> 8 & 15) : 0);
-    uint32_t low =
-        (bits_a + (both ? bits_b : 0)) | (end & (LOOK_STOP | 0xffff0000)) | (end >> 12 & 15) << 8;
-    return (uint64_t)(first | last << 8 | value << 16) << 32 | low;
+    uint32_t low = (bits_a + (both ? bits_b : 0)) | first << 8 | (end & (LOOK_STOP | 0xffff0000));
+    uint32_t high = (value & 0xffff) | (end >> 12 & 15) << 16 | last << 24;
+    return (uint64_t)high << 32 | low;
 }
 
-static void pair(uint64_t pairs[1 << JPEG_AC_LOOK], const uint32_t singles[1 << JPEG_AC_LOOK])
+static void pair(struct jpeg_huffman_ac *table, const uint32_t singles[1 << JPEG_AC_LOOK])
 {
     for (uint32_t i = 0; i < 1 << JPEG_AC_LOOK; i++) {
         uint32_t a = singles[i], behind = (i << (a & 31)) & ((1 << JPEG_AC_LOOK) - 1);
-        pairs[i] = pair_of(i, a, singles[behind]);
+        table->look[i] = pair_of(i, a, singles[behind]);
+    }
+    for (uint32_t i = 0; i < 1 << JPEG_AC_LOOK; i++) {
+        table->bits[i] = (uint8_t)table->look[i];
     }
 }
 

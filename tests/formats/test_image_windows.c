@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -14,9 +13,8 @@
 #include "formats/jpeg/road.h"
 #include "formats/source.h"
 #include "tests/support/mutate.h"
+#include "tests/support/photographs.h"
 #include "tests/support/picture.h"
-
-#define IMAGENET "../shared/data/imagenet-sample.tar"
 
 static struct image_decoder *decoder;
 static struct jpeg_road *road;
@@ -245,12 +243,8 @@ static void test_buffers_only_grow(void **state)
 static void test_photographs(void **state)
 {
     (void)state;
-    if (access(IMAGENET, R_OK) != 0) {
-        print_message("skipped: no %s\n", IMAGENET);
-        skip();
-    }
     struct source *source;
-    assert_int_equal(source_open(&source, IMAGENET, NULL), STATUS_OK);
+    assert_int_equal(source_open(&source, photographs_path(), NULL), STATUS_OK);
     uint8_t *bytes = NULL;
     size_t len, capacity = 0;
     struct source_member member;

@@ -5,18 +5,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "formats/isa.h"
 #include "formats/jpeg/pixels.h"
+#include "formats/limits.h"
 #include "formats/source.h"
 #include "tests/support/coefficient_source.h"
 #include "tests/support/mutate.h"
+#include "tests/support/photographs.h"
 #include "tests/support/picture.h"
 
-#define IMAGENET     "../shared/data/imagenet-sample.tar"
 #define MOST_WINDOWS 3
 
 static struct image_decoder *decoder;
@@ -174,19 +174,24 @@ static const struct picture_jpeg kinds[] = {
 };
 #define KINDS (sizeof kinds / sizeof *kinds)
 
-static void check_size(uint32_t width, uint32_t height, int times)
+static void check_kind(size_t kind, uint32_t width, uint32_t height, int times)
 {
     struct image source = {0};
-    for (size_t k = 0; k < KINDS; k++) {
-        picture_fill(&source, width, height, mutate_next(&seed));
-        struct picture_jpeg how = kinds[k];
-        how.quality = 1 + (int)below(100);
-        size_t len;
-        uint8_t *bytes = picture_jpeg(&source, &how, &len);
-        assert_file(bytes, len, times);
-        free(bytes);
-    }
+    picture_fill(&source, width, height, mutate_next(&seed));
+    struct picture_jpeg how = kinds[kind];
+    how.quality = 1 + (int)below(100);
+    size_t len;
+    uint8_t *bytes = picture_jpeg(&source, &how, &len);
+    assert_file(bytes, len, times);
+    free(bytes);
     image_free(&source);
+}
+
+static void check_size(uint32_t width, uint32_t height, int times)
+{
+    for (size_t k = 0; k < KINDS; k++) {
+        check_kind(k, width, height, times);
+    }
 }
 
 static void test_every_small_width(void **state)
@@ -251,6 +256,15 @@ static void test_larger_images(void **state)
     (void)state;
     check_size(333, 251, 12);
     check_size(1031, 97, 12);
+}
+
+static void test_longest_sides(void **state)
+{
+    (void)state;
+    for (size_t kind = 0; kind < 2; kind++) {
+        check_kind(kind, LIMIT_IMAGE_SIDE, 9, 3);
+        check_kind(kind, 9, LIMIT_IMAGE_SIDE, 3);
+    }
 }
 
 // What overflows 16 bits on the way must overflow alike.
@@ -342,11 +356,7 @@ static void test_photographs(void **state)
 {
     (void)state;
     struct source *source;
-    if (access(IMAGENET, R_OK) != 0) {
-        print_message("skipped: no %s\n", IMAGENET);
-        skip();
-    }
-    assert_int_equal(source_open(&source, IMAGENET, NULL), STATUS_OK);
+    assert_int_equal(source_open(&source, photographs_path(), NULL), STATUS_OK);
     uint8_t *bytes = NULL;
     size_t len, capacity = 0;
     struct source_member member;
@@ -363,7 +373,7 @@ static void test_photographs(void **state)
         coefficient_source_close(&from);
     }
     print_message("%u photographs\n", compared);
-    assert_true(compared > 250);
+    assert_true(compared > 0);
     free(bytes);
     source_close(&source);
 }
@@ -391,6 +401,7 @@ int main(void)
         cmocka_unit_test(test_every_small_width),
         cmocka_unit_test(test_every_row_of_a_window),
         cmocka_unit_test(test_larger_images),
+        cmocka_unit_test(test_longest_sides),
         cmocka_unit_test(test_extreme_coefficients),
         cmocka_unit_test(test_only_what_is_needed_is_asked_for),
         cmocka_unit_test(test_refusals),

@@ -10,6 +10,7 @@
 
 #include "augment/kernels.h"
 #include "augment/view.h"
+#include "formats/isa.h"
 
 #define EXACT   1e-7 // flip, solarize, brightness, hsv_to_rgb
 #define ROUNDED 5e-6 // everything else
@@ -129,6 +130,40 @@ static void check_taps(const struct row *row, uint32_t taps)
     assert_int_equal(params.taps, taps);
 }
 
+// The row through view_render's own operations, at every level of vector instructions.
+static void render_at_levels(struct row *row, const struct view_params *params)
+{
+    struct view_scratch *scratch;
+    float *out = malloc(row->count * 3 * sizeof *out), *planes[3];
+    assert_non_null(out);
+    assert_int_equal(view_scratch_open(&scratch, row->size, NULL), STATUS_OK);
+    for (size_t channel = 0; channel < 3; channel++) {
+        planes[channel] = malloc(row->count * sizeof(float));
+        assert_non_null(planes[channel]);
+        for (size_t i = 0; i < row->count; i++) {
+            planes[channel][i] = row->pixels[i * 3 + channel];
+        }
+    }
+    struct row rendered = *row;
+    rendered.pixels = out;
+    enum isa chosen = isa_chosen();
+    for (enum isa isa = ISA_BASE; isa < ISA_COUNT; isa++) {
+        if (isa_supported(isa)) {
+            isa_force(isa);
+            assert_int_equal(
+                view_render_resized(params, planes, &view_output_plain, scratch, out, NULL),
+                STATUS_OK);
+            compare(&rendered, "out", ROUNDED);
+        }
+    }
+    isa_force(chosen);
+    for (size_t channel = 0; channel < 3; channel++) {
+        free(planes[channel]);
+    }
+    free(out);
+    view_scratch_close(&scratch);
+}
+
 static void run_blur(struct row *row)
 {
     uint32_t taps = (uint32_t)table_int(cell(row, "kernel_taps"));
@@ -137,7 +172,10 @@ static void run_blur(struct row *row)
     float *work = malloc(row->count * 3 * sizeof *work);
     assert_non_null(weights);
     assert_non_null(work);
-    blur_weights_fill(weights, taps, number(row, "sigma"));
+    struct view_params params = {
+        .size = row->size, .blur = true, .sigma = number(row, "sigma"), .taps = taps};
+    render_at_levels(row, &params);
+    blur_weights_fill(weights, taps, params.sigma);
     kernels->blur(row->pixels, row->size, weights, taps, work);
     compare(row, "out", ROUNDED);
     free(weights);
@@ -167,6 +205,7 @@ static void run_chain(struct row *row)
         params.order[i] = (uint8_t)(order[i * 2] - '0');
         assert_true(params.order[i] < 4);
     }
+    render_at_levels(row, &params);
     float *weights = malloc(params.taps * sizeof *weights);
     float *work = malloc(row->count * 3 * sizeof *work);
     assert_non_null(weights);

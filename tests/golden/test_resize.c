@@ -14,6 +14,7 @@
 #include "augment/kernels.h"
 #include "augment/view.h"
 #include "formats/file.h"
+#include "formats/isa.h"
 #include "formats/limits.h"
 
 #define VIEW_TOLERANCE 1e-6 // [0, 1] units
@@ -69,8 +70,16 @@ static void check_crop(const char *folder, const struct table *index, size_t row
     size_t count = (size_t)params.size * params.size * 3;
     float *pixels = malloc(count * sizeof *pixels);
     assert_non_null(pixels);
-    assert_int_equal(render_image(&params, crop, shared.scratch, pixels, &error), STATUS_OK);
-    compare(folder, index, row, "out", pixels, count, VIEW_TOLERANCE);
+    enum isa chosen = isa_chosen();
+    for (enum isa isa = ISA_BASE; isa < ISA_COUNT; isa++) {
+        if (isa_supported(isa)) {
+            isa_force(isa);
+            assert_int_equal(render_image(&params, crop, shared.scratch, pixels, &error),
+                             STATUS_OK);
+            compare(folder, index, row, "out", pixels, count, VIEW_TOLERANCE);
+        }
+    }
+    isa_force(chosen);
     shared.views++;
     if (!table_empty(table_cell(index, row, "resize_raw"))) {
         kernels_c.resize(pixels, crop->pixels, crop->width, crop->height, params.size,

@@ -3,8 +3,9 @@
 //   check_simd [--rounds N] [--seed N] [--time] [--json]
 //
 // Without options: a few rounds and no times, as a suite of `make test`. `make check-simd` takes
-// more rounds and the times. Cycles are those of the processor's time stamp counter where there is
-// one (x86), which ticks at a fixed rate, whatever the clock does; elsewhere nanoseconds.
+// more rounds and the times: processor time of the thread, so that a busy machine does less harm.
+// Cycles are those of the time stamp counter where there is one (x86), which ticks at a fixed rate
+// whatever the processor's clock does; elsewhere nanoseconds.
 #include "tests/simd/simd.h"
 
 #include <setjmp.h>
@@ -58,19 +59,30 @@ float simd_unit(uint64_t *state)
 
 // --- times --------------------------------------------------------------------------------------
 
-static double seconds(void)
+static double seconds(clockid_t clock)
 {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-static double ticks(void)
+// Ticks of the time stamp counter in a second.
+static double tick_rate(void)
 {
 #if defined(__x86_64__)
-    return (double)__builtin_ia32_rdtsc();
+    static double rate;
+    if (rate == 0) {
+        double start = seconds(CLOCK_MONOTONIC), now = start;
+        unsigned long long first = __builtin_ia32_rdtsc(), ticks = 0;
+        while (now - start < BATCH_SECONDS) {
+            ticks = __builtin_ia32_rdtsc() - first;
+            now = seconds(CLOCK_MONOTONIC);
+        }
+        rate = (double)ticks / (now - start);
+    }
+    return rate;
 #else
-    return seconds() * 1e9;
+    return 1e9;
 #endif
 }
 
@@ -104,21 +116,22 @@ static void print_time(const char *what, enum isa isa, double per_pixel, double 
 void simd_report(const char *what, enum isa isa, double pixels, void (*run)(void *context),
                  void *context)
 {
-    double cycles[BATCHES], times[BATCHES];
-    long calls = 1;
-    for (double start = seconds(), now = start; now - start < BATCH_SECONDS; calls++) {
+    double times[BATCHES];
+    long calls = 0;
+    double start = seconds(CLOCK_THREAD_CPUTIME_ID);
+    do {
         run(context);
-        now = seconds();
-    }
+        calls++;
+    } while (seconds(CLOCK_THREAD_CPUTIME_ID) - start < BATCH_SECONDS);
     for (size_t batch = 0; batch < BATCHES; batch++) {
-        double start = seconds(), first = ticks();
+        start = seconds(CLOCK_THREAD_CPUTIME_ID);
         for (long call = 0; call < calls; call++) {
             run(context);
         }
-        cycles[batch] = (ticks() - first) / (double)calls;
-        times[batch] = (seconds() - start) / (double)calls;
+        times[batch] = (seconds(CLOCK_THREAD_CPUTIME_ID) - start) / (double)calls;
     }
-    print_time(what, isa, median(cycles) / pixels, median(times) * 1e6);
+    double time = median(times);
+    print_time(what, isa, time * tick_rate() / pixels, time * 1e6);
 }
 
 static void time_all(void)

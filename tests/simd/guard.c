@@ -24,6 +24,11 @@ void guard_close(struct guard *guard)
     *guard = (struct guard){0};
 }
 
+void *guard_first(const struct guard *guard)
+{
+    return guard->first;
+}
+
 void *guard_last(const struct guard *guard, size_t bytes)
 {
     return guard->end - bytes;

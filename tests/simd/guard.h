@@ -12,6 +12,7 @@ struct guard {
 // Room for at least `bytes`; ends the program when there is no memory.
 struct guard guard_open(size_t bytes);
 void guard_close(struct guard *guard);
+void *guard_first(const struct guard *guard);
 // The last `bytes` of it. Their first byte has whatever alignment comes of that.
 void *guard_last(const struct guard *guard, size_t bytes);
 

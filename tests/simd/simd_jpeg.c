@@ -262,11 +262,11 @@ static int check(long rounds, uint64_t seed)
 #define TIMED_PIXELS (TIMED_BLOCKS * 8)
 
 struct timed {
-    const struct jpeg_kernels *kernels;
     _Alignas(64) int16_t blocks[(TIMED_BLOCKS + JPEG_BLOCKS_BEYOND) * 64];
     _Alignas(64) int16_t multipliers[64];
     _Alignas(64) uint8_t in[3][64 + TIMED_PIXELS + JPEG_READ_BEYOND];
     _Alignas(64) uint8_t out[8][TIMED_PIXELS + 2 * JPEG_WRITE_BEYOND];
+    const struct jpeg_kernels *kernels;
 };
 
 static void run_transform(void *context)

@@ -175,7 +175,7 @@ static int check_case(struct world *world)
     size_t count = simd_levels(levels);
     size_t bytes = (size_t)world->params.size * world->params.size * 3 * sizeof(float);
     bool at_end = chance(&world->random, 0.5f);
-    float *out = at_end ? guard_last(&world->out, bytes) : (float *)world->out.first;
+    float *out = at_end ? guard_last(&world->out, bytes) : guard_first(&world->out);
     expect(world);
     int failed = 0;
     for (size_t i = 0; i < count && !failed; i++) {

@@ -77,11 +77,51 @@ static void test_json_has_what_scripts_want(void **state)
     assert_true(program_number(&sample.scratch, "peak_memory_bytes", arguments) > 1e6);
     assert_true(program_number(&sample.scratch, "pairs", arguments) == 40);
     program_expect(&sample.scratch, 0, "\"waits\"", arguments);
+    program_expect(&sample.scratch, 0, "\"unpack\"", arguments);
+    assert_true(program_number(&sample.scratch, "pss_bytes", arguments) > 1e6);
+}
+
+#define TIMED "bench loader \"$LMDB\" --recipe small --batch 4 --seconds 0.02 --windows 3 "
+
+static void test_windows_of_time_are_measured(void **state)
+{
+    (void)state;
+    const char *arguments = TIMED "--warm-up 0.01 --json";
+    assert_true(program_number(&sample.scratch, "pairs_per_second", arguments) > 0);
+    assert_true(program_number(&sample.scratch, "view_megabytes_per_second", arguments) > 0);
+    assert_true(program_number(&sample.scratch, "seconds", arguments) >= 0.06);
+    program_expect(&sample.scratch, 0, "\"ratio\"", arguments);
+    program_expect(&sample.scratch, 0, "\"floor\": null", TIMED "--json --no-floor");
+    program_expect(&sample.scratch, 0, "(median of 3", TIMED);
+    program_expect(&sample.scratch, 0, "of the floor", TIMED "--floor 5 --workers 1");
+    program_expect(&sample.scratch, 0, "waiting for a slot", TIMED "--cold --io pread --no-floor");
+}
+
+static void test_the_output_is_as_asked_for(void **state)
+{
+    (void)state;
+    char plain[32], planes[32], normal[32];
+    const char *hwc = "bench loader \"$LMDB\" --json " STREAM "--layout hwc";
+    program_string(&sample.scratch, "hash", plain, sizeof plain, hwc);
+    expect_hash(plain, "bench loader \"$LMDB\" --json --cold --no-floor " STREAM);
+    program_string(&sample.scratch, "hash", planes, sizeof planes,
+                   "bench loader \"$LMDB\" --json " STREAM "--layout chw");
+    program_string(&sample.scratch, "hash", normal, sizeof normal,
+                   "bench loader \"$LMDB\" --json " STREAM "--layout chw --normalise");
+    assert_string_not_equal(plain, planes);
+    assert_string_not_equal(planes, normal);
+    expect_hash(normal,
+                "bench loader \"$SHARDS\" --json --workers 3 " STREAM "--layout chw --normalise");
 }
 
 static void test_wrong_usage_is_told(void **state)
 {
     (void)state;
+    program_expect(&sample.scratch, 2, "want --seconds", "bench loader \"$LMDB\" --windows 3");
+    program_expect(&sample.scratch, 2, "endless stream",
+                   "bench loader \"$LMDB\" --seconds 1 --hash");
+    program_expect(&sample.scratch, 2, "--layout does not know",
+                   "bench loader \"$LMDB\" --layout wide");
     program_expect(&sample.scratch, 2, "say what to measure", "bench");
     program_expect(&sample.scratch, 2, "did you mean 'loader'", "bench loadr");
     program_expect(&sample.scratch, 2, "name one dataset", "bench loader");
@@ -117,6 +157,8 @@ int main(void)
         cmocka_unit_test(test_the_hash_does_not_depend_on_how),
         cmocka_unit_test(test_stopping_and_continuing_gives_the_same_hash),
         cmocka_unit_test(test_json_has_what_scripts_want),
+        cmocka_unit_test(test_windows_of_time_are_measured),
+        cmocka_unit_test(test_the_output_is_as_asked_for),
         cmocka_unit_test(test_wrong_usage_is_told),
         cmocka_unit_test(test_damage_is_fatal_or_counted),
     };
