@@ -134,6 +134,14 @@ static struct token tokenize(unsigned zero, int value)
     return token;
 }
 
+static struct token tokenize_dc(int difference)
+{
+    if (difference == DC_LEAST) {
+        return (struct token){.symbol = RECODE_DC_LOW};
+    }
+    return tokenize(RECODE_END, difference);
+}
+
 static bool tokenize_ac(const int16_t *block, struct token *tokens, uint32_t *count)
 {
     unsigned last = 0;
@@ -167,8 +175,7 @@ static bool tokenize_blocks(const int16_t *blocks, uint32_t block_count, struct 
         }
         difference -= difference > DC_MOST ? 2048 : 0; // modulo 2^11
         difference += difference < DC_LEAST ? 2048 : 0;
-        tokens[(*count)++] = difference == DC_LEAST ? (struct token){.symbol = RECODE_DC_LOW}
-                                                    : tokenize(RECODE_END, difference);
+        tokens[(*count)++] = tokenize_dc(difference);
         last = dc;
         if (!tokenize_ac(blocks, tokens, count)) {
             return false;
@@ -274,7 +281,8 @@ static void put_number(struct recode_encoder *encoder, uint32_t number)
 static enum status write_group(struct recode_encoder *encoder, uint32_t table, uint32_t count,
                                struct error *error)
 {
-    uint32_t each = count / RECODE_STREAMS, place = JPEG_BLOCK - 1;
+    bool alone = count < RECODE_ALONE;
+    uint32_t each = alone ? 0 : count / RECODE_STREAMS, place = JPEG_BLOCK - 1;
     uint32_t places[RECODE_STREAMS];
     size_t lengths[RECODE_STREAMS], total = 0;
     for (uint32_t i = 0; i < RECODE_STREAMS; i++) {
@@ -291,10 +299,10 @@ static enum status write_group(struct recode_encoder *encoder, uint32_t table, u
         return status;
     }
     put_number(encoder, count);
-    for (uint32_t i = 1; i < RECODE_STREAMS; i++) {
+    for (uint32_t i = 1; i < RECODE_STREAMS && !alone; i++) {
         put_number(encoder, places[i]);
     }
-    for (uint32_t i = 0; i < RECODE_STREAMS; i++) {
+    for (uint32_t i = alone ? RECODE_STREAMS - 1 : 0; i < RECODE_STREAMS; i++) {
         put_number(encoder, (uint32_t)lengths[i]);
     }
     memcpy(encoder->payload + encoder->payload_len, encoder->streams, total);
@@ -357,22 +365,18 @@ static void make_codes(struct recode_encoder *encoder)
 static enum status begin_payload(struct recode_encoder *encoder, struct error *error)
 {
     struct recode_layout *layout = &encoder->layout;
-    size_t codes = layout->tables * RECODE_LENGTH_BYTES;
-    size_t ends = 4 * (size_t)layout->frame.mcus_high;
+    size_t ends = 4 * (size_t)encoder->header.frame.mcus_high;
     encoder->payload_len = 0;
-    enum status status = reserve_payload(encoder, RECODE_HEADER_MOST + codes + ends, error);
+    enum status status = reserve_payload(
+        encoder, RECODE_FIXED_BYTES + RECODE_TABLES * RECODE_LENGTHS_MOST + ends, error);
     if (status != STATUS_OK) {
         return status;
     }
-    size_t header = recode_layout_write(layout, encoder->payload);
-    memset(encoder->payload + header, 0, codes + ends);
+    size_t len = RECODE_FIXED_BYTES;
     for (uint32_t i = 0; i < layout->tables; i++) {
-        uint8_t *to = encoder->payload + header + i * RECODE_LENGTH_BYTES;
-        for (unsigned symbol = 0; symbol < RECODE_SYMBOLS; symbol++) {
-            to[symbol / 2] |= (uint8_t)(encoder->lengths[i][symbol] << 4 * (symbol % 2));
-        }
+        len += recode_lengths_write(encoder->lengths[i], encoder->payload + len);
     }
-    layout->rows = encoder->payload_len = header + codes + ends;
+    layout->rows = encoder->payload_len = len + ends;
     return STATUS_OK;
 }
 
@@ -401,8 +405,7 @@ static enum status compare_all(struct recode_encoder *encoder, const uint8_t *by
 {
     bool same = jpeg_header_read(&encoder->header, bytes, len) &&
                 recode_source_start(&encoder->check, encoder->payload, encoder->payload_len,
-                                    NULL) == STATUS_OK &&
-                recode_same_frame(&encoder->check.layout.frame, &encoder->header.frame);
+                                    NULL) == STATUS_OK;
     if (!same) {
         *outcome = RECODE_DIFFERS;
         return STATUS_OK;
@@ -486,7 +489,6 @@ enum status recode_encode(struct recode_encoder *encoder, const uint8_t *bytes, 
         return STATUS_OK;
     }
     encoder->layout = (struct recode_layout){
-        .frame = encoder->header.frame,
         .tables = encoder->header.frame.components == 1 ? 1 : RECODE_TABLES,
         .original_length = (uint32_t)len,
         .original_crc = crc32c(0, bytes, len),

@@ -9,6 +9,7 @@
 // a stream may start before all of them.
 struct recode_group {
     uint32_t symbols;                   // of all streams
+    uint32_t each;                      // of every stream; the last one has the remainder too
     uint32_t place[RECODE_STREAMS];     // of the coefficient before a stream's first
     uint32_t start[RECODE_STREAMS + 1]; // bytes from the payload's start; the end of the last
 };

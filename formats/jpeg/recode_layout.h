@@ -3,18 +3,18 @@
 #ifndef FORMATS_JPEG_RECODE_LAYOUT_H
 #define FORMATS_JPEG_RECODE_LAYOUT_H
 
+#include "formats/jpeg/header.h"
 #include "formats/jpeg/recode.h"
 
 #define RECODE_VERSION      1u
-#define RECODE_FIXED_BYTES  48u // before the quantisation tables
-#define RECODE_QUANT_BYTES  128u
-#define RECODE_SLACK        8u // zeros after the rows: streams are read eight bytes at a time
+#define RECODE_FIXED_BYTES  28u // before the codes
+#define RECODE_SLACK        8u  // zeros after the rows: streams are read eight bytes at a time
 #define RECODE_FLAG_EXACT   1u
-#define RECODE_FLAG_RGB     2u
-#define RECODE_TABLES       2u // of codes: the first component's, the others'
-#define RECODE_STREAMS      4u // of a component in a row of MCUs
-#define RECODE_GROUP_VALUES 8u // numbers at the start of a component's part of a row
-#define RECODE_VALUE_BYTES  5u // of such a number, at most
+#define RECODE_TABLES       2u  // of codes: the first component's, the others'
+#define RECODE_STREAMS      4u  // of a component in a row of MCUs
+#define RECODE_ALONE        64u // with fewer symbols, there is one stream
+#define RECODE_GROUP_VALUES 8u  // numbers at the start of a component's part of a row, at most
+#define RECODE_VALUE_BYTES  5u  // of such a number, at most
 
 // --- symbols -----------------------------------------------------------------------------------
 
@@ -27,8 +27,7 @@
 #define RECODE_DC_LOW  (RECODE_END + RECODE_SIZES + 1u) // -1024, without further bits
 #define RECODE_SYMBOLS (RECODE_DC_LOW + 1u)
 
-#define RECODE_CODE_BITS    9u // of a code, at most
-#define RECODE_LENGTH_BYTES ((RECODE_SYMBOLS + 1u) / 2u)
+#define RECODE_CODE_BITS 9u // of a code, at most
 
 struct recode_symbol {
     unsigned size;    // bits of the amplitude, the sign included
@@ -54,10 +53,11 @@ void recode_store32(uint8_t *at, uint32_t value);
 // The fields of a payload, checked against its length. Offsets are from its start.
 struct recode_layout {
     struct jpeg_frame frame;
+    struct jpeg_header header; // of the original file, with the same frame; points into the payload
     bool exact;
     uint32_t original_length, original_crc;
-    uint32_t tables;          // of codes
-    const uint8_t *codes;     // RECODE_LENGTH_BYTES each
+    uint32_t tables; // of codes
+    uint8_t lengths[RECODE_TABLES][RECODE_SYMBOLS];
     const uint8_t *ends;      // of rows, u32 each, from the start of `rows`
     size_t rows, rows_end;    // RECODE_SLACK more may be read
     size_t head, head_length; // of the original file, up to the entropy-coded data
@@ -67,11 +67,14 @@ struct recode_layout {
 enum status recode_layout_read(struct recode_layout *layout, const uint8_t *bytes, size_t len,
                                struct error *error);
 
-bool recode_same_frame(const struct jpeg_frame *a, const struct jpeg_frame *b);
+// Writes the fields before the codes.
+void recode_layout_write(const struct recode_layout *layout, uint8_t bytes[RECODE_FIXED_BYTES]);
 
-// Writes the fixed fields and the tables of quantisation; returns how many bytes that were, at most
-// RECODE_HEADER_MOST.
-#define RECODE_HEADER_MOST (RECODE_FIXED_BYTES + 3 * RECODE_QUANT_BYTES)
-size_t recode_layout_write(const struct recode_layout *layout, uint8_t *bytes);
+// Lengths of codes as the payload has them; the latter returns how many bytes that were, at most
+// RECODE_LENGTHS_MOST. NULL: `at` to `end` hold no lengths.
+#define RECODE_LENGTHS_MOST RECODE_SYMBOLS
+const uint8_t *recode_lengths_read(const uint8_t *at, const uint8_t *end,
+                                   uint8_t lengths[RECODE_SYMBOLS]);
+size_t recode_lengths_write(const uint8_t lengths[RECODE_SYMBOLS], uint8_t *to);
 
 #endif

@@ -1,7 +1,6 @@
 // From a recoded JPEG back to the file: its head, its coefficients in its own Huffman codes, its
 // tail.
 #include "formats/crc32c.h"
-#include "formats/jpeg/header.h"
 #include "formats/jpeg/recode_source.h"
 
 #include <stdlib.h>
@@ -19,7 +18,6 @@ struct code {
 };
 
 struct restorer {
-    struct jpeg_header header;
     struct recode_source source;
     struct code dc[3], ac[3];
     int16_t *row; // of MCUs, component after component
@@ -131,8 +129,8 @@ static void pad_with_ones(struct restorer *restorer)
 
 static void put_mcu(struct restorer *restorer, uint32_t x)
 {
-    const struct jpeg_frame *frame = &restorer->header.frame;
-    uint32_t interval = restorer->header.restart_interval;
+    const struct jpeg_frame *frame = &restorer->source.layout.frame;
+    uint32_t interval = restorer->source.layout.header.restart_interval;
     if (interval > 0 && restorer->since_restart == interval) {
         const uint8_t marker[2] = {0xff, (uint8_t)(RST0 + restorer->restarts++ % 8)};
         pad_with_ones(restorer);
@@ -152,7 +150,7 @@ static void put_mcu(struct restorer *restorer, uint32_t x)
 
 static enum status put_scan(struct restorer *restorer, struct error *error)
 {
-    const struct jpeg_frame *frame = &restorer->header.frame;
+    const struct jpeg_frame *frame = &restorer->source.layout.frame;
     for (uint32_t row = 0; row < frame->mcus_high; row++) {
         struct jpeg_source *source = &restorer->source.source;
         enum status status = source->row(source, row, 0, frame->mcus_wide, restorer->blocks, error);
@@ -182,12 +180,7 @@ static enum status open_restorer(struct restorer *restorer, const uint8_t *bytes
         return status;
     }
     const struct recode_layout *layout = &restorer->source.layout;
-    struct jpeg_header *header = &restorer->header;
-    if (!jpeg_header_read(header, bytes + layout->head, layout->head_length) ||
-        header->scan != layout->head_length || !recode_same_frame(&header->frame, &layout->frame)) {
-        return error_set(error, STATUS_CORRUPT, NULL, layout->head, NOWHERE,
-                         "recoded JPEG: the head of the original file does not fit");
-    }
+    const struct jpeg_header *header = &layout->header;
     size_t size = 0, offset[3];
     for (uint32_t c = 0; c < header->frame.components; c++) {
         const struct jpeg_component *component = &header->frame.component[c];

@@ -115,7 +115,7 @@ static bool decode_streams(const struct run *run, const struct recode_group *gro
                            struct stream stream[RECODE_STREAMS])
 {
     struct stream a = stream[0], b = stream[1], c = stream[2], d = stream[3];
-    uint32_t each = group->symbols / RECODE_STREAMS, left = each;
+    uint32_t left = group->each;
     for (; left >= BATCH; left -= BATCH) {
         if (!(fill(run, &a) && fill(run, &b) && fill(run, &c) && fill(run, &d))) {
             return false;
@@ -132,7 +132,7 @@ static bool decode_streams(const struct run *run, const struct recode_group *gro
             return false;
         }
     }
-    for (left = group->symbols - each * RECODE_STREAMS; left > 0; left--) {
+    for (left = group->symbols - group->each * RECODE_STREAMS; left > 0; left--) {
         if (!(fill(run, &d) && step(run, &d))) {
             return false;
         }

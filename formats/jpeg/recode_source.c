@@ -31,13 +31,9 @@ static void fill_symbol(struct recode_table *table, unsigned number, unsigned bi
     }
 }
 
-static bool build_table(struct recode_table *table, const uint8_t *packed)
+static bool build_table(struct recode_table *table, const uint8_t lengths[RECODE_SYMBOLS])
 {
-    uint8_t lengths[RECODE_SYMBOLS];
     uint16_t codes[RECODE_SYMBOLS];
-    for (unsigned i = 0; i < RECODE_SYMBOLS; i++) {
-        lengths[i] = packed[i / 2] >> 4 * (i % 2) & 15;
-    }
     if (!recode_codes(lengths, codes)) {
         return false;
     }
@@ -70,14 +66,17 @@ static bool read_group(struct recode_group *group, const uint8_t *bytes, size_t 
 {
     const uint8_t *next = bytes + *at;
     bool good = read_number(&next, bytes + end, &group->symbols);
-    group->place[0] = JPEG_BLOCK - 1;
-    for (unsigned i = 1; good && i < RECODE_STREAMS; i++) {
-        good = read_number(&next, bytes + end, &group->place[i]) &&
+    // All but the last stream are empty where there are too few symbols to share.
+    bool alone = group->symbols < RECODE_ALONE;
+    group->each = alone ? 0 : group->symbols / RECODE_STREAMS;
+    for (unsigned i = 0; i < RECODE_STREAMS; i++) {
+        group->place[i] = 0;
+        good = good && (alone || i == 0 || read_number(&next, bytes + end, &group->place[i])) &&
                group->place[i] <= blocks * JPEG_BLOCK;
         group->place[i] += JPEG_BLOCK - 1;
     }
-    uint32_t length[RECODE_STREAMS];
-    for (unsigned i = 0; good && i < RECODE_STREAMS; i++) {
+    uint32_t length[RECODE_STREAMS] = {0};
+    for (unsigned i = alone ? RECODE_STREAMS - 1 : 0; good && i < RECODE_STREAMS; i++) {
         good = read_number(&next, bytes + end, &length[i]);
     }
     size_t start = (size_t)(next - bytes);
@@ -104,6 +103,9 @@ static enum status read_row(struct jpeg_source *base, uint32_t row, uint32_t fir
                          row);
     }
     source->next_row = row + 1;
+    if (first == end) {
+        return STATUS_OK;
+    }
     const uint8_t *ends = layout->ends + 4 * (size_t)row;
     size_t at = layout->rows + (row > 0 ? recode_load32(ends - 4) : 0);
     size_t row_end = layout->rows + recode_load32(ends);
@@ -132,9 +134,8 @@ enum status recode_source_start(struct recode_source *source, const uint8_t *byt
     struct recode_layout *layout = &source->layout;
     enum status status = recode_layout_read(layout, bytes, len, error);
     for (uint32_t i = 0; status == STATUS_OK && i < layout->tables; i++) {
-        const uint8_t *codes = layout->codes + i * RECODE_LENGTH_BYTES;
-        if (!build_table(&source->table[i], codes)) {
-            status = corrupt(error, (size_t)(codes - bytes), "the lengths make no code");
+        if (!build_table(&source->table[i], layout->lengths[i])) {
+            status = corrupt(error, RECODE_FIXED_BYTES, "the lengths make no code");
         }
     }
     return status;

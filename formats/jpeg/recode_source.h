@@ -31,9 +31,9 @@ struct recode_source {
     struct recode_table table[RECODE_TABLES];
 };
 
-// Prepares for a recoded file, whose frame is then source->layout.frame. `bytes` must outlive the
-// rows; nothing beyond `len` is read. `source` must not move afterwards. STATUS_CORRUPT,
-// _TRUNCATED, _LIMIT or _VERSION.
+// Prepares for a recoded file, whose frame is then source->layout.frame. `bytes` must
+// outlive the rows; nothing beyond `len` is read. `source` must not move afterwards.
+// STATUS_CORRUPT, _TRUNCATED, _LIMIT or _VERSION.
 enum status recode_source_start(struct recode_source *source, const uint8_t *bytes, size_t len,
                                 struct error *error);
 

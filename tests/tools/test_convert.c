@@ -547,6 +547,39 @@ static void files_cut_short_are_noticed_at_once(void **state)
     program_expect(&scratch, 1, "data.mdb", "inspect $DIR/set");
 }
 
+// --- recoded images ----------------------------------------------------------------------------
+
+static void recoded_images_are_told_and_come_back(void **state)
+{
+    (void)state;
+    draw_images(11, 150);
+    program_expect(&scratch, 0, "recoded: 9 JPEGs to ", "convert $DIR/in -o $DIR/set --recode");
+    program_expect(&scratch, 0, "left as they were: 2 PNG",
+                   "convert $DIR/in -o $DIR/shards --store shards --recode --threads 3");
+    assert_true(program_number(&scratch, "recoded", "inspect $DIR/set --json") == 9);
+    program_expect(&scratch, 0, "11 (9 JPEG of which 9 recoded, 2 PNG)", "inspect $DIR/shards");
+    program_expect(&scratch, 0, "JPEGs recoded", "inspect $DIR/set");
+    program_expect(&scratch, 0, "verified", "inspect $DIR/set --verify");
+    program_expect(&scratch, 0, "\"differs\": 0",
+                   "convert $DIR/in -o $DIR/again --recode --threads 1 --no-verify --json");
+    assert_int_equal(shell("cmp $DIR/set/data.mdb $DIR/again/data.mdb"), 0);
+    program_expect(&scratch, 0, "extracted 11 images", "inspect $DIR/set --extract $DIR/out");
+    assert_int_equal(shell("diff -r $DIR/in $DIR/out"), 0);
+    program_expect(&scratch, 0, "\"inexact\": 0", "inspect $DIR/shards --json --extract $DIR/two");
+    assert_int_equal(shell("diff -r $DIR/in $DIR/two"), 0);
+    program_expect(&scratch, 1, "exists already", "inspect $DIR/set --extract $DIR/out");
+    program_expect(&scratch, 0, NULL, "views $DIR/set --count 2 -o $DIR/sheet.png --seed 3");
+}
+
+static void plain_datasets_are_extracted_too(void **state)
+{
+    (void)state;
+    draw_images(6, 30);
+    program_expect(&scratch, 0, "\"recoded\": null", "convert $DIR/in -o $DIR/set --json");
+    program_expect(&scratch, 0, "extracted 6 images", "inspect $DIR/set --extract $DIR/new/out");
+    assert_int_equal(shell("diff -r $DIR/in $DIR/new/out"), 0);
+}
+
 // --- real images -------------------------------------------------------------------------------
 
 static void imagenet_sample_converts(void **state)
@@ -607,6 +640,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(damage_is_listed_with_file_offset_and_record, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(files_cut_short_are_noticed_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(recoded_images_are_told_and_come_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(plain_datasets_are_extracted_too, setup, teardown),
         cmocka_unit_test_setup_teardown(imagenet_sample_converts, setup, teardown),
         cmocka_unit_test_setup_teardown(cifar_converts, setup, teardown),
     };
