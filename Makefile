@@ -11,7 +11,8 @@ WERROR ?= $(if $(CI),1)
 
 hash := \#
 have = $(shell printf '$(hash)include <$(1)>\nint main(void){return 0;}\n' | $(CC) $(CPPFLAGS) -x c - $(2) -o /dev/null 2>/dev/null && echo 1 || echo 0)
-ifeq ($(filter help deps clean format layers headers lint demo test asan tsan bench-peers,$(MAKECMDGOALS)),)
+# Not for goals that compile nothing themselves.
+ifneq ($(filter-out help deps clean format layers headers lint demo test asan tsan fuzz fuzz-clang bench-peers,$(or $(MAKECMDGOALS),all)),)
 URING ?= $(call have,liburing.h,-luring)
 DNNL  ?= $(call have,oneapi/dnnl/dnnl.h,-ldnnl)
 endif
@@ -42,7 +43,8 @@ LIB_SOURCES := $(filter-out trainer/device/cpu%.c,$(LIB_SOURCES))
 endif
 TOOL_SOURCES := $(wildcard tools/*.c)
 SUPPORT_SOURCES := $(wildcard tests/support/*.c)
-SUITES := $(wildcard tests/formats/*.c tests/augment/*.c tests/pipeline/*.c tests/trainer/*.c tests/tools/*.c)
+SUITES := $(wildcard tests/formats/*.c tests/augment/*.c tests/pipeline/*.c tests/trainer/*.c tests/tools/*.c tests/fuzz/*.c)
+FUZZ_TARGETS := $(wildcard tests/fuzz/*.c)
 GOLDEN_SUITES := $(wildcard tests/golden/*.c)
 SIMD_SOURCES := $(wildcard tests/simd/*.c)
 CHECK_SIMD = $(BUILD)/tests/simd/check_simd
@@ -58,7 +60,7 @@ objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
 .PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-peers layers \
-	headers lint format install clean parts tests benches
+	headers lint format install clean parts tests benches fuzz fuzz-clang
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -146,6 +148,26 @@ asan:  ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer
 		SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' all tests
 	@sh tests/run.sh $(BUILD)-asan $(patsubst %.c,$(BUILD)-asan/%,$(SUITES) $(GOLDEN_SUITES)) $(BUILD)-asan/tests/simd/check_simd
 
+FUZZ_ROUNDS ?= 200000
+FUZZ_SEED ?= 1
+FUZZ_PROGRAMS = $(call programs,$(FUZZ_TARGETS))
+fuzz:  ## mutants of every format under ASan and UBSan: FUZZ_ROUNDS (200000) of each past the header
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan CFLAGS='-O2 -g' \
+		SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' fuzz-programs
+	@code=0; for target in $(FUZZ_PROGRAMS:$(BUILD)/%=$(BUILD)-asan/%); do \
+		ASAN_OPTIONS=max_allocation_size_mb=1024:allocator_may_return_null=1:quarantine_size_mb=16 \
+		FUZZ_ROUNDS=$(FUZZ_ROUNDS) FUZZ_SEED=$(FUZZ_SEED) FUZZ_FINDINGS=$(BUILD)-asan nice -n 19 $$target || code=1; \
+	done; exit $$code
+
+.PHONY: fuzz-programs
+fuzz-programs: $(FUZZ_PROGRAMS)
+
+# Without oneDNN: clang 14 cannot link two static functions of one name that have target_clones.
+fuzz-clang:  ## the same targets as libFuzzer programs, in build-clang/tests/fuzz (clang)
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-clang CC=clang DNNL=0 CFLAGS='-O2 -g' CPPFLAGS=-DFUZZ_LIBFUZZER \
+		SANITIZE='-fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined -fopenmp=libgomp' \
+		LDFLAGS=-fsanitize=fuzzer fuzz-programs
+
 # OpenMP's runtime is not instrumented, so its barriers would be reported as races: one OpenMP thread there. Our own threads stay.
 # The golden suites start none and would take very long.
 tsan:  ## the suite under ThreadSanitizer
@@ -193,4 +215,4 @@ format:  ## clang-format everything
 	@clang-format -i $(C_FILES)
 
 clean:  ## remove the build directories
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-clang

@@ -90,7 +90,7 @@ SIMD_INLINE void vertical_some(float *const out[2], const float *const *rows, si
         vf before = weight;
         weight = v_all(weights[tap]);
         for (size_t i = 0; i < vectors; i++) {
-            vf pixels = v_load(rows[tap] + x + i * LANES);
+            vf pixels = v_held(v_load(rows[tap] + x + i * LANES));
             upper[i] = upper[i] + weight * pixels;
             lower[i] = lower[i] + before * pixels;
         }

@@ -1,6 +1,6 @@
-// The pixel operations of a view, one function each, behind one table: the plain C here is the
-// reference that any wider version must match bit for bit (so no fused multiply-add, and sums only
-// in a stated order or in integers).
+// The pixel operations of a view, one function each, behind one table, in plain C: the reference
+// for the vector kernels of rows.h (so no fused multiply-add, and sums only in a stated order or in
+// integers).
 //
 // Pixels are float32 RGB, interleaved; `count` counts pixels, not values. Colour kernels work in
 // place and do not clip: clipping is a kernel of its own, as the reference clips after some

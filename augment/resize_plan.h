@@ -14,7 +14,7 @@ void resize_table_fill(struct resize_table *table);
 
 void resize_plan_rows(struct resize_taps *taps, uint32_t in, uint32_t out,
                       const struct resize_table *table);
-// `columns` has room for `count` (at least `out`, a multiple of ROW_STEP) entries; those after
+// `columns` has room for `count` (at least `out`, a multiple of ROW_LANES) entries; those after
 // `out` become 0. `flip` reverses the outputs.
 void resize_plan_columns(struct row_columns *columns, uint32_t count, uint32_t in, uint32_t out,
                          bool flip, const struct resize_table *table);

@@ -3,7 +3,7 @@
 // equal.
 //
 // Rows: the planes of an image are separate rows of `width` floats; every row may be read and
-// written up to the next multiple of ROW_STEP floats. `planes` is 3, or 1 where the three would be
+// written up to the next multiple of ROW_LANES floats. `planes` is 3, or 1 where the three would be
 // equal (grey). Pixels lie in [0, 1] and are never -0.
 //
 // All levels give the same bits. Against kernels_c: everything is the same bits but for the sign of
@@ -17,14 +17,13 @@
 #include <stddef.h>
 
 #define ROW_LANES 16 // the most that a vector holds
-#define ROW_STEP  32 // the most pixels that a kernel takes at once
 #define ROW_SLACK 64 // floats that must be readable after, and 4 before, a line being resized
 
 // --- resize -------------------------------------------------------------------------------------
 
 // Where the outputs of a row come from: output x is the sum over t of weight[t][x] times the line's
 // value at first[x] + t, which is -2 to width + 1; weights outside the line are 0. `count` outputs,
-// a multiple of ROW_STEP; `reach` is the largest distance of two `first` of the same ROW_LANES.
+// a multiple of ROW_LANES; `reach` is the largest distance of two `first` of the same ROW_LANES.
 struct row_columns {
     int32_t *first;
     float *weight[4];

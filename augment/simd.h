@@ -466,6 +466,15 @@ SIMD_INLINE vf v_clip(vf x) // to [0, 1]; -0 becomes 0
     return v_smaller(v_larger(x, v_all(0)), v_all(1));
 }
 
+// Keeps x in a register: compilers like to load again for each use, where loads are what is scarce.
+SIMD_INLINE vf v_held(vf x)
+{
+#if defined(__x86_64__)
+    __asm__("" : "+v"(x));
+#endif
+    return x;
+}
+
 struct v_four {
     vf a, b, c, d;
 };

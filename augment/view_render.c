@@ -134,7 +134,7 @@ static void plan_blur(struct render *render, const struct view_params *params)
     for (size_t plane = 0; plane < 3; plane++) {
         float *row = render->scratch->padded[plane];
         memset(row - radius, 0, radius * sizeof *row);
-        memset(row + params->size, 0, (radius + ROW_STEP) * sizeof *row);
+        memset(row + params->size, 0, (radius + ROW_LANES) * sizeof *row);
     }
 }
 
@@ -154,7 +154,7 @@ static void plan_finish(struct render *render, const struct view_params *params,
 static void plan_resize(struct render *render, const struct view_params *params)
 {
     struct view_scratch *scratch = render->scratch;
-    uint32_t padded = (params->size + ROW_STEP - 1) / ROW_STEP * ROW_STEP;
+    uint32_t padded = (params->size + ROW_LANES - 1) / ROW_LANES * ROW_LANES;
     resize_plan_rows(scratch->rows, render->crop->height, params->size, scratch->table);
     resize_plan_columns(&scratch->columns, padded, render->crop->width, params->size, params->flip,
                         scratch->table);
@@ -234,7 +234,7 @@ static void blur_down(struct render *render)
 static void blur_row(struct render *render, uint32_t y)
 {
     struct view_scratch *scratch = render->scratch;
-    size_t size = render->size, rounding = (ROW_STEP - size % ROW_STEP) % ROW_STEP;
+    size_t size = render->size, rounding = (ROW_LANES - size % ROW_LANES) % ROW_LANES;
     for (size_t plane = 0; plane < render->planes_out; plane++) {
         memset(scratch->padded[plane] + size, 0, rounding * sizeof(float));
         render->blur->horizontal(ring_row(render, plane, y), scratch->padded[plane], size,

@@ -31,7 +31,7 @@ static float *cut_floats(struct cutter *cutter, size_t before, size_t count)
 
 static void lay_out(struct view_scratch *scratch, struct cutter *cutter)
 {
-    size_t size = scratch->max_size, stride = round_up(size, ROW_STEP);
+    size_t size = scratch->max_size, stride = round_up(size, ROW_LANES);
     size_t ring_rows = 1; // a power of two; few of them are touched where few taps matter
     while (ring_rows < size) {
         ring_rows *= 2;
@@ -45,7 +45,7 @@ static void lay_out(struct view_scratch *scratch, struct cutter *cutter)
     }
     for (size_t plane = 0; plane < 3; plane++) {
         scratch->line[plane] = cut_floats(cutter, ROW_LANES, LIMIT_IMAGE_SIDE + ROW_SLACK);
-        scratch->padded[plane] = cut_floats(cutter, stride, 2 * stride + ROW_STEP);
+        scratch->padded[plane] = cut_floats(cutter, stride, 2 * stride + ROW_LANES);
         for (size_t i = 0; i < BLUR_ROWS; i++) {
             scratch->result[i][plane] = cut_floats(cutter, 0, stride);
         }

@@ -69,9 +69,9 @@ enum status image_split(const struct image *image, struct image_planes *out, str
 enum status image_reserve(struct image *image, uint32_t width, uint32_t height,
                           struct error *error);
 
-// A decoder keeps libjpeg's state and buffers between images. One decoder, one thread. After any
-// error it renews itself, so a corrupt image never harms the next one. A decoder warning (premature
-// end, bad Huffman code…) is STATUS_CORRUPT.
+// A decoder keeps buffers between images, and nothing else: what an image gives does not depend on
+// those before it, corrupt or good. One decoder, one thread. A decoder warning (premature end, bad
+// Huffman code…) is STATUS_CORRUPT.
 struct image_decoder;
 enum status image_decoder_open(struct image_decoder **out, struct error *error);
 void image_decoder_close(struct image_decoder **decoder); // accepts a pointer to NULL

@@ -15,7 +15,7 @@ enum status image_check_asked(uint32_t width, uint32_t height, struct error *err
 enum status image_check_window(struct image_window *resolved, const struct image_window *window,
                                uint32_t width, uint32_t height, struct error *error);
 
-// The JPEG half of a decoder. After any error the libjpeg object is created anew.
+// The JPEG half of a decoder. Each image has a libjpeg object of its own.
 struct image_jpeg;
 enum status image_jpeg_open(struct image_jpeg **out, struct error *error);
 void image_jpeg_close(struct image_jpeg **jpeg);

@@ -6,6 +6,7 @@
 #include "formats/file.h"
 #include "formats/safetensors_layout.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,32 +88,51 @@ static void compute_header_crc(const struct safetensors *file,
     }
 }
 
-// jansson cannot tell damage from a lack of memory, but a header whose checksum holds is whole.
-static enum status refuse_header(const struct safetensors *file, const json_error_t *problem,
-                                 struct error *error)
+// jansson tells a lack of memory as damage. Its allocations pass here, so that we know.
+static json_malloc_t json_allocate;
+static _Thread_local bool out_of_memory;
+
+static void *watch_allocation(size_t len)
 {
-    const uint8_t *digits;
-    char text[SAFETENSORS_CRC_DIGITS + 1];
-    compute_header_crc(file, text, &digits);
-    if (problem->text[0] == '\0' ||
-        (digits != NULL && memcmp(digits, text, SAFETENSORS_CRC_DIGITS) == 0)) {
+    void *memory = json_allocate(len);
+    out_of_memory = out_of_memory || memory == NULL;
+    return memory;
+}
+
+static void watch_allocations(void)
+{
+    json_free_t release;
+    json_get_alloc_funcs(&json_allocate, &release);
+    json_set_alloc_funcs(watch_allocation, release);
+}
+
+static enum status parse_text(struct safetensors *file, struct error *error)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_allocations);
+    json_error_t problem = {.text = "'{' expected"};
+    const char *text = (const char *)header_of(file);
+    out_of_memory = false;
+    if (file->header_len > 0 && text[0] == '{') {
+        file->root = json_loadb(text, file->header_len, JSON_REJECT_DUPLICATES, &problem);
+    }
+    if (file->root != NULL) {
+        return STATUS_OK;
+    }
+    if (out_of_memory) {
         return error_set(error, STATUS_NO_MEMORY, file->path, NOWHERE, NOWHERE,
                          "no memory for the header");
     }
     return error_set(error, STATUS_CORRUPT, file->path,
-                     SAFETENSORS_PREFIX + (uint64_t)problem->position, NOWHERE,
-                     "the header is not JSON: %s", problem->text);
+                     SAFETENSORS_PREFIX + (uint64_t)problem.position, NOWHERE,
+                     "the header is not JSON: %s", problem.text);
 }
 
 static enum status parse_header(struct safetensors *file, struct error *error)
 {
-    json_error_t problem = {.text = "'{' expected"};
-    const char *text = (const char *)header_of(file);
-    if (file->header_len > 0 && text[0] == '{') {
-        file->root = json_loadb(text, file->header_len, JSON_REJECT_DUPLICATES, &problem);
-    }
-    if (file->root == NULL) {
-        return refuse_header(file, &problem, error);
+    enum status status = parse_text(file, error);
+    if (status != STATUS_OK) {
+        return status;
     }
     json_t *metadata = json_object_get(file->root, SAFETENSORS_METADATA);
     if (metadata != NULL && !json_is_object(metadata)) {

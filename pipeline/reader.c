@@ -5,7 +5,7 @@
 #include <time.h>
 
 #define READER_EIO_RETRIES   2    // a bad cable or path recovers at once or not at all
-#define READER_BUSY_RETRIES  1000 // EAGAIN in a row, a millisecond apart
+#define READER_BUSY_RETRIES  1000 // EINTR, or EAGAIN a millisecond apart
 #define READER_BACKOFF_NANOS 1000000L
 
 const struct reader_backend *reader_override;
@@ -54,7 +54,7 @@ void reader_submit(struct reader *reader, struct read_request *request)
 {
     request->done = 0;
     request->errnum = 0;
-    request->retries = 0;
+    request->busy = request->retries = 0;
     reader->backend->submit(reader->state, request);
 }
 
@@ -64,22 +64,22 @@ static void back_off(uint32_t times)
     nanosleep(&pause, NULL);
 }
 
-// Whether a request that failed with `errnum` is worth another try, after the right pause.
+// Whether a request that failed with `errnum` is worth another try, after the right pause. A disk
+// that failed and a kernel that was busy are counted apart: neither uses up the other's tries.
 static bool retry(struct read_request *request, int errnum)
 {
-    uint32_t limit = errnum == EINTR || errnum == EAGAIN ? READER_BUSY_RETRIES
-                     : errnum == EIO                     ? READER_EIO_RETRIES
-                                                         : 0;
-    if (request->retries >= limit) {
-        return false;
+    if (errnum == EIO && request->retries < READER_EIO_RETRIES) {
+        back_off(++request->retries);
+        return true;
     }
-    request->retries++;
-    if (errnum == EIO) {
-        back_off(request->retries);
-    } else if (errnum == EAGAIN) {
-        back_off(1);
+    if ((errnum == EINTR || errnum == EAGAIN) && request->busy < READER_BUSY_RETRIES) {
+        request->busy++;
+        if (errnum == EAGAIN) {
+            back_off(1);
+        }
+        return true;
     }
-    return true;
+    return false;
 }
 
 // Takes in the backend's result; false when the request must go back for the rest.
@@ -95,7 +95,7 @@ static bool settled(struct read_request *request)
     }
     request->done += (uint32_t)request->result;
     if (request->result > 0) {
-        request->retries = 0;
+        request->busy = request->retries = 0;
     }
     return request->done >= request->len || request->result == 0;
 }

@@ -21,9 +21,9 @@ struct read_request {
     uint32_t done;
     int errnum;
     // Between the reader and its backend.
-    int64_t result; // of the last system call: bytes, or a negative errno
-    uint32_t retries;
-    uint32_t place; // the backend's own
+    int64_t result;         // of the last system call: bytes, or a negative errno
+    uint32_t busy, retries; // without a byte in between: EINTR or EAGAIN, EIO
+    uint32_t place;         // the backend's own
 };
 
 struct reader_setup {

@@ -19,10 +19,10 @@ struct bench_samples {
 struct loader_bench {
     // As given.
     const char *directory, *recipe, *io, *policy, *layout, *position_out, *start, *hash_from;
-    int64_t epochs, workers, depth, size, batch, seed, slots, max_skips, stop_after, windows, floor;
-    int64_t cache;                  // MiB
+    int64_t epochs, workers, depth, size, batch, seed, slots, max_skips, stop_after, windows, floor,
+        cache;                      // MiB
     double window_seconds, warm_up; // window_seconds 0: whole passes are one window
-    bool normalise, cold, direct, no_floor, hash, json, quiet;
+    bool normalise, cold, no_floor, direct, hash, json, quiet;
 
     // What follows from it.
     struct loader_config config;

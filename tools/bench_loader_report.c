@@ -87,15 +87,13 @@ static void print_floor(struct loader_bench *bench, double rate)
 static void print_reads(const struct loader_bench *bench)
 {
     const struct loader_counters *counters = &bench->counters;
-    printf("read             %.1f MB, %.1f MB/s, %s%s\n", (double)counters->read_bytes / 1e6,
-           per_second(bench, (double)counters->read_bytes) / 1e6, io_name(bench),
+    printf("from files       %.1f MB in %" PRIu64 " reads by %" PRIu64 " system calls%s\n",
+           (double)counters->read_bytes / 1e6, counters->reads, counters->read_calls,
            !bench->direct       ? ""
-           : bench->direct_used ? ", direct"
-                                : ", not direct: the file system refuses");
-    printf("  in %" PRIu64 " reads by %" PRIu64 " system calls; %" PRIu64
-           " records shared one, %" PRIu64 " were in memory; %" PRIu32 " reads kept ahead\n",
-           counters->reads, counters->read_calls, counters->shared, counters->kept,
-           counters->ahead);
+           : bench->direct_used ? ", past the page cache"
+                                : "; not past the page cache, which the file system refuses");
+    printf("records          %" PRIu64 " shared another's read, %" PRIu64 " were in memory\n",
+           counters->shared, counters->kept);
 }
 
 static void print_speed(struct loader_bench *bench)
@@ -106,6 +104,8 @@ static void print_speed(struct loader_bench *bench)
     printf("pairs/s          %.1f", rate);
     print_spread(&bench->rates);
     printf("\n");
+    printf("read             %.1f MB, %.1f MB/s, %s\n", (double)counters->bytes / 1e6,
+           per_second(bench, (double)counters->bytes) / 1e6, io_name(bench));
     print_reads(bench);
     printf("produced         %.1f MB/s of float32 pixels\n",
            per_second(bench, view_bytes(bench)) / 1e6);
@@ -183,11 +183,10 @@ static json_t *describe_floor(struct loader_bench *bench, double rate)
 static json_t *describe_settings(const struct loader_bench *bench)
 {
     const struct loader_config *config = &bench->config;
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:b, s:b}", "dataset",
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:b, s:b}", "dataset",
                      bench->directory, "recipe", bench->recipe, "size",
                      (json_int_t)config->recipe.size, "batch", (json_int_t)config->batch, "workers",
-                     (json_int_t)bench->workers_used, "depth", (json_int_t)config->depth,
-                     "cache_mebibytes", (json_int_t)bench->cache, "slots",
+                     (json_int_t)bench->workers_used, "depth", (json_int_t)config->depth, "slots",
                      (json_int_t)config->slots, "layout", bench->layout, "normalise",
                      bench->normalise, "cold", bench->cold);
 }
@@ -201,16 +200,6 @@ static json_t *describe_work(const struct loader_bench *bench)
                      counters->decode, "augment", counters->augment, "shares", shares(bench));
 }
 
-static json_t *describe_reads(const struct loader_bench *bench)
-{
-    const struct loader_counters *counters = &bench->counters;
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "reads", (json_int_t)counters->reads,
-                     "bytes", (json_int_t)counters->read_bytes, "system_calls",
-                     (json_int_t)counters->read_calls, "records_sharing_one",
-                     (json_int_t)counters->shared, "records_in_memory", (json_int_t)counters->kept,
-                     "kept_ahead", (json_int_t)counters->ahead, "direct", bench->direct_used);
-}
-
 static json_t *describe_speed(struct loader_bench *bench)
 {
     const struct loader_counters *counters = &bench->counters;
@@ -222,6 +211,16 @@ static json_t *describe_speed(struct loader_bench *bench)
                      per_second(bench, (double)counters->bytes) / 1e6, "view_megabytes_per_second",
                      per_second(bench, view_bytes(bench)) / 1e6, "io", io_name(bench), "floor",
                      describe_floor(bench, rate));
+}
+
+static json_t *describe_reads(const struct loader_bench *bench)
+{
+    const struct loader_counters *counters = &bench->counters;
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "reads", (json_int_t)counters->reads,
+                     "bytes", (json_int_t)counters->read_bytes, "system_calls",
+                     (json_int_t)counters->read_calls, "shared", (json_int_t)counters->shared,
+                     "kept", (json_int_t)counters->kept, "ahead", (json_int_t)counters->ahead,
+                     "direct", bench->direct_used);
 }
 
 static json_t *describe_end(const struct loader_bench *bench)
@@ -246,8 +245,8 @@ void loader_bench_print_json(struct loader_bench *bench)
 {
     json_t *result = describe_speed(bench);
     join(result, describe_work(bench));
-    json_object_set_new(result, "reading", describe_reads(bench));
     join(result, describe_end(bench));
+    json_object_set_new(result, "files", describe_reads(bench));
     json_object_set_new(result, "settings", describe_settings(bench));
     if (bench->hash) {
         char hash[17];

@@ -211,8 +211,8 @@ static enum status open_loader(struct loader_bench *bench, struct error *error)
         return status;
     }
     bench->workers_used = loader_workers(bench->loader);
-    bench->io_used = loader_io_used(bench->loader);
     bench->direct_used = loader_direct_used(bench->loader);
+    bench->io_used = loader_io_used(bench->loader);
     bench->planned_memory = loader_memory(bench->loader);
     bench->position = bench->config.start;
     if (bench->position.batch == loader_batches_per_epoch(bench->loader)) {

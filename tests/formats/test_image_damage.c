@@ -167,6 +167,30 @@ static void test_a_loop_of_probes_survives_a_bad_header(void **state)
     }
 }
 
+// Found by fuzzing: libjpeg kept the tables of the image before, and a file without its own was
+// decoded with them.
+static void test_tables_of_one_image_do_not_serve_the_next(void **state)
+{
+    (void)state;
+    size_t at = 2, seen = 0;
+    while ((seen += fixture.good[at + 1] == 0xdb) < 2) { // to the second table of quantisation
+        at += 2 + ((size_t)fixture.good[at + 2] << 8 | fixture.good[at + 3]);
+        assert_true(at + 4 < fixture.good_len);
+    }
+    size_t size = 2 + ((size_t)fixture.good[at + 2] << 8 | fixture.good[at + 3]);
+    size_t len = fixture.good_len - size;
+    uint8_t *without = malloc(len);
+    assert_non_null(without);
+    memcpy(without, fixture.good, at);
+    memcpy(without + at, fixture.good + at + size, len - at);
+    for (int i = 0; i < 2; i++) {
+        struct error error;
+        assert_good_image_decodes();
+        assert_int_equal(fail_on(without, len, &error), STATUS_CORRUPT);
+    }
+    free(without);
+}
+
 // What follows the window's last row is not looked at, so only damage before it can show.
 static void test_windows_see_the_damage_before_their_end(void **state)
 {
@@ -240,6 +264,7 @@ int main(void)
         cmocka_unit_test(test_every_cut_is_noticed),
         cmocka_unit_test(test_each_kind_of_damage),
         cmocka_unit_test(test_a_loop_of_probes_survives_a_bad_header),
+        cmocka_unit_test(test_tables_of_one_image_do_not_serve_the_next),
         cmocka_unit_test(test_windows_see_the_damage_before_their_end),
         cmocka_unit_test(test_mutants_give_a_status),
     };

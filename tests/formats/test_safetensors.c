@@ -12,6 +12,7 @@
 
 #include "formats/file.h"
 #include "formats/safetensors.h"
+#include "formats/safetensors_layout.h"
 #include "tests/support/mutate.h"
 
 static char directory[256];
@@ -342,6 +343,27 @@ static void test_every_failing_call_keeps_a_whole_file(void **state)
     }
 }
 
+// Found by fuzzing: a checksum that holds made every other fault of the header "no memory".
+static void test_a_signed_header_that_is_no_json_is_damage(void **state)
+{
+    (void)state;
+    char text[] = "........}\"crc32c\":\"00000000\"";
+    size_t len = sizeof text - 1;
+    memcpy(text, (const char[8]){(char)(len - 8)}, 8);
+    const uint8_t *header = (const uint8_t *)text + 8;
+    const uint8_t *digits = safetensors_crc_digits(header, len - 8);
+    assert_non_null(digits);
+    char crc[SAFETENSORS_CRC_DIGITS + 1];
+    safetensors_format_crc(safetensors_header_crc((const uint8_t *)text, header, len - 8, digits),
+                           crc);
+    memcpy(text + (digits - (const uint8_t *)text), crc, SAFETENSORS_CRC_DIGITS);
+    write_bytes(text, len);
+    struct safetensors *file;
+    struct error error;
+    assert_int_equal(safetensors_open(&file, path, &error), STATUS_CORRUPT);
+    assert_non_null(strstr(error.reason, "not JSON"));
+}
+
 static void test_mutants_never_pass(void **state)
 {
     (void)state;
@@ -490,6 +512,7 @@ int main(void)
         cmocka_unit_test(test_the_header_has_a_limit),
         cmocka_unit_test(test_bad_requests_leave_the_old_file),
         cmocka_unit_test(test_every_failing_call_keeps_a_whole_file),
+        cmocka_unit_test(test_a_signed_header_that_is_no_json_is_damage),
         cmocka_unit_test(test_mutants_never_pass),
         cmocka_unit_test(test_mutants_of_foreign_files),
         cmocka_unit_test(test_python_opens_our_files),

@@ -4,6 +4,7 @@
 #include "augment/view.h"
 #include "pipeline/loader.h"
 #include "pipeline/order.h"
+#include "tests/support/batch_hash.h"
 #include "tests/support/render.h"
 #include "tests/support/sample_dataset.h"
 
@@ -68,25 +69,6 @@ static struct loader *open_loader(const struct dataset *dataset, const struct lo
     return loader;
 }
 
-static uint64_t mix(uint64_t hash, const void *bytes, size_t len)
-{
-    const uint8_t *byte = bytes;
-    for (size_t i = 0; i < len; i++) {
-        hash = (hash ^ byte[i]) * UINT64_C(0x100000001b3);
-    }
-    return hash;
-}
-
-static uint64_t mix_record(uint64_t hash, const struct batch *batch, uint32_t index, int64_t views)
-{
-    size_t values = (size_t)batch->size * batch->size * 3;
-    for (int64_t view = 0; view < views; view++) {
-        hash = mix(hash, batch->view[view] + index * values, values * sizeof(float));
-    }
-    hash = mix(hash, &batch->labels[index], sizeof batch->labels[index]);
-    return mix(hash, &batch->records[index], sizeof batch->records[index]);
-}
-
 // The rest of the stream, hashed record by record; checks that positions and sequence run on.
 static uint64_t drain_stream(struct loader *loader, const struct loader_config *config,
                              uint64_t hash)
@@ -103,9 +85,7 @@ static uint64_t drain_stream(struct loader *loader, const struct loader_config *
         if (++expected.batch == loader_batches_per_epoch(loader)) {
             expected = (struct loader_position){.epoch = expected.epoch + 1};
         }
-        for (uint32_t i = 0; i < batch->count; i++) {
-            hash = mix_record(hash, batch, i, config->recipe.views);
-        }
+        hash = batch_hash(hash, batch);
         loader_release(loader, batch);
     }
     assert_int_equal(status, STATUS_END);
@@ -225,9 +205,7 @@ static void test_resuming_anywhere_gives_the_rest(void **state)
         struct loader *resumed = open_loader(datasets[DATASET_LMDB], &rest);
         assert_int_equal(drain_stream(resumed, &rest, begin), whole);
         loader_close(&resumed);
-        for (uint32_t i = 0; i < batch->count; i++) {
-            begin = mix_record(begin, batch, i, 2);
-        }
+        begin = batch_hash(begin, batch);
         loader_release(loader, batch);
     }
     assert_int_equal(begin, whole);
@@ -271,16 +249,11 @@ static void check_ranks(uint32_t ranks, bool keep_last)
     }
     const struct batch *all, *piece;
     while (loader_next(whole, &all, NULL) == STATUS_OK) {
-        uint64_t expected = 1, together = 1;
+        uint64_t expected = batch_hash(1, all), together = 1;
         uint32_t count = 0;
-        for (uint32_t i = 0; i < all->count; i++) {
-            expected = mix_record(expected, all, i, 2);
-        }
         for (uint32_t rank = 0; rank < ranks; rank++) {
             assert_int_equal(loader_next(part[rank], &piece, NULL), STATUS_OK);
-            for (uint32_t i = 0; i < piece->count; i++) {
-                together = mix_record(together, piece, i, 2);
-            }
+            together = batch_hash(together, piece);
             count += piece->count;
             loader_release(part[rank], piece);
         }

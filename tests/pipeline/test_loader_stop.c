@@ -3,8 +3,10 @@
 #include "pipeline/loader.h"
 #include "tests/support/faulty_reader.h"
 #include "tests/support/sample_dataset.h"
+#include "tests/support/watchdog.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -24,7 +26,7 @@ static int make_dataset(void **state)
     (void)state;
     sample_dataset_make(&sample, RECORDS, NOWHERE);
     dataset = sample_dataset_open(&sample, DATASET_SHARDS);
-    alarm(120); // a hang kills the suite
+    watchdog_set("a suite of short tests");
     return 0;
 }
 
@@ -40,6 +42,7 @@ static int remove_faults(void **state)
 {
     (void)state;
     faulty_reader_remove();
+    watchdog_set("what follows the closing");
     return 0;
 }
 
@@ -60,10 +63,13 @@ static uint32_t draw(uint64_t *random, uint32_t below)
     return (uint32_t)(*random >> 33) % below;
 }
 
-static size_t open_descriptors(void)
+// Entries of a directory of /proc/self: file descriptors, threads.
+static size_t count_own(const char *what)
 {
     size_t count = 0;
-    DIR *folder = opendir("/proc/self/fd");
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/%s", what);
+    DIR *folder = opendir(path);
     assert_non_null(folder);
     while (folder != NULL && readdir(folder)) {
         count++;
@@ -74,25 +80,48 @@ static size_t open_descriptors(void)
     return count;
 }
 
-// Takes some batches, keeps some of them, and closes without a word.
+static size_t open_descriptors(void)
+{
+    return count_own("fd");
+}
+
+// Faults of every kind on the way, in every third loader also a place that cannot be read at all.
+static void install_faults(uint64_t seed, uint64_t *random)
+{
+    struct dataset_record where = dataset_record(dataset, draw(random, RECORDS));
+    const struct faulty_reader_plan plan = {.seed = seed,
+                                            .eio = 10 + draw(random, 90),
+                                            .eagain = draw(random, 30),
+                                            .eintr = draw(random, 100),
+                                            .shortened = draw(random, 200),
+                                            .flipped = draw(random, 2) * draw(random, 100),
+                                            .late = draw(random, 400),
+                                            .slow = draw(random, 2) * 500,
+                                            .bad_file = where.file,
+                                            .bad_offset = where.offset,
+                                            .bad_errnum = draw(random, 3) ? 0 : EIO};
+    faulty_reader_install(&plan);
+}
+
+// Takes some batches, keeps some of them, and closes without a word, whether or not the stream has
+// failed meanwhile.
 static void open_use_and_close(uint64_t seed)
 {
     uint64_t random = seed * 77 + 1;
-    const struct faulty_reader_plan plan = {
-        .seed = seed, .late = 300, .slow = draw(&random, 2) * 500, .shortened = 200, .eio = 10};
-    faulty_reader_install(&plan);
+    install_faults(seed, &random);
     struct loader_config config = base_config();
     config.io = seed % 2 ? LOADER_IO_AUTO : LOADER_IO_PREAD;
-    config.workers = 1 + draw(&random, 4);
-    config.depth = 1 + draw(&random, 20);
+    config.workers = 1 + draw(&random, 7);
+    config.depth = draw(&random, 3) ? 1 + draw(&random, 64) : 1;
     config.slots = 2 + draw(&random, 3);
     config.epochs = draw(&random, 3);
+    config.policy = draw(&random, 2) ? LOADER_SKIP : LOADER_FATAL;
+    watchdog_set("closing, seed %llu", (unsigned long long)seed);
     struct loader *loader;
     assert_int_equal(loader_open(&loader, dataset, &config, NULL), STATUS_OK);
     uint32_t take = draw(&random, 8), kept = 0;
-    for (uint32_t i = 0; i < take; i++) {
-        const struct batch *batch;
-        assert_int_equal(loader_next(loader, &batch, NULL), STATUS_OK);
+    const struct batch *batch;
+    for (uint32_t i = 0; i < take && loader_next(loader, &batch, NULL) == STATUS_OK; i++) {
         if (kept + 1 < config.slots && draw(&random, 3) == 0) {
             kept++;
         } else {
@@ -109,11 +138,16 @@ static void open_use_and_close(uint64_t seed)
 static void test_closing_at_any_moment_is_clean(void **state)
 {
     (void)state;
-    size_t before = open_descriptors();
-    for (uint64_t seed = 0; seed < 150; seed++) {
+    open_use_and_close(0); // a sanitizer's own thread starts with our first one
+    size_t descriptors = open_descriptors(), threads = count_own("task");
+    for (uint64_t seed = 1; seed < 400; seed++) {
         open_use_and_close(seed);
     }
-    assert_int_equal(open_descriptors(), before);
+    assert_int_equal(open_descriptors(), descriptors);
+    for (int i = 0; i < 2000 && count_own("task") > threads; i++) {
+        usleep(1000); // a joined thread leaves /proc a moment later
+    }
+    assert_int_equal(count_own("task"), threads);
     struct loader *none = NULL;
     loader_close(&none);
 }

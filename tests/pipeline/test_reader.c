@@ -247,6 +247,20 @@ static void test_a_lasting_error_is_retried_twice_and_then_told(void **state)
     check_lasting_fault(LOADER_IO_URING, EIO, 2);
 }
 
+// Found by mixtures of faults: signals used up the tries of a disk error.
+static void test_interruptions_do_not_use_up_the_retries_of_eio(void **state)
+{
+    (void)state;
+    const struct faulty_reader_plan plan = {.script = {EINTR, EAGAIN, EINTR, EIO, EINTR, EIO}};
+    faulty_reader_install(&plan);
+    struct reader reader;
+    open_or_skip(&reader, LOADER_IO_PREAD, 4);
+    struct read_request request = read_one(&reader, 1, 77, 2000);
+    assert_arrived(&request);
+    reader_drain(&reader);
+    reader_close(&reader);
+}
+
 static void *wake_soon(void *reader)
 {
     usleep(20000);
@@ -468,6 +482,8 @@ int main(void)
         cmocka_unit_test_teardown(test_uring_hides_passing_faults, remove_faults),
         cmocka_unit_test_teardown(test_pread_hides_passing_faults, remove_faults),
         cmocka_unit_test_teardown(test_a_lasting_error_is_retried_twice_and_then_told,
+                                  remove_faults),
+        cmocka_unit_test_teardown(test_interruptions_do_not_use_up_the_retries_of_eio,
                                   remove_faults),
         cmocka_unit_test(test_wake_ends_a_wait),
         cmocka_unit_test(test_uring_drains_a_read_that_never_ends),

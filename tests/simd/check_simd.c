@@ -66,25 +66,40 @@ static double seconds(clockid_t clock)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+#if defined(__x86_64__)
+// The counter and the time at one moment: again when something came in between.
+static double ticks_at(double *time)
+{
+    double before, after, ticks;
+    do {
+        before = seconds(CLOCK_MONOTONIC);
+        ticks = (double)__builtin_ia32_rdtsc();
+        after = seconds(CLOCK_MONOTONIC);
+    } while (after - before > 2e-6);
+    *time = (before + after) / 2;
+    return ticks;
+}
+
 // Ticks of the time stamp counter in a second.
 static double tick_rate(void)
 {
-#if defined(__x86_64__)
     static double rate;
     if (rate == 0) {
-        double start = seconds(CLOCK_MONOTONIC), now = start;
-        unsigned long long first = __builtin_ia32_rdtsc(), ticks = 0;
-        while (now - start < BATCH_SECONDS) {
-            ticks = __builtin_ia32_rdtsc() - first;
-            now = seconds(CLOCK_MONOTONIC);
-        }
-        rate = (double)ticks / (now - start);
+        double start, end;
+        double first = ticks_at(&start), last;
+        do {
+            last = ticks_at(&end);
+        } while (end - start < BATCH_SECONDS);
+        rate = (last - first) / (end - start);
     }
     return rate;
-#else
-    return 1e9;
-#endif
 }
+#else
+static double tick_rate(void)
+{
+    return 1e9;
+}
+#endif
 
 static int ascending(const void *a, const void *b)
 {

@@ -408,7 +408,7 @@ static int check(long rounds, uint64_t seed)
     open_guards();
     for (long round = 0; round < rounds && !failed; round++) {
         now.width = simd_between(&now.random, 1, round % 2 ? 40 : MAX_WIDTH);
-        now.stride = (now.width + ROW_STEP - 1) / ROW_STEP * ROW_STEP;
+        now.stride = (now.width + ROW_LANES - 1) / ROW_LANES * ROW_LANES;
         for (size_t i = 0; i < CHECKS && !failed; i++) {
             failed = at_levels(checks[i]);
         }

@@ -59,6 +59,10 @@ static int failure(struct faulty_state *state, const struct read_request *reques
         plan.bad_offset < end) {
         return plan.bad_errnum;
     }
+    uint32_t tries = request->busy + request->retries;
+    if (tries < sizeof plan.script / sizeof *plan.script && plan.script[tries]) {
+        return plan.script[tries];
+    }
     if (request->retries < 2 && chance(state, plan.eio)) {
         return EIO;
     }
@@ -89,6 +93,18 @@ static void sleep_a_little(struct faulty_state *state)
     }
 }
 
+// Shortens or falsifies what a read brought.
+static void spoil(struct faulty_state *state, struct read_request *request)
+{
+    if (request->result > 1 && chance(state, plan.shortened)) {
+        request->result = 1 + draw(state, (uint32_t)request->result - 1);
+    }
+    if (request->result > 0 && chance(state, plan.flipped)) {
+        uint8_t *byte = request->buf + request->done + draw(state, (uint32_t)request->result);
+        *byte ^= (uint8_t)(1u << draw(state, 8));
+    }
+}
+
 // Waits for the real completions, unless held ones could be given out at once.
 static enum status gather(struct faulty_state *state, struct error *error)
 {
@@ -99,10 +115,7 @@ static enum status gather(struct faulty_state *state, struct error *error)
     enum status status = state->inner->wait(state->inner_state, state->held + state->held_count,
                                             HELD_MAX - state->held_count, &count, error);
     for (size_t i = 0; i < count; i++) {
-        struct read_request *request = state->held[state->held_count + i];
-        if (request->result > 1 && chance(state, plan.shortened)) {
-            request->result = 1 + draw(state, (uint32_t)request->result - 1);
-        }
+        spoil(state, state->held[state->held_count + i]);
     }
     state->held_count += (uint32_t)count;
     state->inner_in_flight -= (uint32_t)count;

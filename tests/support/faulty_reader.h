@@ -10,12 +10,15 @@ struct faulty_reader_plan {
     uint64_t seed;
     unsigned eio, eagain, eintr; // `eio` never three times in a row for one read
     unsigned shortened;          // fewer bytes than asked for
+    unsigned flipped;            // one bit of what arrived is wrong
     unsigned late; // the completion is held back for some waits, so others overtake it
     unsigned slow; // the wait itself sleeps up to a millisecond
     // Reads that cover this byte of this file always fail so; errnum 0 = none.
     uint32_t bad_file;
     uint64_t bad_offset;
     int bad_errnum;
+    // The first tries of every read fail so, in this order; 0 ends the list.
+    int script[8];
 };
 
 // Faults injected since install, of all kinds but `slow`.
