@@ -367,7 +367,7 @@ static bool launch(struct loader *loader)
     }
     uint8_t *buf = arena_take(&loader->arena, bytes, users, &piece);
     if (!buf) {
-        loader->wants_room = true;
+        loader->wants_arena = true;
         return false;
     }
     loader->in_flight += window->fetch_count;
@@ -405,7 +405,7 @@ static bool feed(struct loader *loader)
 {
     bool begun = false;
     struct window *window = &loader->window;
-    loader->wants_slot = loader->wants_room = false;
+    loader->wants_slot = loader->wants_room = loader->wants_arena = false;
     while (!loader->closing) {
         if (window->fetch_count == 0) {
             if (!gather(loader)) {

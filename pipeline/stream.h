@@ -105,7 +105,7 @@ struct loader {
     uint32_t in_flight;             // reads
     uint32_t ahead;                 // fetches in use that the feeder aims at
     enum feeder_state feeder;
-    bool wants_slot, wants_room; // what the feeder lacks
+    bool wants_slot, wants_room, wants_arena; // what the feeder lacks: fetches, bytes
     bool closing;
     bool broken; // the reader's machinery failed: `broken_error`
     struct error broken_error;

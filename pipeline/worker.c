@@ -338,7 +338,8 @@ static void account(struct worker *worker)
 static void nudge_feeder(struct loader *loader)
 {
     bool has_room = stream_fetches_in_use(loader) <= loader->ahead / 2;
-    if (loader->again || (loader->wants_room && has_room) ||
+    bool half_empty = loader->arena.head - loader->arena.tail <= loader->arena.size / 2;
+    if (loader->again || (loader->wants_room && has_room) || (loader->wants_arena && half_empty) ||
         (loader->in_flight > 0 && loader->feeder == FEEDER_ASLEEP && !stream_plenty(loader))) {
         stream_wake_feeder(loader);
     }

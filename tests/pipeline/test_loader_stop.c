@@ -207,6 +207,64 @@ static void test_batches_may_be_released_in_any_order(void **state)
     loader_close(&loader);
 }
 
+// Images followed by so many zeros that a few of them fill the memory of reads.
+static void write_bulky(const char *path)
+{
+    static const size_t sizes[] = {7u << 20, 7u << 20, 1200u << 10, 1200u << 10, 1200u << 10};
+    const struct dataset_writer_config config = {.store = DATASET_LMDB};
+    struct dataset_writer *writer;
+    assert_int_equal(dataset_writer_open(&writer, path, &config, NULL), STATUS_OK);
+    for (uint32_t i = 0; i < 2 * sizeof sizes / sizeof *sizes; i++) {
+        uint8_t *jpeg, *bytes = calloc(1, sizes[i % 5]);
+        size_t len;
+        char name[32];
+        struct dataset_record record = dataset_record(dataset, i);
+        assert_non_null(bytes);
+        assert_int_equal(dataset_read(dataset, i, &jpeg, &len, NULL), STATUS_OK);
+        memcpy(bytes, jpeg, len);
+        snprintf(name, sizeof name, "%05u.jpg", i);
+        const struct dataset_item item = {
+            .name = name,
+            .bytes = bytes,
+            .len = sizes[i % 5],
+            .label = DATASET_NO_LABEL,
+            .info = {.kind = IMAGE_JPEG, .width = record.width, .height = record.height}};
+        assert_int_equal(dataset_writer_add(writer, &item, NULL), STATUS_OK);
+        free(jpeg);
+        free(bytes);
+    }
+    assert_int_equal(dataset_writer_commit(&writer, NULL, 0, NULL), STATUS_OK);
+}
+
+static void test_bulky_records_never_stall(void **state)
+{
+    (void)state;
+    char path[400];
+    snprintf(path, sizeof path, "%s/bulky", sample.scratch.path);
+    write_bulky(path);
+    struct dataset *bulky;
+    assert_int_equal(dataset_open(&bulky, path, NULL), STATUS_OK);
+    for (uint32_t depth = 1; depth <= 64; depth *= 4) {
+        struct loader_config config = base_config();
+        config.recipe.size = 224; // so much work that records are taken one by one
+        config.batch = 5;
+        config.shuffle = depth > 4;
+        config.epochs = 2;
+        config.depth = depth;
+        config.direct = depth == 16;
+        struct loader *loader;
+        assert_int_equal(loader_open(&loader, bulky, &config, NULL), STATUS_OK);
+        const struct batch *batch;
+        for (uint32_t i = 0; i < 4; i++) {
+            assert_int_equal(loader_next(loader, &batch, NULL), STATUS_OK);
+            loader_release(loader, batch);
+        }
+        assert_int_equal(loader_next(loader, &batch, NULL), STATUS_END);
+        loader_close(&loader);
+    }
+    dataset_close(&bulky);
+}
+
 struct counted {
     unsigned allowed, live, total;
     size_t bytes;
@@ -339,6 +397,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_closing_at_any_moment_is_clean, remove_faults),
         cmocka_unit_test(test_depth_one_never_stalls),
+        cmocka_unit_test(test_bulky_records_never_stall),
         cmocka_unit_test(test_batches_may_be_released_in_any_order),
         cmocka_unit_test(test_slots_lie_in_the_callers_memory),
         cmocka_unit_test(test_no_memory_for_slots_is_told_and_leaks_nothing),
