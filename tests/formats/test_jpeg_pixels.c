@@ -13,6 +13,7 @@
 #include "formats/limits.h"
 #include "formats/source.h"
 #include "tests/support/coefficient_source.h"
+#include "tests/support/coefficients.h"
 #include "tests/support/mutate.h"
 #include "tests/support/photographs.h"
 #include "tests/support/picture.h"
@@ -197,6 +198,7 @@ static void check_size(uint32_t width, uint32_t height, int times)
 static void test_every_small_width(void **state)
 {
     (void)state;
+    coefficients_need_x86();
     for (uint32_t width = 1; width <= 70; width++) {
         check_size(width, 1 + below(70), 4);
         check_size(1 + below(70), width, 4);
@@ -254,6 +256,7 @@ static void test_every_row_of_a_window(void **state)
 static void test_larger_images(void **state)
 {
     (void)state;
+    coefficients_need_x86();
     check_size(333, 251, 12);
     check_size(1031, 97, 12);
 }
@@ -271,6 +274,7 @@ static void test_longest_sides(void **state)
 static void test_extreme_coefficients(void **state)
 {
     (void)state;
+    coefficients_need_x86();
     static const struct {
         unsigned most, step;
     } extremes[] = {{1, 255},   {3, 16},     {40, 60},      {255, 255},   {1023, 1},

@@ -255,6 +255,7 @@ static void test_made_files_come_back(void **state)
 static void test_noise_comes_back(void **state)
 {
     (void)state;
+    coefficients_need_x86();
     struct image source = {0};
     uint64_t seed = 2;
     assert_int_equal(image_reserve(&source, 250, 90, NULL), STATUS_OK);
