@@ -464,7 +464,7 @@ static void read_some(struct loader *loader)
         return;
     }
     // Workers wait for reads: more of them ahead may help.
-    if (count > 0 && loader->active < loader->most_active && loader->ready_count == 0) {
+    if (count > 0 && loader->idle_workers > 0 && loader->ready_count == 0) {
         loader->ahead =
             loader->ahead < loader->fetch_count / 2 ? 2 * loader->ahead : loader->fetch_count;
         loader->calm = 0;

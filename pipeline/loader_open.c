@@ -26,10 +26,6 @@
 // out costs nothing beside it, few enough that the last ones of a batch keep nobody waiting.
 #define LOADER_RUN_PIXELS 65536u
 
-// Workers that work at once, for each core. More take turns on it: a batch would wait for the one
-// whose turn comes last. One more than the core stands in for one that loses it to foreign work.
-#define LOADER_ACTIVE_PER_CORE 2
-
 // More workers only take turns on the cores, each with memory of its own that it finds cold, and
 // every batch waits for the one whose turn comes last. One more than the core stands in for one
 // that loses it to foreign work.
@@ -187,8 +183,6 @@ static void plan_work(struct loader *loader)
         dataset_max_pixels(loader->dataset) + size * size * (uint64_t)config->recipe.views;
     uint64_t run = LOADER_RUN_PIXELS / pixels;
     loader->run_length = run < 1 ? 1 : run > STREAM_RUN_MAX ? STREAM_RUN_MAX : (uint32_t)run;
-    uint32_t most = LOADER_ACTIVE_PER_CORE * core_count();
-    loader->most_active = config->workers < most ? config->workers : most;
     uint32_t working = LOADER_RUNS_PER_WORKER * loader->run_length * config->workers;
     loader->fetch_count = config->depth + working;
     loader->ahead = loader->ahead_least = working > 2 ? working : 2;

@@ -26,9 +26,7 @@ bool stream_over(const struct loader *loader, struct loader_position position)
 
 void stream_count_idle(struct loader *loader)
 {
-    uint32_t more = loader->most_active - loader->active; // the others only rest
-    uint32_t idle = loader->idle_workers < more ? loader->idle_workers : more;
-    double now = stream_seconds(), waited = (now - loader->idle_since) * idle;
+    double now = stream_seconds(), waited = (now - loader->idle_since) * loader->idle_workers;
     loader->idle_since = now;
     if (loader->idle_cause == IDLE_READ) {
         loader->counters.read_wait += waited;
@@ -49,9 +47,7 @@ void stream_wake_feeder(struct loader *loader)
 
 void stream_wake_workers(struct loader *loader, uint32_t added)
 {
-    uint32_t more = loader->most_active - loader->active;
     uint32_t count = added < loader->idle_workers ? added : loader->idle_workers;
-    count = count < more ? count : more;
     while (count-- > 0) {
         pthread_cond_signal(&loader->work_ready);
     }
@@ -107,7 +103,7 @@ void stream_again(struct loader *loader, struct place *place, struct slot *slot,
 
 bool stream_plenty(const struct loader *loader)
 {
-    return loader->ready_count > loader->most_active;
+    return loader->ready_count > loader->config.workers;
 }
 
 uint32_t stream_fetches_in_use(const struct loader *loader)

@@ -74,7 +74,6 @@ struct loader {
     uint32_t opened;     // entries of `fds`
     bool direct;
     uint32_t run_length;  // positions that a worker takes at once
-    uint32_t most_active; // workers that work at once
     uint32_t ahead_least; // reads
     struct worker *workers;
     pthread_t *worker_threads, feeder_thread;
@@ -120,7 +119,7 @@ struct loader {
 
     struct loader_counters counters;
     enum idle_cause idle_cause;
-    uint32_t idle_workers, active; // workers without work, and with
+    uint32_t idle_workers;
     double idle_since;
 };
 
@@ -131,7 +130,7 @@ void stream_advance(const struct loader *loader, struct loader_position *positio
 bool stream_over(const struct loader *loader, struct loader_position position);
 void stream_count_idle(struct loader *loader); // charges the time since the last call
 void stream_wake_feeder(struct loader *loader);
-// Wakes as many idle workers as may work on `added` pieces of work just added.
+// Wakes as many idle workers as there is work for, of `added` pieces just added.
 void stream_wake_workers(struct loader *loader, uint32_t added);
 // Pushes the run when nothing of it is missing any more.
 bool stream_ready(struct loader *loader, struct run *run);

@@ -309,12 +309,10 @@ static void take_block(struct worker *worker)
     stream_give(loader, fetch);
 }
 
-// Waits until there is something to do; false at shutdown. Who is active looks for more work before
-// it rests, so nothing is left lying.
+// Waits until there is something to do; false at shutdown.
 static bool wait_for_work(struct loader *loader)
 {
-    while (!loader->closing &&
-           (loader->ready_count == 0 || loader->active == loader->most_active)) {
+    while (!loader->closing && loader->ready_count == 0) {
         stream_count_idle(loader);
         loader->idle_workers++;
         pthread_cond_wait(&loader->work_ready, &loader->lock);
@@ -322,14 +320,6 @@ static bool wait_for_work(struct loader *loader)
         loader->idle_workers--;
     }
     return !loader->closing;
-}
-
-static void set_active(struct loader *loader, uint32_t active)
-{
-    if (loader->idle_workers > 0) {
-        stream_count_idle(loader);
-    }
-    loader->active = active;
 }
 
 static void account(struct worker *worker)
@@ -370,13 +360,11 @@ void *worker_main(void *argument)
     pthread_mutex_lock(&loader->lock);
     while (wait_for_work(loader)) {
         worker->lap = stream_seconds();
-        set_active(loader, loader->active + 1);
         if (loader->arrived) {
             take_block(worker);
         } else {
             take_run(worker);
         }
-        set_active(loader, loader->active - 1);
         account(worker);
         nudge_feeder(loader);
     }
