@@ -44,7 +44,7 @@ struct loader_config {
     bool shuffle;    // false: dataset order (evaluation)
     bool
         keep_last; // true: the last batch of an epoch may be short; false: the remainder is dropped
-    uint32_t workers; // threads that decode and render; 0 = one per core
+    uint32_t workers; // threads that decode and render, at most two per core; 0 = one per core
     enum loader_io io;
     uint32_t depth; // reads in flight at most, 1 to 1024; how many are is found while it runs
     bool direct;    // reads past the page cache (O_DIRECT) where the file system lets us
@@ -112,7 +112,7 @@ void loader_close(struct loader **loader);
 uint64_t loader_batches_per_epoch(const struct loader *loader);
 enum loader_io loader_io_used(const struct loader *loader); // what AUTO became
 bool loader_direct_used(const struct loader *loader);       // false: not asked for, or refused
-uint32_t loader_workers(const struct loader *loader);       // what 0 became
+uint32_t loader_workers(const struct loader *loader);       // what became of `workers`
 uint64_t loader_memory(const struct loader *loader);        // bytes planned at open, all of it
 struct loader_counters loader_counters(const struct loader *loader);
 // Skips so far, in the order found; copies at most `capacity`, returns how many there are.

@@ -26,6 +26,11 @@
 // out costs nothing beside it, few enough that the last ones of a batch keep nobody waiting.
 #define LOADER_RUN_PIXELS 65536u
 
+// More workers only take turns on the cores, each with memory of its own that it finds cold, and
+// every batch waits for the one whose turn comes last. One more than the core stands in for one
+// that loses it to foreign work.
+#define LOADER_WORKERS_PER_CORE 2
+
 // Runs per worker that are kept ahead at least: one being worked on, one waiting.
 #define LOADER_RUNS_PER_WORKER 2
 
@@ -85,6 +90,13 @@ static uint32_t core_count(void)
     cpu_set_t cores;
     int count = sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
     return count > 0 ? (uint32_t)count : 1;
+}
+
+static uint32_t worker_count(const struct loader_config *config)
+{
+    uint32_t cores = core_count(), most = LOADER_WORKERS_PER_CORE * cores;
+    uint32_t workers = config->workers ? config->workers : cores;
+    return workers < most ? workers : most;
 }
 
 // How long an epoch is, and where in it the stream starts.
@@ -322,9 +334,7 @@ enum status loader_open(struct loader **out, const struct dataset *dataset,
     loader->dataset = dataset;
     loader->records = dataset_count(dataset);
     loader->config = *config;
-    if (config->workers == 0) {
-        loader->config.workers = core_count();
-    }
+    loader->config.workers = worker_count(config);
     loader->idle_since = stream_seconds();
     status = build(loader, error);
     if (status != STATUS_OK) {
