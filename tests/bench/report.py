@@ -75,7 +75,7 @@ def table(results):
     most = max(results.cores)
     ours = [row for row in results.measured if row.ours]
     head = [""] + [f"pairs/s, {cores} core{'s' if cores > 1 else ''}" for cores in results.cores]
-    head += ["memory, MB"] + [f"{row.name}, against it" for row in ours]
+    head += ["memory, MB"] + [f"{row.name} / this" for row in ours]
     body = []
     for row in results.measured:
         cells = [row.name] + [_speed(row, cores) for cores in results.cores]
