@@ -80,7 +80,7 @@ static void print_floor(struct loader_bench *bench, double rate)
         printf(": libjpeg-turbo decoding alone, %" PRIu32 " threads\n", bench->workers_used);
         printf("of the floor     %.1f %%\n", 100 * rate / floor);
     } else if (!bench->no_floor) {
-        printf("floor            none: no JPEG files in the dataset\n");
+        printf("floor            none: no record is a JPEG file\n");
     }
 }
 

@@ -157,10 +157,10 @@ class Peer(Contestant):
 
 def measure(contestant):
     """A window, with the share of the machine that other work took meanwhile."""
-    busy, start = machine.busy_seconds(), time.monotonic()
+    busy, own, start = machine.busy_seconds(), time.process_time(), time.monotonic()
     result = contestant.window()
     elapsed = time.monotonic() - start
-    foreign = machine.busy_seconds() - busy - result.pop("cpu")
+    foreign = machine.busy_seconds() - busy - (time.process_time() - own) - result.pop("cpu")
     result["foreign"] = round(max(0.0, foreign) / elapsed / os.cpu_count(), 4)
     result["rate"] = result["pairs"] / result["seconds"]
     return result

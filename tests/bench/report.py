@@ -75,7 +75,7 @@ def table(results):
     most = max(results.cores)
     ours = [row for row in results.measured if row.ours]
     head = [""] + [f"pairs/s, {cores} core{'s' if cores > 1 else ''}" for cores in results.cores]
-    head += ["memory, MB"] + [f"{row.name}, against it" for row in ours]
+    head += ["memory, MB"] + [f"{row.name} / this" for row in ours]
     body = []
     for row in results.measured:
         cells = [row.name] + [_speed(row, cores) for cores in results.cores]
@@ -125,12 +125,13 @@ def text(results, markdown):
 
 # --- picture -------------------------------------------------------------------------------------
 
-WIDTH, LEFT, RIGHT, TOP, STEP, BAR = 760, 210, 90, 64, 30, 18
+WIDTH, LEFT, RIGHT, TOP, STEP, BAR = 760, 220, 80, 64, 30, 18
 STYLE = """
-text { font: 13px system-ui, sans-serif; fill: #1f2328 } .title { font-weight: 600; font-size: 15px } .small { font-size: 12px; fill: #59636e }
-.ours { fill: #1a7f5a } .peer { fill: #afb8c1 } .floor { fill: none; stroke: #8c959f; stroke-dasharray: 4 3 }
+text { font: 13px system-ui, sans-serif; fill: #1f2328 }
+.title { font-weight: 600; font-size: 15px } .small { font-size: 12px; fill: #59636e }
+.ours { fill: #1a7f5a } .peer { fill: #afb8c1 } .floor { fill: none; stroke: #8c959f; stroke-dasharray: 4 3 } .spread { stroke: #59636e }
 @media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3 } .small { fill: #9198a1 } .ours { fill: #2ea879 } .peer { fill: #545d68 } .floor { stroke: #768390 }
+  text { fill: #e6edf3 } .small { fill: #9198a1 } .ours { fill: #2ea879 } .peer { fill: #545d68 } .floor { stroke: #768390 } .spread { stroke: #c9d1d9 }
 }"""
 
 
@@ -138,7 +139,7 @@ def _bar(row, cores, y, scale):
     kind = "ours" if row.ours else "floor" if row.floor else "peer"
     width, middle = row.median(cores) * scale, y + BAR / 2 + 4.5
     low, high = row.rates[cores][0] * scale + LEFT, row.rates[cores][-1] * scale + LEFT
-    spread = f'<path d="M{low:.1f} {y + BAR / 2}H{high:.1f}" stroke="#59636e" stroke-width="1"/>' if high - low >= 1 else ""
+    spread = f'<path class="spread" d="M{low:.1f} {y + BAR / 2}H{high:.1f}"/>' if high - low >= 1 else ""
     weight = ' font-weight="600"' if row.ours else ""
     return (
         f'<text x="{LEFT - 10}" y="{middle}" text-anchor="end"{weight}>{escape(row.name)}</text>'

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -181,6 +182,8 @@ def run_rounds(running, options, cores, log):
 
 
 def main():
+    for number in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C: no peer may be left behind, stopped
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     options = parse()
     data = prepare(options)
     log = Log(options.work / "results.jsonl")

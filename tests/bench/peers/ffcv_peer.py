@@ -128,7 +128,8 @@ def main():
             yield from loader
 
     what = {"original": "the same JPEG files", "raw": "pixels, at most 500 a side"}[given.variant]
-    note = f"{what}; area and bilinear resize to 8 bits, then fused float operations of our own; jitter in a fixed order; numba {numba.__version__}"
+    how = "area and bilinear resize to 8 bits, then fused float operations of our own, jitter in a fixed order"
+    note = f"{what}; {how}; numba {numba.__version__}"
     protocol.serve(batches(), given.recipe.size, note, lambda batch: (batch[0][:, 0], batch[0][:, 1]))
 
 

@@ -65,7 +65,8 @@ def main():
                 yield jax.block_until_ready(last)
             last = views
 
-    note = f"the arithmetic that ours reproduces; two decodes, each branch of each condition computed; TensorFlow {tf.__version__}, JAX {jax.__version__}"
+    how = "the arithmetic that ours reproduces; two decodes, every branch of every condition computed"
+    note = f"{how}; TensorFlow {tf.__version__}, JAX {jax.__version__}"
     protocol.serve(batches(), given.recipe.size, note)
 
 
