@@ -41,7 +41,7 @@ static json_t *describe_loader(const struct loader *loader)
     bool uring = loader_io_used(loader) == LOADER_IO_URING;
     json_t *object = json_object();
     json_object_set_new(object, "io", json_string(uring ? "uring" : "pread"));
-    json_object_set_new(object, "bytes_read", count(counters.bytes));
+    json_object_set_new(object, "bytes_read", count(counters.read_bytes));
     json_object_set_new(object, "read_wait_seconds", number(counters.read_wait));
     json_object_set_new(object, "unpack_seconds", number(counters.unpack));
     json_object_set_new(object, "decode_seconds", number(counters.decode));
