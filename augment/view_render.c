@@ -40,8 +40,9 @@ enum status view_check(const struct view_params *params, uint32_t width, uint32_
 // From this size on, views go to memory past the caches: a batch of them does not fit there.
 #define STREAM_SIZE 128
 
-#define MAX_STEPS  8 // 4 of the jitter, grayscale
-#define MAX_PASSES 5
+#define PIXELS_AT_ONCE 1024 // of short rows
+#define MAX_STEPS      8   // 4 of the jitter, grayscale
+#define MAX_PASSES     5
 
 struct pass {
     struct row_step steps[MAX_STEPS];
@@ -185,20 +186,20 @@ static void plan(struct render *render, const struct view_params *params,
 
 // --- the last pass ------------------------------------------------------------------------------
 
-static void write_row(struct render *render, float *const rows[3])
+// Writes the next `count` rows, between which there is no gap.
+static void write_rows(struct render *render, float *const rows[3], uint32_t count)
 {
     const float *const in[3] = {rows[0], rows[1], rows[2]};
-    size_t size = render->size, area = size * size;
+    size_t size = render->size, area = size * size, at = render->next * size;
     float *out = render->out;
     if (render->layout == VIEW_HWC) {
-        render->store->interleaved(out + render->next * size * 3, in, render->planes_out, size,
+        render->store->interleaved(out + at * 3, in, render->planes_out, size * count,
                                    &render->finish);
     } else {
-        float *const planes[3] = {out + render->next * size, out + area + render->next * size,
-                                  out + 2 * area + render->next * size};
-        render->store->planar(planes, in, render->planes_out, size, &render->finish);
+        float *const planes[3] = {out + at, out + area + at, out + 2 * area + at};
+        render->store->planar(planes, in, render->planes_out, size * count, &render->finish);
     }
-    render->next++;
+    render->next += count;
 }
 
 static float *ring_row(const struct render *render, size_t plane, size_t row)
@@ -226,7 +227,7 @@ static void blur_down(struct render *render)
         }
     }
     for (size_t i = 0; i < count; i++) {
-        write_row(render, scratch->result[i]);
+        write_rows(render, scratch->result[i], 1);
     }
 }
 
@@ -277,31 +278,50 @@ static void copy_row(const struct render *render, uint32_t y, float *const out[3
     }
 }
 
+static void bring_row(struct render *render, uint32_t y, float *const out[3])
+{
+    if (render->resized) {
+        copy_row(render, y, out);
+    } else {
+        resize_row(render, y, out);
+    }
+}
+
+// How many rows go through the colour steps, and to the output, at once. More than one of short
+// rows, which are hardly worth a call each; there must be no gap between them.
+static uint32_t rows_at_once(const struct render *render, bool blurs)
+{
+    bool gapless = render->scratch->stride == render->size;
+    return gapless && !blurs && render->size <= PIXELS_AT_ONCE / 2 ? PIXELS_AT_ONCE / render->size
+                                                                   : 1;
+}
+
 static void run_pass(struct render *render, uint32_t number, struct row_sums *sums)
 {
     struct view_scratch *scratch = render->scratch;
     const struct pass *pass = &render->passes[number];
-    bool last = number + 1 == render->pass_count;
-    for (uint32_t y = 0; y < render->size; y++) {
+    bool last = number + 1 == render->pass_count, blurs = last && render->blurs;
+    uint32_t most = rows_at_once(render, blurs), count;
+    for (uint32_t y = 0; y < render->size; y += count) {
+        count = render->size - y < most ? render->size - y : most;
         size_t at = y * scratch->stride;
         float *const image[3] = {scratch->image[0] + at, scratch->image[1] + at,
                                  scratch->image[2] + at};
-        float *const *out = last ? scratch->padded : image;
+        float *const *out = last && most == 1 ? scratch->padded : image;
         float *const *in = number == 0 ? out : image;
-        if (number == 0 && render->resized) {
-            copy_row(render, y, out);
-        } else if (number == 0) {
-            resize_row(render, y, out);
+        for (uint32_t i = 0; number == 0 && i < count; i++) {
+            size_t row = i * scratch->stride;
+            bring_row(render, y + i, (float *[3]){out[0] + row, out[1] + row, out[2] + row});
         }
         const float *const from[3] = {in[0], in[1], in[2]};
         if (pass->count > 0 || in != out || !last) {
-            render->color->apply(out, from, render->planes, render->size, pass->steps, pass->count,
-                                 last ? NULL : sums);
+            render->color->apply(out, from, render->planes, (size_t)render->size * count,
+                                 pass->steps, pass->count, last ? NULL : sums);
         }
-        if (last && render->blurs) {
+        if (blurs) {
             blur_row(render, y);
         } else if (last) {
-            write_row(render, out);
+            write_rows(render, out, count);
         }
     }
 }
