@@ -59,7 +59,7 @@ struct loader_config {
 };
 
 // Fills every field with its default (plain views [S][S][3] in [0, 1], batch 64, shuffle, io auto,
-// depth 64, cache 96 MiB, slots 3, fatal, ranks 1).
+// depth 64, cache 96 MiB, slots 2, fatal, ranks 1).
 void loader_config_init(struct loader_config *config);
 
 // Valid from loader_next until loader_release.

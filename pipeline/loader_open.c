@@ -43,7 +43,7 @@ void loader_config_init(struct loader_config *config)
         .io = LOADER_IO_AUTO,
         .depth = 64,
         .cache = LOADER_CACHE_BYTES,
-        .slots = 3,
+        .slots = 2,
         .policy = LOADER_FATAL,
         .ranks = 1,
     };

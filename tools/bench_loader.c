@@ -44,7 +44,7 @@ static const struct command command = {
         "  --depth N            reads in flight at most (64)\n"
         "  --direct             read past the page cache\n"
         "  --cache MIB          memory for small records that are read once (96)\n"
-        "  --slots N            batch buffers (3)\n"
+        "  --slots N            batch buffers (2)\n"
         "\n"
         "What is measured:\n"
         "  --seconds S          windows of S seconds of an endless stream, instead of passes\n"
@@ -91,7 +91,7 @@ static int parse(struct loader_bench *bench, int argc, char **argv, bool *done)
                                    .depth = 64,
                                    .cache = 96,
                                    .batch = 64,
-                                   .slots = 3,
+                                   .slots = 2,
                                    .state = BATCH_HASH_START};
     const struct option options[] = {
         {"recipe", 'r', OPTION_STRING, &bench->recipe, 0, 0},
