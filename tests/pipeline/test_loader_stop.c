@@ -320,6 +320,7 @@ static void test_no_memory_for_slots_is_told_and_leaks_nothing(void **state)
     for (unsigned allowed = 0; allowed < 3; allowed++) {
         struct counted counted = {.allowed = allowed};
         struct loader_config config = base_config();
+        config.slots = 3;
         config.allocator = (struct loader_allocator){count_allocate, count_release, &counted};
         struct loader *loader;
         assert_int_equal(loader_open(&loader, dataset, &config, NULL), STATUS_NO_MEMORY);
