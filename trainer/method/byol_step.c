@@ -215,7 +215,7 @@ static enum status differentiate(struct byol *byol, uint32_t first, uint32_t lab
     }
     if (first > 0) {
         status = device->ops->block_add(device, byol->gradients, gradients,
-                                         graph_param_floats(byol->graph));
+                                        graph_param_floats(byol->graph));
     }
     return status == STATUS_OK ? STATUS_OK : failed(byol, status, error);
 }
