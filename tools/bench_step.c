@@ -29,6 +29,8 @@ static const struct command command = {
             "  --width F         channel multiplier (1)\n"
             "  --size N          pixels per side (224)\n"
             "  --batch N         pairs per step (64)\n"
+            "  --accumulate N    micro-batches a batch is cut into (1)\n"
+            "  --recompute       compute what lies inside blocks twice instead of keeping it\n"
             "  --hidden N        hidden units of projector and predictor (4096)\n"
             "  --output N        width of the projection (256)\n"
             "  --classes N       of the online classifier (0: none)\n"
@@ -49,7 +51,7 @@ static const struct command command = {
 struct bench {
     // As given.
     const char *net, *stem, *padding, *device_name;
-    int64_t batch, hidden, threads, steps;
+    int64_t batch, accumulate, hidden, threads, steps;
     bool json, quiet;
     struct method_config config;
     // What runs.
@@ -92,6 +94,8 @@ static int parse(struct bench *bench, int argc, char **argv, bool *done)
         {"width", 0, OPTION_FLOAT, &model->width, 0.0625, 4},
         {"size", 0, OPTION_INT, &model->size, 8, 1024},
         {"batch", 'b', OPTION_INT, &bench->batch, 1, 65536},
+        {"accumulate", 0, OPTION_INT, &bench->accumulate, 1, 65536},
+        {"recompute", 0, OPTION_FLAG, &bench->config.recompute, 0, 0},
         {"hidden", 0, OPTION_INT, &bench->hidden, 1, 65536},
         {"output", 0, OPTION_INT, &model->projector_output, 1, 65536},
         {"classes", 0, OPTION_INT, &model->classes, 0, 100000},
@@ -124,6 +128,7 @@ static int configure(struct bench *bench)
     }
     model->projector_hidden = model->predictor_hidden = bench->hidden;
     bench->config.batch = (uint32_t)bench->batch;
+    bench->config.accumulate = (uint32_t)bench->accumulate;
     bench->config.weight_decay = 1e-6;
     bench->config.momentum = 0.9;
     bench->config.trust = 1e-3;
@@ -266,6 +271,7 @@ int bench_step(int argc, char **argv)
                           .padding = "same",
                           .device_name = "cpu",
                           .batch = 64,
+                          .accumulate = 1,
                           .hidden = 4096,
                           .steps = 5};
     struct error error;

@@ -128,6 +128,9 @@ static void what_does_not_fit_is_named(void **state)
     assert_refused("encoder=resnet19", "resnet18");
     assert_refused("epochs=5", "warmup_epochs");
     assert_refused("batch=1", "batch");
+    assert_refused("accumulate=7", "divisor of batch"); // of 256
+    assert_refused("accumulate=256", "at least 2 images");
+    assert_refused("accumulate=0", "accumulate");
     assert_refused("keep_checkpoints=1", "keep_checkpoints");
     assert_refused("views.count=1", "views");
 }
@@ -144,6 +147,7 @@ static void only_how_it_runs_may_change(void **state)
     wanted.log_steps = 1;
     wanted.max_steps = 4;
     wanted.bad_records = 1;
+    wanted.recompute = true; // the same bits
     assert_status(run_config_compare(&stored, &wanted, &error), STATUS_OK, &error);
     wanted.recipe.view[1].solarize = 0.5;
     assert_status(run_config_compare(&stored, &wanted, &error), STATUS_CONFIG, &error);
@@ -152,6 +156,10 @@ static void only_how_it_runs_may_change(void **state)
     wanted.seed++;
     assert_status(run_config_compare(&stored, &wanted, &error), STATUS_CONFIG, &error);
     assert_non_null(strstr(error.reason, "seed"));
+    wanted = stored;
+    wanted.accumulate = 2;
+    assert_status(run_config_compare(&stored, &wanted, &error), STATUS_CONFIG, &error);
+    assert_non_null(strstr(error.reason, "accumulate"));
 }
 
 int main(void)

@@ -134,7 +134,7 @@ static const struct param_span spans[] = {{0, 1, true, 1.0f},
                                           {17000, 13000, true, 0.5f}};
 #define SPANS (sizeof spans / sizeof *spans)
 
-enum optimiser { LARS, SGD, NESTEROV, AVERAGE, OPTIMISERS };
+enum optimiser { LARS, SGD, NESTEROV, AVERAGE, ACCUMULATE, OPTIMISERS };
 
 // Three steps from the same start; returns parameters then momentum.
 static float *optimised(const char *name, int threads, enum optimiser optimiser)
@@ -152,6 +152,8 @@ static float *optimised(const char *name, int threads, enum optimiser optimiser)
             status = ops->lars_step(device, spans, SPANS, &lars, params, grads, momentum);
         } else if (optimiser == AVERAGE) {
             status = ops->moving_average(device, params, grads, PARAMS, 0.01f);
+        } else if (optimiser == ACCUMULATE) {
+            status = ops->block_add(device, params, grads, PARAMS);
         } else {
             status = ops->sgd_step(device, spans, SPANS, &sgd, params, grads, momentum);
         }

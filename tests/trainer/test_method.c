@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "trainer/method/method.h"
+#include "trainer/method/byol_internal.h"
 #include "trainer/method/spread.h"
 
 #define BATCH   6u
@@ -58,10 +58,9 @@ static float noise(uint32_t *seed)
     return (float)(*seed >> 8) * 0x1p-24f;
 }
 
-static struct fixture open_fixture(const char *device, int64_t classes)
+static struct fixture open_configured(const char *device, struct method_config config)
 {
     struct fixture fixture = {0};
-    struct method_config config = small_config(classes);
     check_status(device_open(&fixture.device, device, 1, &error));
     check_status(method_open(&fixture.method, "byol", fixture.device, &config, &error));
     const struct method_ops *ops = fixture.method->ops;
@@ -82,6 +81,11 @@ static struct fixture open_fixture(const char *device, int64_t classes)
     return fixture;
 }
 
+static struct fixture open_fixture(const char *device, int64_t classes)
+{
+    return open_configured(device, small_config(classes));
+}
+
 static void close_fixture(struct fixture *fixture)
 {
     method_close(&fixture->method);
@@ -91,12 +95,20 @@ static void close_fixture(struct fixture *fixture)
     free(fixture->tensors);
 }
 
-static void step(struct fixture *fixture, const int32_t *labels, float rate, float tau)
+// From the image `first` of the views on.
+static void step_from(struct fixture *fixture, size_t first, const int32_t *labels, float rate,
+                      float tau)
 {
-    const float *const views[2] = {fixture->views[0], fixture->views[1]};
+    size_t at = first * SIDE * SIDE * 3;
+    const float *const views[2] = {fixture->views[0] + at, fixture->views[1] + at};
     struct method_step settings = {rate, tau};
     check_status(fixture->method->ops->step(fixture->method, views, labels, &settings,
                                             &fixture->metrics, &error));
+}
+
+static void step(struct fixture *fixture, const int32_t *labels, float rate, float tau)
+{
+    step_from(fixture, 0, labels, rate, tau);
 }
 
 // All saved tensors one after the other, or only those whose name starts with `prefix`.
@@ -165,6 +177,10 @@ static void test_refusals(void **state)
     config = small_config(0);
     config.batch = 0;
     assert_int_equal(method_open(&method, "byol", device, &config, &error), STATUS_CONFIG);
+    config = small_config(0);
+    config.accumulate = 4;
+    assert_int_equal(method_open(&method, "byol", device, &config, &error), STATUS_CONFIG);
+    assert_non_null(strstr(error.reason, "micro-batches"));
     config = small_config(0);
     config.model.size = 3;
     assert_int_equal(method_open(&method, "byol", device, &config, &error), STATUS_INVALID);
@@ -361,6 +377,173 @@ static void test_resume(void **state)
     on_every_device(check_resume);
 }
 
+// --- accumulation
+
+static float *gradients_of(const struct fixture *fixture, size_t count)
+{
+    float *host = malloc(count * sizeof *host);
+    assert_non_null(host);
+    fixture->device->ops->copy_out(fixture->device, host, byol_of(fixture->method)->gradients,
+                                   count * sizeof *host);
+    return host;
+}
+
+// The mean over the micro-batches of plain steps' gradients, all at the first parameters.
+static float *mean_gradients(struct fixture *plain, uint32_t micro_batches, size_t count)
+{
+    uint32_t micro = BATCH / micro_batches;
+    double *sum = calloc(count, sizeof *sum);
+    float *mean = malloc(count * sizeof *mean);
+    assert_true(sum && mean);
+    for (uint32_t first = 0; first < BATCH; first += micro) {
+        step_from(plain, first, plain->labels + first, 0, 1); // moves running statistics only
+        float *gradients = gradients_of(plain, count);
+        for (size_t i = 0; i < count; i++) {
+            sum[i] += (double)gradients[i];
+        }
+        free(gradients);
+    }
+    for (size_t i = 0; i < count; i++) {
+        mean[i] = (float)(sum[i] / micro_batches);
+    }
+    free(sum);
+    return mean;
+}
+
+// The optimiser's step and the target's by hand, with these gradients, from fresh parameters.
+static void update_by_hand(struct fixture *fresh, const float *gradients, size_t count, float rate,
+                           float tau)
+{
+    struct byol *byol = byol_of(fresh->method);
+    const struct device_ops *ops = fresh->device->ops;
+    const struct lars_settings lars = {rate, 1e-4f, 0.9f, 1e-2f};
+    ops->copy_in(fresh->device, byol->gradients, gradients, count * sizeof *gradients);
+    assert_int_equal(ops->lars_step(fresh->device, byol->spans, graph_param_count(byol->graph),
+                                    &lars, byol->online_params, byol->gradients, byol->momentum),
+                     STATUS_OK);
+    assert_int_equal(ops->moving_average(fresh->device, byol->target_params, byol->online_params,
+                                         count, 1.0f - tau),
+                     STATUS_OK);
+}
+
+static void assert_near_saved(const struct fixture *a, const struct fixture *b, const char *prefix)
+{
+    size_t count_a, count_b;
+    float *x = saved(a, prefix, &count_a), *y = saved(b, prefix, &count_b);
+    assert_int_equal(count_a, count_b);
+    double size = 0, off = 0;
+    for (size_t i = 0; i < count_a; i++) {
+        size += (double)x[i] * (double)x[i];
+        off += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+    }
+    if (!(off <= 1e-12 * size)) {
+        fail_msg("%s: relative difference %g", prefix, sqrt(off / size));
+    }
+    free(x);
+    free(y);
+}
+
+// One step over micro-batches is the plain computation of the mean of their gradients, one update
+// with it, and running statistics that saw the micro-batches one after the other.
+static void check_accumulation(const char *device)
+{
+    for (uint32_t micro_batches = 2; micro_batches <= 3; micro_batches++) {
+        struct method_config config = small_config(CLASSES);
+        config.accumulate = micro_batches;
+        struct fixture whole = open_configured(device, config);
+        struct fixture by_hand = open_fixture(device, CLASSES);
+        config.accumulate = 0;
+        config.batch = BATCH / micro_batches;
+        struct fixture plain = open_configured(device, config);
+        size_t count = graph_param_floats(plain.method->ops->graph(plain.method));
+
+        float *mean = mean_gradients(&plain, micro_batches, count);
+        update_by_hand(&by_hand, mean, count, 0.1f, 0.9f);
+        step(&whole, whole.labels, 0.1f, 0.9f);
+        float *found = gradients_of(&whole, count);
+        if (micro_batches == 2) { // halving is exact
+            assert_memory_equal(found, mean, count * sizeof *mean);
+        }
+        assert_near_saved(&by_hand, &whole, "online/");
+        assert_near_saved(&by_hand, &whole, "momentum/");
+        assert_near_saved(&by_hand, &whole, "target/");
+        assert_true(same_saved(&plain, "state/", &whole, "state/"));
+        free(mean);
+        free(found);
+        close_fixture(&whole);
+        close_fixture(&by_hand);
+        close_fixture(&plain);
+    }
+}
+
+static void test_accumulation(void **state)
+{
+    (void)state;
+    on_every_device(check_accumulation);
+}
+
+// Metrics are those of the whole batch: here the micro-batches are alike, and so is their whole.
+static void test_metrics_of_micro_batches(void **state)
+{
+    (void)state;
+    struct method_config config = small_config(CLASSES);
+    config.accumulate = 2;
+    struct fixture whole = open_configured("ref", config);
+    config.accumulate = 1;
+    config.batch = BATCH / 2;
+    struct fixture half = open_configured("ref", config);
+    size_t floats = (size_t)BATCH / 2 * SIDE * SIDE * 3;
+    for (unsigned v = 0; v < 2; v++) {
+        memcpy(whole.views[v] + floats, whole.views[v], floats * sizeof(float));
+    }
+    const int32_t labels[BATCH] = {0, 1, -1, 0, 1, -1};
+    step(&whole, labels, 0.1f, 0.9f);
+    step(&half, labels, 0.1f, 0.9f);
+    assert_true(fabs(whole.metrics.loss - half.metrics.loss) < 1e-9);
+    assert_true(fabs(whole.metrics.spread - half.metrics.spread) < 1e-7);
+    assert_true(whole.metrics.top1 == half.metrics.top1);
+    assert_true(whole.metrics.top5 == half.metrics.top5);
+    assert_true(same_saved(&whole, "online/", &half, "online/"));
+    assert_false(same_saved(&whole, "state/", &half, "state/")); // twice as many updates
+    close_fixture(&whole);
+    close_fixture(&half);
+}
+
+// A batch of labels that lie in one micro-batch only: the mean is over the batch's labelled images.
+static void test_labels_in_one_micro_batch(void **state)
+{
+    (void)state;
+    struct method_config config = small_config(CLASSES);
+    config.accumulate = 3;
+    struct fixture fixture = open_configured("ref", config);
+    const int32_t labels[BATCH] = {-1, -1, -1, 2, -1, -1};
+    step(&fixture, labels, 0, 1);
+    double untrained = log(CLASSES); // give or take what random weights do
+    assert_true(fixture.metrics.classification > 0.2 * untrained);
+    assert_true(fixture.metrics.classification < 5 * untrained);
+    assert_true(fixture.metrics.top1 == 0 || fixture.metrics.top1 == 1);
+    close_fixture(&fixture);
+}
+
+static void test_accumulation_takes_less_memory(void **state)
+{
+    (void)state;
+    struct method_config config = small_config(CLASSES);
+    config.batch = 192;
+    uint64_t bytes[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        config.accumulate = i ? 16 : 1;
+        struct device *device;
+        struct method *method;
+        check_status(device_open(&device, "ref", 1, &error));
+        check_status(method_open(&method, "byol", device, &config, &error));
+        bytes[i] = method->ops->memory(method);
+        method_close(&method);
+        device_close(&device);
+    }
+    assert_true(bytes[1] < bytes[0] / 8);
+}
+
 static void test_spread(void **state)
 {
     (void)state;
@@ -375,11 +558,20 @@ static void test_spread(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unknown_method), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_tensor_names),   cmocka_unit_test(test_learning),
-        cmocka_unit_test(test_target_follows), cmocka_unit_test(test_rate_zero),
-        cmocka_unit_test(test_classifier),     cmocka_unit_test(test_missing_labels),
-        cmocka_unit_test(test_resume),         cmocka_unit_test(test_spread),
+        cmocka_unit_test(test_unknown_method),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_tensor_names),
+        cmocka_unit_test(test_learning),
+        cmocka_unit_test(test_target_follows),
+        cmocka_unit_test(test_rate_zero),
+        cmocka_unit_test(test_classifier),
+        cmocka_unit_test(test_missing_labels),
+        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_accumulation),
+        cmocka_unit_test(test_metrics_of_micro_batches),
+        cmocka_unit_test(test_labels_in_one_micro_batch),
+        cmocka_unit_test(test_accumulation_takes_less_memory),
+        cmocka_unit_test(test_spread),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -88,12 +88,14 @@ static float *get(struct device *device, const float *from, uint64_t count)
     return host;
 }
 
-static struct network *plan(const struct fixture *fixture, uint32_t images, uint32_t groups,
-                            bool backward, const char *outputs)
+static struct network *plan_recomputing(const struct fixture *fixture, bool recompute,
+                                        uint32_t images, uint32_t groups, bool backward,
+                                        const char *outputs)
 {
     // Output names are single letters.
     static const char *const names[] = {"m", "p", "q", "s"};
-    struct network_config config = {.images = images, .groups = groups, .backward = backward};
+    struct network_config config = {
+        .images = images, .groups = groups, .backward = backward, .recompute = recompute};
     size_t count = 0;
     for (size_t i = 0; i < 4; i++) {
         if (strchr(outputs, names[i][0]) != NULL) {
@@ -103,6 +105,12 @@ static struct network *plan(const struct fixture *fixture, uint32_t images, uint
     struct network *network;
     check_status(network_open(&network, fixture->graph, fixture->device, &config, &error));
     return network;
+}
+
+static struct network *plan(const struct fixture *fixture, uint32_t images, uint32_t groups,
+                            bool backward, const char *outputs)
+{
+    return plan_recomputing(fixture, false, images, groups, backward, outputs);
 }
 
 static struct fixture open_fixture(const char *device, const char *outputs)
@@ -347,6 +355,38 @@ static void test_reruns(void **state)
     close_fixture(&fixture);
 }
 
+// What is computed again instead of kept has the same bits, running statistics included.
+static void check_recompute(const char *device)
+{
+    static const char *const plans[] = {"m", "mp", "q", "mpqs"};
+    for (size_t i = 0; i < sizeof plans / sizeof plans[0]; i++) {
+        struct fixture kept = open_fixture(device, plans[i]);
+        struct fixture again = open_fixture(device, plans[i]);
+        network_close(&again.network);
+        again.network = plan_recomputing(&again, true, IMAGES, 2, true, plans[i]);
+        uint64_t params = graph_param_floats(kept.graph), floats = graph_state_floats(kept.graph);
+        for (int run = 0; run < 2; run++) {
+            float *wanted = gradients(&kept, plans[i]), *found = gradients(&again, plans[i]);
+            assert_memory_equal(found, wanted, params * sizeof *found);
+            free(wanted);
+            free(found);
+        }
+        float *wanted = get(kept.device, kept.state, floats);
+        float *found = get(again.device, again.state, floats);
+        assert_memory_equal(found, wanted, floats * sizeof *found);
+        free(wanted);
+        free(found);
+        close_fixture(&kept);
+        close_fixture(&again);
+    }
+}
+
+static void test_recompute(void **state)
+{
+    (void)state;
+    on_every_device(check_recompute);
+}
+
 static void test_evaluation_changes_no_state(void **state)
 {
     (void)state;
@@ -416,6 +456,7 @@ int main(void)
         cmocka_unit_test(test_pruning),
         cmocka_unit_test(test_views),
         cmocka_unit_test(test_reruns),
+        cmocka_unit_test(test_recompute),
         cmocka_unit_test(test_evaluation_changes_no_state),
         cmocka_unit_test(test_calls_out_of_order),
         cmocka_unit_test(test_refusals),

@@ -75,14 +75,20 @@ static enum status session_run(struct session *session)
 }
 
 // Runs, or resumes, until after `stop_at` (0: to the end).
-static void go(const char *directory, uint64_t stop_at)
+static void go_accumulating(const char *directory, uint64_t stop_at, int64_t accumulate)
 {
     struct session session;
     session_init(&session, directory);
+    session.options.config.accumulate = accumulate;
     session.options.resume = true;
     session.stop_at = stop_at;
     enum status wanted = stop_at > 0 && stop_at < STEPS ? STATUS_STOPPED : STATUS_OK;
     assert_status(session_run(&session), wanted, &session.error);
+}
+
+static void go(const char *directory, uint64_t stop_at)
+{
+    go_accumulating(directory, stop_at, 1);
 }
 
 static void new_directory(char *directory)
@@ -317,6 +323,41 @@ static void resuming_after_any_step_changes_nothing(void **state)
     }
 }
 
+// A batch is one step whatever it is cut into, so checkpoints, log and order of the images are at
+// the same places.
+static void resuming_changes_nothing_with_accumulation(void **state)
+{
+    (void)state;
+    char whole[300], directory[300];
+    new_directory(whole);
+    go_accumulating(whole, 0, 4);
+    for (uint64_t stop = 1; stop < STEPS; stop++) {
+        new_directory(directory);
+        go_accumulating(directory, stop, 4);
+        go_accumulating(directory, 0, 4);
+        assert_same_run(directory, whole);
+    }
+    struct checkpoint_state last;
+    struct safetensors *file = open_last(whole, &last);
+    assert_int_equal(last.step, STEPS);
+    safetensors_close(&file);
+}
+
+static void recomputing_may_begin_on_resume(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    go(directory, 5);
+    session_init(&session, directory);
+    session.options.resume = true;
+    session.options.config.recompute = true;
+    assert_status(session_run(&session), STATUS_OK, &session.error);
+    assert_non_null(strstr(session.notes, "recomputed"));
+    assert_same_run(directory, undisturbed);
+}
+
 static void stopping_after_every_step_changes_nothing(void **state)
 {
     (void)state;
@@ -532,6 +573,8 @@ int main(void)
         TEST(a_batch_larger_than_the_data_is_explained),
         TEST(without_classifier_there_is_no_accuracy),
         TEST(resuming_after_any_step_changes_nothing),
+        TEST(resuming_changes_nothing_with_accumulation),
+        TEST(recomputing_may_begin_on_resume),
         TEST(stopping_after_every_step_changes_nothing),
         TEST(the_log_is_cut_back),
         TEST(max_steps_can_be_raised),

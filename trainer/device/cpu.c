@@ -249,5 +249,6 @@ const struct device_ops cpu_device_ops = {
     .lars_step = cpu_lars_step,
     .sgd_step = cpu_sgd_step,
     .moving_average = cpu_moving_average,
+    .block_add = cpu_block_add,
     .matrix_product = cpu_matrix_product,
 };

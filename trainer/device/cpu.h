@@ -135,5 +135,6 @@ enum status cpu_sgd_step(struct device *device, const struct param_span *spans, 
                          float *momentum);
 enum status cpu_moving_average(struct device *device, float *target, const float *online,
                                uint64_t count, float rate);
+enum status cpu_block_add(struct device *device, float *sum, const float *block, uint64_t count);
 
 #endif

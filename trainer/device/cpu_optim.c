@@ -182,3 +182,9 @@ enum status cpu_moving_average(struct device *device, float *target, const float
     }
     return STATUS_OK;
 }
+
+enum status cpu_block_add(struct device *device, float *sum, const float *block, uint64_t count)
+{
+    cpu_accumulate((struct cpu_device *)device, sum, block, count);
+    return STATUS_OK;
+}

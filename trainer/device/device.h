@@ -176,6 +176,8 @@ struct device_ops {
     // target += rate * (online - target), every element. rate = 1 - tau.
     enum status (*moving_average)(struct device *device, float *target, const float *online,
                                   uint64_t count, float rate);
+    // sum += block, every element: gradients of one micro-batch after the other.
+    enum status (*block_add)(struct device *device, float *sum, const float *block, uint64_t count);
 
     // Row-major matrix product c[m][n] = a[m][k] b[k][n] (+ c when `accumulate`), with either
     // factor transposed in memory.

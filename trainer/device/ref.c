@@ -214,5 +214,6 @@ const struct device_ops ref_device_ops = {
     .lars_step = ref_lars_step,
     .sgd_step = ref_sgd_step,
     .moving_average = ref_moving_average,
+    .block_add = ref_block_add,
     .matrix_product = ref_matrix_product,
 };

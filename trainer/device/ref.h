@@ -50,6 +50,7 @@ enum status ref_sgd_step(struct device *device, const struct param_span *spans, 
                          float *momentum);
 enum status ref_moving_average(struct device *device, float *target, const float *online,
                                uint64_t count, float rate);
+enum status ref_block_add(struct device *device, float *sum, const float *block, uint64_t count);
 enum status ref_matrix_product(struct device *device, bool transpose_a, bool transpose_b,
                                uint32_t m, uint32_t n, uint32_t k, const float *a, const float *b,
                                float *c, bool accumulate);

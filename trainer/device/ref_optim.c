@@ -182,3 +182,12 @@ enum status ref_moving_average(struct device *device, float *target, const float
     }
     return STATUS_OK;
 }
+
+enum status ref_block_add(struct device *device, float *sum, const float *block, uint64_t count)
+{
+    (void)device;
+    for (uint64_t i = 0; i < count; i++) {
+        sum[i] += block[i];
+    }
+    return STATUS_OK;
+}

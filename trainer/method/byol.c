@@ -7,6 +7,10 @@
 //
 // One step: gradients at the old parameters, LARS, then target += (1 - tau) (new online - target)
 // for every parameter, those of the predictor and the classifier too.
+//
+// With accumulation the batch goes through the networks in micro-batches, one after the other. The
+// loss of each is its share of the whole batch's mean, so that the sum of the gradients is the mean
+// over the batch. Normalisation sees one micro-batch at a time.
 #include "trainer/method/byol_internal.h"
 
 #include <stdio.h>
@@ -25,14 +29,20 @@ static enum status check(const struct method_config *config, struct error *error
         return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
                          "a batch of %u pairs does not fit", config->batch);
     }
+    if (config->accumulate > 1 && config->batch % config->accumulate != 0) {
+        return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
+                         "a batch of %u pairs cannot be cut into %u equal micro-batches",
+                         config->batch, config->accumulate);
+    }
     return STATUS_OK;
 }
 
 static enum status open_networks(struct byol *byol, struct error *error)
 {
-    struct network_config online = {.images = BYOL_VIEWS * byol->config.batch,
+    struct network_config online = {.images = BYOL_VIEWS * byol->micro,
                                     .groups = BYOL_VIEWS,
                                     .backward = true,
+                                    .recompute = byol->config.recompute,
                                     .outputs = {"prediction", "projection"}};
     if (byol->config.model.classes > 0) {
         online.outputs[2] = "logits";
@@ -64,7 +74,7 @@ static enum status allocate_floats(struct byol *byol, float **memory, uint64_t c
 static enum status allocate_blocks(struct byol *byol, struct error *error)
 {
     uint64_t params = graph_param_floats(byol->graph), states = graph_state_floats(byol->graph);
-    uint64_t batch = byol->config.batch;
+    uint64_t micro = byol->micro;
     struct {
         float **memory;
         uint64_t count;
@@ -75,20 +85,23 @@ static enum status allocate_blocks(struct byol *byol, struct error *error)
         {&byol->gradients, params},
         {&byol->online_state, states},
         {&byol->target_state, states},
-        {&byol->images, BYOL_VIEWS * batch * image_floats(byol)},
-        {&byol->losses, 3 * batch},
+        {&byol->images, BYOL_VIEWS * micro * image_floats(byol)},
+        {&byol->losses, 3 * micro},
+        {&byol->piece, micro < byol->config.batch ? params : 0},
     };
     enum status status = STATUS_OK;
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0] && status == STATUS_OK; i++) {
-        status = allocate_floats(byol, blocks[i].memory, blocks[i].count, error);
+        if (blocks[i].count > 0) {
+            status = allocate_floats(byol, blocks[i].memory, blocks[i].count, error);
+        }
     }
     void *labels = NULL, *top = NULL;
     if (status == STATUS_OK) {
-        status = allocate(byol, &labels, batch * sizeof *byol->labels, error);
+        status = allocate(byol, &labels, micro * sizeof *byol->labels, error);
         byol->labels = labels;
     }
     if (status == STATUS_OK) {
-        status = allocate(byol, &top, 2 * batch, error);
+        status = allocate(byol, &top, 2 * micro, error);
         byol->top = top;
     }
     return status;
@@ -137,11 +150,10 @@ static enum status initialise(struct byol *byol, struct error *error)
 static void byol_close(struct method *method)
 {
     struct byol *byol = byol_of(method);
-    void *const memory[] = {byol->online_params, byol->target_params,
-                            byol->momentum,      byol->gradients,
-                            byol->online_state,  byol->target_state,
-                            byol->images,        byol->losses,
-                            byol->labels,        byol->top};
+    void *const memory[] = {byol->online_params, byol->target_params, byol->momentum,
+                            byol->gradients,     byol->online_state,  byol->target_state,
+                            byol->images,        byol->losses,        byol->labels,
+                            byol->top,           byol->piece};
     network_close(&byol->online);
     network_close(&byol->target);
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) {
@@ -172,6 +184,7 @@ static enum status byol_open(struct method **out, struct device *device,
     byol->method.ops = &byol_method;
     byol->device = device;
     byol->config = *config;
+    byol->micro = config->batch / (config->accumulate > 1 ? config->accumulate : 1);
     status = model_build(&byol->graph, &config->model, error);
     if (status == STATUS_OK) {
         status = open_networks(byol, error);

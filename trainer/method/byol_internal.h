@@ -13,17 +13,20 @@ struct byol {
     struct graph *graph;
     struct network *online, *target;
     struct param_span *spans;
+    uint32_t micro; // pairs per micro-batch: what the networks take at once
 
     // Device memory. The parameter blocks have graph_param_floats, the states graph_state_floats.
     float *online_params, *target_params, *momentum, *gradients;
+    float *piece; // gradients of one micro-batch; NULL when there is only one
     float *online_state, *target_state;
-    float *images; // [2 batch][size][size][3]
-    float *losses; // [3 batch]: view 1 to 2, view 2 to 1, classifier
+    float *images; // [2 micro][size][size][3]
+    float *losses; // [3 micro]: view 1 to 2, view 2 to 1, classifier
     int32_t *labels;
-    uint8_t *top; // [2 batch]: top 1, top 5
+    uint8_t *top; // [2 micro]: top 1, top 5
     uint64_t device_bytes;
 
-    // Host copies, for the metrics.
+    // Host copies over the whole batch, for the metrics: [3 batch] and [2 batch] in the same order,
+    // projections [2 batch][width], micro-batch after micro-batch.
     float *host_losses, *host_projections;
     uint8_t *host_top;
 };

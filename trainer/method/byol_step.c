@@ -14,18 +14,20 @@ static double now(void)
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-static enum status load_batch(struct byol *byol, const float *const *view, const int32_t *labels)
+// The pairs of the batch that one micro-batch takes: `micro` from `first` on.
+static enum status load_images(struct byol *byol, const float *const *view, const int32_t *labels,
+                               uint32_t first)
 {
     struct device *device = byol->device;
-    uint64_t floats = byol->config.batch * image_floats(byol);
+    uint64_t floats = byol->micro * image_floats(byol);
     enum status status = STATUS_OK;
     for (unsigned v = 0; v < BYOL_VIEWS && status == STATUS_OK; v++) {
-        status = device->ops->copy_in(device, byol->images + v * floats, view[v],
-                                      floats * sizeof(float));
+        status = device->ops->copy_in(device, byol->images + v * floats,
+                                      view[v] + first * image_floats(byol), floats * sizeof(float));
     }
     if (status == STATUS_OK && labels != NULL) {
-        status =
-            device->ops->copy_in(device, byol->labels, labels, byol->config.batch * sizeof *labels);
+        status = device->ops->copy_in(device, byol->labels, labels + first,
+                                      byol->micro * sizeof *labels);
     }
     return status;
 }
@@ -39,41 +41,41 @@ static uint32_t count_labelled(const struct byol *byol, const int32_t *labels)
     return byol->config.model.classes > 0 ? count : 0;
 }
 
-// Each view's predictions against the target's projections of the other; mean over the batch.
+// Each view's predictions against the target's projections of the other; mean over the whole batch.
 static enum status regress(struct byol *byol)
 {
     struct device *device = byol->device;
-    uint32_t batch = byol->config.batch, width = projection_width(byol);
-    size_t half = (size_t)batch * width;
+    uint32_t micro = byol->micro, width = projection_width(byol);
+    size_t half = (size_t)micro * width;
     const float *prediction = network_output(byol->online, "prediction");
     const float *projection = network_output(byol->target, "projection");
     float *gradient = network_output_gradient(byol->online, "prediction");
-    float scale = 1.0f / (float)batch;
-    enum status status = device->ops->regression_loss(device, prediction, projection + half, batch,
+    float scale = 1.0f / (float)byol->config.batch;
+    enum status status = device->ops->regression_loss(device, prediction, projection + half, micro,
                                                       width, scale, byol->losses, gradient, NULL);
     if (status == STATUS_OK) {
-        status = device->ops->regression_loss(device, prediction + half, projection, batch, width,
-                                              scale, byol->losses + batch, gradient + half, NULL);
+        status = device->ops->regression_loss(device, prediction + half, projection, micro, width,
+                                              scale, byol->losses + micro, gradient + half, NULL);
     }
     return status;
 }
 
-// The classifier sees the labelled images of view 1; mean over those.
+// The classifier sees the labelled images of view 1; mean over those of the whole batch.
 static enum status classify(struct byol *byol, uint32_t labelled)
 {
     struct device *device = byol->device;
-    uint32_t batch = byol->config.batch, classes = (uint32_t)byol->config.model.classes;
+    uint32_t micro = byol->micro, classes = (uint32_t)byol->config.model.classes;
     float *gradient = network_output_gradient(byol->online, "logits");
     if (gradient == NULL) {
         return STATUS_OK;
     }
     enum status status = device->ops->fill_zero(
-        device, gradient, (size_t)BYOL_VIEWS * batch * classes * sizeof(float));
+        device, gradient, (size_t)BYOL_VIEWS * micro * classes * sizeof(float));
     if (status == STATUS_OK && labelled > 0) {
         status = device->ops->softmax_loss(device, network_output(byol->online, "logits"),
-                                           byol->labels, batch, classes, 1.0f / (float)labelled,
-                                           byol->losses + (size_t)2 * batch, gradient, byol->top,
-                                           byol->top + batch);
+                                           byol->labels, micro, classes, 1.0f / (float)labelled,
+                                           byol->losses + (size_t)2 * micro, gradient, byol->top,
+                                           byol->top + micro);
     }
     return status;
 }
@@ -82,7 +84,7 @@ static enum status compute_losses(struct byol *byol, uint32_t labelled)
 {
     // The projections are an output only so that their spread can be watched.
     struct device *device = byol->device;
-    size_t floats = (size_t)BYOL_VIEWS * byol->config.batch * projection_width(byol);
+    size_t floats = (size_t)BYOL_VIEWS * byol->micro * projection_width(byol);
     enum status status = device->ops->fill_zero(
         device, network_output_gradient(byol->online, "projection"), floats * sizeof(float));
     if (status == STATUS_OK) {
@@ -108,20 +110,22 @@ static enum status update(struct byol *byol, const struct method_step *step)
     return status == STATUS_OK ? device->ops->synchronise(device) : status;
 }
 
-// Copies what the metrics are made of.
-static enum status fetch(struct byol *byol)
+// Copies what the metrics are made of to its place in the whole batch.
+static enum status fetch(struct byol *byol, uint32_t first)
 {
     struct device *device = byol->device;
-    size_t batch = byol->config.batch;
-    enum status status =
-        device->ops->copy_out(device, byol->host_losses, byol->losses, 3 * batch * sizeof(float));
-    if (status == STATUS_OK) {
-        status = device->ops->copy_out(device, byol->host_top, byol->top, 2 * batch);
+    size_t batch = byol->config.batch, micro = byol->micro;
+    size_t row = BYOL_VIEWS * projection_width(byol);
+    enum status status = device->ops->copy_out(device, byol->host_projections + first * row,
+                                               network_output(byol->online, "projection"),
+                                               micro * row * sizeof(float));
+    for (size_t i = 0; i < 3 && status == STATUS_OK; i++) {
+        status = device->ops->copy_out(device, byol->host_losses + i * batch + first,
+                                       byol->losses + i * micro, micro * sizeof(float));
     }
-    if (status == STATUS_OK) {
-        status = device->ops->copy_out(device, byol->host_projections,
-                                       network_output(byol->online, "projection"),
-                                       BYOL_VIEWS * batch * projection_width(byol) * sizeof(float));
+    for (size_t i = 0; i < 2 && status == STATUS_OK; i++) {
+        status = device->ops->copy_out(device, byol->host_top + i * batch + first,
+                                       byol->top + i * micro, micro);
     }
     return status;
 }
@@ -190,6 +194,32 @@ static enum status failed(const struct byol *byol, enum status status, struct er
                      byol->device->ops->name);
 }
 
+// Forward, losses and gradients of the micro-batch in `images`; its gradients come to those of the
+// micro-batches before it.
+static enum status differentiate(struct byol *byol, uint32_t first, uint32_t labelled,
+                                 struct error *error)
+{
+    struct device *device = byol->device;
+    enum status status = forward_both(byol, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = compute_losses(byol, labelled);
+    if (status != STATUS_OK) {
+        return failed(byol, status, error);
+    }
+    float *gradients = first == 0 ? byol->gradients : byol->piece;
+    status = network_backward(byol->online, byol->online_params, gradients, byol->images, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    if (first > 0) {
+        status = device->ops->block_add(device, byol->gradients, gradients,
+                                        graph_param_floats(byol->graph));
+    }
+    return status == STATUS_OK ? STATUS_OK : failed(byol, status, error);
+}
+
 enum status byol_step(struct method *method, const float *const *view, const int32_t *labels,
                       const struct method_step *step, struct method_metrics *metrics,
                       struct error *error)
@@ -198,29 +228,23 @@ enum status byol_step(struct method *method, const float *const *view, const int
     memset(metrics, 0, sizeof *metrics);
     add_seconds(byol, -1, metrics->seconds);
     uint32_t labelled = count_labelled(byol, labels);
-    enum status status = load_batch(byol, view, labelled > 0 ? labels : NULL);
-    if (status != STATUS_OK) {
-        return failed(byol, status, error);
-    }
-    status = forward_both(byol, error);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    status = compute_losses(byol, labelled);
-    if (status != STATUS_OK) {
-        return failed(byol, status, error);
-    }
-    status =
-        network_backward(byol->online, byol->online_params, byol->gradients, byol->images, error);
-    if (status != STATUS_OK) {
-        return status;
+    for (uint32_t first = 0; first < byol->config.batch; first += byol->micro) {
+        enum status status = load_images(byol, view, labelled > 0 ? labels : NULL, first);
+        if (status != STATUS_OK) {
+            return failed(byol, status, error);
+        }
+        status = differentiate(byol, first, labelled, error);
+        if (status != STATUS_OK) {
+            return status;
+        }
+        status = fetch(byol, first);
+        if (status != STATUS_OK) {
+            return failed(byol, status, error);
+        }
     }
     double start = now();
-    status = update(byol, step);
+    enum status status = update(byol, step);
     metrics->optimiser_seconds = now() - start;
-    if (status == STATUS_OK) {
-        status = fetch(byol);
-    }
     if (status != STATUS_OK) {
         return failed(byol, status, error);
     }

@@ -12,9 +12,12 @@
 #include "trainer/net/network.h"
 
 struct method_config {
-    struct model_config model;            // classes 0 = no labels, no online classifier
-    uint32_t batch;                       // pairs per step
-    uint64_t seed;                        // of the initialisation
+    struct model_config model; // classes 0 = no labels, no online classifier
+    uint32_t batch;            // pairs per step
+    uint32_t accumulate; // micro-batches of batch / accumulate pairs whose gradients are averaged
+                         // for one step; must divide batch; 0 is taken as 1
+    bool recompute;      // trade time for memory, same bits: network_config
+    uint64_t seed;       // of the initialisation
     double weight_decay, momentum, trust; // LARS: 1e-6, 0.9, 1e-3
 };
 

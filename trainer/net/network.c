@@ -77,13 +77,13 @@ static double now(void)
 // What both directions share. Values that are already gone by the time of backward are left out
 // there (network_backward), so that nobody reads what took their place.
 static struct op_buffers buffers_of(const struct network *network, const struct planned_op *planned,
-                                    const float *params, const float *images)
+                                    const struct op_blocks *blocks, const float *params,
+                                    const float *images)
 {
     return (struct op_buffers){
-        .x = planned->desc.kind == OP_INPUT ? (const void *)images
-                                            : memory_of(network, planned->x_block),
-        .x2 = memory_of(network, planned->x2_block),
-        .y = memory_of(network, planned->y_block),
+        .x = planned->desc.kind == OP_INPUT ? (const void *)images : memory_of(network, blocks->x),
+        .x2 = memory_of(network, blocks->x2),
+        .y = memory_of(network, blocks->y),
         .params = planned->has_params ? params + planned->param_offset : NULL,
         .saved = memory_of(network, planned->saved),
         .scratch = memory_of(network, network->scratch),
@@ -105,7 +105,7 @@ enum status network_forward(struct network *network, const float *params, float 
     double start = now();
     for (size_t k = 0; k < network->op_count; k++) {
         const struct planned_op *planned = &network->ops[k];
-        struct op_buffers buffers = buffers_of(network, planned, params, images);
+        struct op_buffers buffers = buffers_of(network, planned, &planned->first, params, images);
         buffers.state = planned->has_state ? state + planned->state_offset : NULL;
         enum status status = device->op_forward(network->device, planned->op, &buffers, mode);
         if (status != STATUS_OK) {
@@ -157,11 +157,10 @@ static enum status backward_op(struct network *network, size_t k, const float *p
 {
     const struct device_ops *device = network->device->ops;
     const struct planned_op *planned = &network->ops[k];
-    size_t time = 2 * network->op_count - 1 - k;
-    struct op_buffers buffers = buffers_of(network, planned, params, images);
-    buffers.x = alive(network, planned->x_block, time) ? buffers.x : NULL;
-    buffers.x2 = alive(network, planned->x2_block, time) ? buffers.x2 : NULL;
-    buffers.y = alive(network, planned->y_block, time) ? buffers.y : NULL;
+    struct op_buffers buffers = buffers_of(network, planned, &planned->again, params, images);
+    buffers.x = alive(network, planned->again.x, planned->backward_at) ? buffers.x : NULL;
+    buffers.x2 = alive(network, planned->again.x2, planned->backward_at) ? buffers.x2 : NULL;
+    buffers.y = alive(network, planned->again.y, planned->backward_at) ? buffers.y : NULL;
     buffers.param_grads = planned->has_params ? grads + planned->param_offset : NULL;
     buffers.dy = memory_of(network, planned->dy);
     buffers.dx = memory_of(network, planned->dx);
@@ -176,6 +175,36 @@ static enum status backward_op(struct network *network, size_t k, const float *p
                                     memory_of(network, planned->sum2), buffers.dx2);
     }
     return status;
+}
+
+// Computes again what lies inside a residual block. Running statistics have seen the batch already:
+// these are moved somewhere else.
+static enum status replay(struct network *network, size_t from, size_t to, const float *params,
+                          const float *images)
+{
+    const struct device_ops *device = network->device->ops;
+    for (size_t k = from; k < to; k++) {
+        const struct planned_op *planned = &network->ops[k];
+        if (!planned->replayed) {
+            continue;
+        }
+        double start = now();
+        struct op_buffers buffers = buffers_of(network, planned, &planned->again, params, images);
+        enum status status = STATUS_OK;
+        if (planned->has_state) {
+            buffers.state = memory_of(network, network->shadow);
+            status = device->fill_zero(network->device, buffers.state,
+                                       BATCH_NORM_STATE(planned->desc.out.c) * sizeof(float));
+        }
+        if (status == STATUS_OK) {
+            status = device->op_forward(network->device, planned->op, &buffers, OP_TRAIN);
+        }
+        if (status != STATUS_OK) {
+            return status;
+        }
+        network->forward_seconds[planned->desc.kind] += now() - start;
+    }
+    return STATUS_OK;
 }
 
 enum status network_backward(struct network *network, const float *params, float *grads,
@@ -194,18 +223,19 @@ enum status network_backward(struct network *network, const float *params, float
             return device_failure(network, status, "backward", error);
         }
     }
-    double start = now();
     for (size_t k = network->op_count; k-- > 0;) {
-        if (!network->ops[k].backward) {
-            continue;
+        enum status status = STATUS_OK;
+        if (network->ops[k].backward) {
+            double start = now();
+            status = backward_op(network, k, params, grads, images);
+            network->backward_seconds[network->ops[k].desc.kind] += now() - start;
         }
-        enum status status = backward_op(network, k, params, grads, images);
+        if (status == STATUS_OK) {
+            status = replay(network, network->ops[k].replay_from, k, params, images);
+        }
         if (status != STATUS_OK) {
             return device_failure(network, status, "backward", error);
         }
-        double end = now();
-        network->backward_seconds[network->ops[k].desc.kind] += end - start;
-        start = end;
     }
     return STATUS_OK;
 }

@@ -11,9 +11,11 @@
 #define NETWORK_MAX_OUTPUTS 8
 
 struct network_config {
-    uint32_t images;                          // in the whole batch: groups x images per view
-    uint32_t groups;                          // views
-    bool backward;                            // plan gradients too
+    uint32_t images; // in the whole batch: groups x images per view
+    uint32_t groups; // views
+    bool backward;   // plan gradients too
+    bool recompute;  // with backward: what lies inside residual blocks is dropped after the forward
+                     // pass and computed again in the backward pass; same bits, less memory
     const char *outputs[NETWORK_MAX_OUTPUTS]; // names wanted; ops that feed none of them are left
                                               // out. NULL ends the list.
 };

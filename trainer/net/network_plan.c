@@ -8,10 +8,10 @@
 
 // What planning knows about each value of the graph.
 struct value_plan {
-    bool needed;       // by a wanted output
-    bool learns;       // depends on parameters without a stop in between
-    bool has_gradient; // a seed or a consumer gives it one
-    block_id value, gradient;
+    bool needed;                     // by a wanted output
+    bool learns;                     // depends on parameters without a stop in between
+    bool has_gradient;               // a seed or a consumer gives it one
+    block_id value, again, gradient; // again: where it lies in the backward pass
 };
 
 struct planner {
@@ -28,14 +28,18 @@ static enum status out_of_memory(struct error *error)
 
 // --- times and blocks
 
-static size_t backward_time(const struct network *network, size_t op)
+static void plan_times(struct network *network)
 {
-    return 2 * network->op_count - 1 - op;
-}
-
-static size_t end_time(const struct network *network)
-{
-    return 2 * network->op_count;
+    size_t time = network->op_count;
+    for (size_t k = network->op_count; k-- > 0;) {
+        network->ops[k].backward_at = time++;
+        for (size_t i = network->ops[k].replay_from; i < k; i++) {
+            if (network->ops[i].replayed) {
+                network->ops[i].replay_at = time++;
+            }
+        }
+    }
+    network->end = time;
 }
 
 // The capacity is known beforehand (network_plan), so this cannot fail.
@@ -47,7 +51,7 @@ static block_id block_add(struct network *network, size_t bytes, size_t first, s
     return (block_id)network->block_count++;
 }
 
-static void block_extend(struct network *network, block_id block, size_t time)
+static void block_extend(const struct network *network, block_id block, size_t time)
 {
     if (network->blocks[block].last < time) {
         network->blocks[block].last = time;
@@ -75,6 +79,7 @@ static bool find_outputs(const struct planner *planner, struct error *error)
         }
         struct planned_output *planned = &network->outputs[network->output_count++];
         snprintf(planned->name, sizeof planned->name, "%s", output->name);
+        planned->source = output->value;
         planned->width = graph_value_at(planner->graph, output->value)->c;
         planner->values[output->value].needed = true;
         planner->values[output->value].has_gradient = network->config.backward;
@@ -162,8 +167,6 @@ static void plan_op(const struct planner *planner, const struct graph_op *op,
         .has_state = op->state >= 0,
         .wants_dx = input_learns(planner, op, op->x),
         .wants_dx2 = input_learns(planner, op, op->x2),
-        .x_block = NO_BLOCK,
-        .x2_block = NO_BLOCK,
         .saved = NO_BLOCK,
         .dy = NO_BLOCK,
         .dx = NO_BLOCK,
@@ -186,7 +189,9 @@ static void plan_ops(const struct planner *planner)
     for (size_t i = 0; i < graph_op_count(planner->graph); i++) {
         const struct graph_op *op = graph_op_at(planner->graph, i);
         if (planner->values[op->y].needed) {
-            plan_op(planner, op, &planner->network->ops[next++]);
+            plan_op(planner, op, &planner->network->ops[next]);
+            planner->network->ops[next].replay_from = next;
+            next++;
         }
     }
 }
@@ -269,58 +274,81 @@ static enum status create_ops(struct network *network, struct error *error)
     return status;
 }
 
-// --- memory of the forward pass
+// --- memory of the values
 
-// The device contract: backward reads x of these, y of those, and nothing else that forward made
-// but what it saved itself.
-static bool backward_reads_x(const struct planned_op *planned)
+static block_id read_block(const struct network *network, block_id block, size_t time)
 {
-    enum op_kind kind = planned->desc.kind;
-    return kind == OP_CONV || kind == OP_BATCH_NORM || kind == OP_LINEAR;
+    if (block != NO_BLOCK) {
+        block_extend(network, block, time);
+    }
+    return block;
 }
 
-static bool backward_reads_y(const struct planned_op *planned)
-{
-    return planned->desc.kind == OP_RELU || (planned->desc.kind == OP_ADD && planned->desc.relu);
-}
-
-static block_id read_block(const struct planner *planner, graph_value value, size_t time)
+static block_id value_block(const struct planner *planner, graph_value value, bool again)
 {
     if (value == GRAPH_BAD) {
         return NO_BLOCK;
     }
-    block_id block = planner->values[value].value;
-    block_extend(planner->network, block, time);
-    return block;
+    const struct value_plan *plan = &planner->values[value];
+    return again ? plan->again : plan->value;
 }
 
-static void plan_forward_memory(const struct planner *planner)
+static void plan_first(const struct planner *planner, size_t k)
 {
     struct network *network = planner->network;
-    const struct device_ops *device = network->device->ops;
-    size_t scratch = 0;
+    struct planned_op *planned = &network->ops[k];
+    struct value_plan *result = &planner->values[planned->y];
+    planned->first.x = read_block(network, value_block(planner, planned->x, false), k);
+    planned->first.x2 = read_block(network, value_block(planner, planned->x2, false), k);
+    planned->first.y = block_add(network, tensor_bytes(network, planned->desc.out), k, k);
+    result->value = planned->first.y;
+    size_t bytes = network->device->ops->op_saved_bytes(planned->op);
+    if (bytes > 0) {
+        planned->saved = block_add(network, bytes, k, planned->backward ? planned->backward_at : k);
+    }
+}
+
+static void plan_again(const struct planner *planner, size_t k)
+{
+    struct network *network = planner->network;
+    struct planned_op *planned = &network->ops[k];
+    struct op_blocks *again = &planned->again;
+    again->x = value_block(planner, planned->x, true);
+    again->x2 = value_block(planner, planned->x2, true);
+    again->y = planned->first.y;
+    if (planned->replayed) {
+        read_block(network, again->x, planned->replay_at);
+        read_block(network, again->x2, planned->replay_at);
+        again->y = block_add(network, tensor_bytes(network, planned->desc.out), planned->replay_at,
+                             planned->replay_at);
+    }
+    planner->values[planned->y].again = again->y;
+    if (network_backward_reads_x(planned)) {
+        block_extend(network, again->x, planned->backward_at);
+    }
+    if (network_backward_reads_y(planned)) {
+        block_extend(network, again->y, planned->backward_at);
+    }
+}
+
+static void plan_value_memory(const struct planner *planner)
+{
+    struct network *network = planner->network;
+    size_t scratch = 0, shadow = 0;
     for (size_t k = 0; k < network->op_count; k++) {
-        struct planned_op *planned = &network->ops[k];
-        planned->x_block = read_block(planner, planned->x, k);
-        planned->x2_block = read_block(planner, planned->x2, k);
-        planned->y_block = block_add(network, tensor_bytes(network, planned->desc.out), k, k);
-        planner->values[planned->y].value = planned->y_block;
-        size_t bytes = device->op_saved_bytes(planned->op);
-        if (bytes > 0) {
-            planned->saved =
-                block_add(network, bytes, k, planned->backward ? backward_time(network, k) : k);
-        }
-        if (planned->backward && backward_reads_x(planned)) {
-            block_extend(network, planned->x_block, backward_time(network, k));
-        }
-        if (planned->backward && backward_reads_y(planned)) {
-            block_extend(network, planned->y_block, backward_time(network, k));
-        }
-        bytes = device->op_scratch_bytes(planned->op);
+        const struct planned_op *planned = &network->ops[k];
+        plan_first(planner, k);
+        plan_again(planner, k);
+        size_t bytes = network->device->ops->op_scratch_bytes(planned->op);
         scratch = bytes > scratch ? bytes : scratch;
+        bytes = BATCH_NORM_STATE(planned->desc.out.c) * sizeof(float);
+        shadow = planned->replayed && planned->has_state && bytes > shadow ? bytes : shadow;
     }
     if (scratch > 0) {
-        network->scratch = block_add(network, scratch, 0, end_time(network));
+        network->scratch = block_add(network, scratch, 0, network->end);
+    }
+    if (shadow > 0) {
+        network->shadow = block_add(network, shadow, network->op_count, network->end);
     }
 }
 
@@ -333,11 +361,11 @@ static void plan_outputs(const struct planner *planner)
         struct value_plan *plan = &planner->values[value];
         output->value = plan->value;
         output->gradient = NO_BLOCK;
-        block_extend(network, output->value, end_time(network));
+        block_extend(network, output->value, network->end);
         if (network->config.backward) {
             if (plan->gradient == NO_BLOCK) {
                 plan->gradient = block_add(network, tensor_bytes(network, shape_of(planner, value)),
-                                           0, end_time(network));
+                                           0, network->end);
             }
             output->gradient = plan->gradient;
         }
@@ -379,7 +407,7 @@ static void plan_backward_memory(const struct planner *planner)
         if (!planned->backward) {
             continue;
         }
-        size_t time = backward_time(network, k);
+        size_t time = planned->backward_at;
         planned->dy = planner->values[planned->y].gradient;
         assert(planned->dy != NO_BLOCK);
         block_extend(network, planned->dy, time);
@@ -405,8 +433,8 @@ static enum status plan(struct planner *planner, struct error *error)
     network->op_count = mark_needed(planner);
     assert(network->op_count > 0); // an output comes from some op
     network->ops = calloc(network->op_count, sizeof *network->ops);
-    // An op has at most a value, something saved and two gradients.
-    network->block_capacity = 4 * network->op_count + NETWORK_MAX_OUTPUTS + 1;
+    // An op has at most a value, the same again, something saved and two gradients.
+    network->block_capacity = 5 * network->op_count + NETWORK_MAX_OUTPUTS + 2;
     network->blocks = calloc(network->block_capacity, sizeof *network->blocks);
     if (network->ops == NULL || network->blocks == NULL) {
         return out_of_memory(error);
@@ -417,8 +445,12 @@ static enum status plan(struct planner *planner, struct error *error)
     if (status == STATUS_OK) {
         status = create_ops(network, error);
     }
+    if (status == STATUS_OK && network->config.backward && network->config.recompute) {
+        status = network_recompute(network, error);
+    }
     if (status == STATUS_OK) {
-        plan_forward_memory(planner);
+        plan_times(network);
+        plan_value_memory(planner);
         plan_outputs(planner);
         plan_backward_memory(planner);
     }
@@ -440,9 +472,10 @@ enum status network_plan(struct network *network, const struct graph *graph, str
         status = out_of_memory(error);
     } else {
         for (size_t i = 0; i < values; i++) {
-            planner.values[i].value = planner.values[i].gradient = NO_BLOCK;
+            planner.values[i].value = planner.values[i].again = planner.values[i].gradient =
+                NO_BLOCK;
         }
-        network->scratch = NO_BLOCK;
+        network->scratch = network->shadow = NO_BLOCK;
         status = plan(&planner, error);
     }
     free(planner.values);

@@ -56,6 +56,12 @@ static const struct settings_field run_fields[] = {
     FIELD(seed, SETTINGS_INT, 0, 9007199254740992.0,
           "of the initialisation, the order of the images and their views"),
     FIELD(batch, SETTINGS_INT, 2, 65536, "images per step; each gives two views (paper: 4096)"),
+    FIELD(accumulate, SETTINGS_INT, 1, 65536,
+          "cut each batch into so many micro-batches and average their gradients for one step; "
+          "normalisation sees a micro-batch at a time"),
+    FIELD(recompute, SETTINGS_BOOL, 0, 0,
+          "compute what lies inside residual blocks twice instead of keeping it: same bits, less "
+          "memory, more time"),
     FIELD(epochs, SETTINGS_INT, 1, 1000000, "passes over the data that the schedules span"),
     FIELD(warmup_epochs, SETTINGS_FLOAT, 0, 1000000,
           "epochs over which the learning rate rises from 0 (reference: 10)"),
@@ -111,6 +117,7 @@ void run_config_init(struct run_config *config)
         .method = "byol",
         .device = "cpu",
         .batch = 256,
+        .accumulate = 1,
         .warmup_epochs = 10,
         .momentum = 0.9,
         .trust = 1e-3,
@@ -262,7 +269,7 @@ static bool may_change(const char *key, size_t len)
 {
     static const char *const keys[] = {
         "preset",           "threads",   "loader_threads", "log_steps", "checkpoint_seconds",
-        "keep_checkpoints", "max_steps", "bad_records"};
+        "keep_checkpoints", "max_steps", "bad_records",    "recompute"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         if (strlen(keys[i]) == len && memcmp(keys[i], key, len) == 0) {
             return true;
@@ -329,6 +336,13 @@ enum status run_config_validate(const struct run_config *config, struct error *e
                          "views.base byol or small",
                          config->method, method->views, config->recipe.name,
                          (long long)config->recipe.views);
+    }
+    // Batch statistics of a single pair would make every projection the same.
+    if (config->batch % config->accumulate != 0 || config->batch < 2 * config->accumulate) {
+        return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
+                         "accumulate %lld does not cut batch %lld into equal micro-batches of at "
+                         "least 2 images: choose a divisor of batch up to batch / 2",
+                         (long long)config->accumulate, (long long)config->batch);
     }
     if (config->warmup_epochs > (double)config->epochs) {
         return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,

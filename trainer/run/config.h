@@ -18,12 +18,14 @@ struct run_config {
     struct model_config model; // its size and classes follow from recipe and data
     struct recipe recipe;      // keys "views.*"
     int64_t seed, batch, epochs;
-    double warmup_epochs;      // 10 in every preset
+    int64_t accumulate;   // micro-batches per batch: `batch` stays the pairs of one optimiser step
+    double warmup_epochs; // 10 in every preset
     double base_learning_rate; // at batch 256
     double weight_decay, momentum, trust, tau_base;
     bool classifier; // online linear classifier when the data has labels
 
     // How it runs.
+    bool recompute;             // activations inside residual blocks: twice computed, not kept
     int64_t threads;            // of the device; 0 = one per core
     int64_t loader_threads;     // 0 = one per core
     int64_t checkpoint_seconds; // time between checkpoints; 0 = only at epoch ends and the end

@@ -142,6 +142,8 @@ static enum status open_method(struct run *run, struct error *error)
     const struct method_config method = {
         .model = config->model,
         .batch = (uint32_t)config->batch,
+        .accumulate = (uint32_t)config->accumulate,
+        .recompute = config->recompute,
         .seed = (uint64_t)config->seed,
         .weight_decay = config->weight_decay,
         .momentum = config->momentum,
@@ -205,13 +207,19 @@ static enum status open_log(struct run *run, struct error *error)
 
 static void tell_plan(struct run *run)
 {
-    char device[128];
+    const struct run_config *config = &run->config;
+    char device[128], pieces[96] = "";
     run->device->ops->describe(run->device, device, sizeof device);
+    if (config->accumulate > 1) {
+        snprintf(pieces, sizeof pieces, "; %lld micro-batches of %lld images a step",
+                 (long long)config->accumulate, (long long)(config->batch / config->accumulate));
+    }
     run_notice(run,
                "%" PRIu64 " images, %u classes; %" PRIu64 " steps an epoch, %" PRIu64
-               " in all; %s; memory: device %.0f MiB, loader %.0f MiB",
+               " in all%s; %s; memory: device %.0f MiB%s, loader %.0f MiB",
                dataset_count(run->dataset), dataset_class_count(run->dataset), run->steps_per_epoch,
-               run->total, device, (double)run->method->ops->memory(run->method) / 1048576,
+               run->total, pieces, device, (double)run->method->ops->memory(run->method) / 1048576,
+               config->recompute ? " (blocks recomputed)" : "",
                (double)loader_memory(run->loader) / 1048576);
 }
 
