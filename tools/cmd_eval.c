@@ -32,8 +32,13 @@ static const char help[] =
     "  --cached           linear: train on features of the evaluation views, computed once; far\n"
     "                     faster, usually within a point or two of the protocol\n"
     "  --seed N           linear: of the order and the views (0)\n"
-    "  --k N              knn: neighbours that vote (200)\n"
-    "  --temperature T    knn: of the votes (0.1)\n"
+    "  --convention NAME  knn: vote as another project does, to compare with its figures:\n"
+    "                       lightly               k 200, temperature 0.1 (the default)\n"
+    "                       solo-learn            k 20, temperature 0.07\n"
+    "                       solo-learn-euclidean  k 20, raw features, votes 1 / distance\n"
+    "                       dinov2                k 20, and 10, 100, 200; temperature 0.07\n"
+    "  --k N              knn: neighbours that vote, in place of the convention's\n"
+    "  --temperature T    knn: of the votes, in place of the convention's\n"
     "  --device NAME      where to compute (as the run)\n"
     "  --threads N        of the device and of the loader; 0 = one per core (0)\n"
     "  --json             print the result as JSON\n"
@@ -42,14 +47,17 @@ static const char help[] =
     "Example: what did training add?\n"
     "  byol eval knn --run run --train train --test test\n"
     "  byol eval knn --run run --train train --test test --untrained\n"
+    "Example: how does it compare with a figure of solo-learn's?\n"
+    "  byol eval knn --run run --train train --test test --convention solo-learn\n"
     "\n"
     "Exit codes: 0 success, 1 failure, 2 wrong usage.\n";
 
 struct request {
-    const char *probe, *run, *checkpoint, *train, *test, *device;
+    const char *probe, *run, *checkpoint, *train, *test, *device, *convention;
     struct linear_config linear;
     struct knn_config knn;
-    int64_t threads, seed;
+    int64_t threads, seed, k;
+    double temperature;
     bool untrained, json, quiet;
 };
 
@@ -142,6 +150,23 @@ static enum status score(struct bench *bench, const struct request *request,
                         &bench->options, result, error);
 }
 
+static void add_knn(json_t *object, const struct request *request, const struct probe_score *result)
+{
+    bool cosine = request->knn.distance == KNN_COSINE;
+    json_t *by_k = json_array();
+    json_object_set_new(object, "convention", json_string(request->convention));
+    json_object_set_new(object, "k", json_integer(request->knn.k));
+    json_object_set_new(object, "temperature",
+                        cosine ? json_real(request->knn.temperature) : json_null());
+    json_object_set_new(object, "distance", json_string(cosine ? "cosine" : "euclidean"));
+    for (size_t i = 0; i < KNN_MORE && result->more[i].k > 0; i++) {
+        const struct knn_more *more = &result->more[i];
+        json_array_append_new(by_k, json_pack("{s:I, s:f, s:f}", "k", (json_int_t)more->k, "top1",
+                                              more->top1, "top5", more->top5));
+    }
+    json_object_set_new(object, "more", by_k);
+}
+
 static void print_json(const struct request *request, const struct bench *bench,
                        const struct probe_score *result)
 {
@@ -159,8 +184,7 @@ static void print_json(const struct request *request, const struct bench *bench,
         json_object_set_new(object, "epochs", json_integer(request->linear.epochs));
         json_object_set_new(object, "cached", json_boolean(request->linear.cached));
     } else {
-        json_object_set_new(object, "k", json_integer(request->knn.k));
-        json_object_set_new(object, "temperature", json_real(request->knn.temperature));
+        add_knn(object, request, result);
     }
     json_dumpf(object, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
     putchar('\n');
@@ -177,6 +201,10 @@ static void print_result(const struct request *request, const struct bench *benc
     printf("%s%s: top-1 %.2f%%, top-5 %.2f%% of %" PRIu64 " test images (%s)\n", request->probe,
            request->untrained ? ", untrained encoder" : "", result->top1, result->top5,
            result->count, bench->checkpoint);
+    for (size_t i = 0; i < KNN_MORE && result->more[i].k > 0; i++) {
+        printf("  k %" PRId64 ": top-1 %.2f%%, top-5 %.2f%%\n", result->more[i].k,
+               result->more[i].top1, result->more[i].top5);
+    }
 }
 
 static int evaluate(const struct request *request)
@@ -200,6 +228,26 @@ static int evaluate(const struct request *request)
     return code;
 }
 
+// The convention, with what --k and --temperature put in its place.
+static int choose_votes(struct request *request)
+{
+    struct error error;
+    bool changed = request->k > 0 || request->temperature > 0;
+    const char *name = request->convention ? request->convention : knn_conventions[0].name;
+    if (knn_config_named(&request->knn, name, &error) != STATUS_OK) {
+        return command_misused(&command_eval, "%s", error.reason);
+    }
+    if (request->k > 0) {
+        request->knn.k = request->k;
+        memset(request->knn.more, 0, sizeof request->knn.more);
+    }
+    if (request->temperature > 0) {
+        request->knn.temperature = request->temperature;
+    }
+    request->convention = changed ? "custom" : name;
+    return EXIT_OK;
+}
+
 static int check_request(struct request *request, const struct option_list *operands)
 {
     if (operands->count != 1 ||
@@ -214,14 +262,13 @@ static int check_request(struct request *request, const struct option_list *oper
     if (request->train == NULL || request->test == NULL) {
         return command_misused(&command_eval, "wants --train DATASET and --test DATASET");
     }
-    return EXIT_OK;
+    return choose_votes(request);
 }
 
 static int run(int argc, char **argv)
 {
     struct request request = {0};
     linear_config_init(&request.linear);
-    knn_config_init(&request.knn);
     const struct option options[] = {
         {"run", 0, OPTION_STRING, &request.run, 0, 0},
         {"checkpoint", 0, OPTION_STRING, &request.checkpoint, 0, 0},
@@ -233,8 +280,9 @@ static int run(int argc, char **argv)
         {"lr", 0, OPTION_FLOAT, &request.linear.base_learning_rate, 1e-9, 1e6},
         {"cached", 0, OPTION_FLAG, &request.linear.cached, 0, 0},
         {"seed", 0, OPTION_INT, &request.seed, 0, 9e15},
-        {"k", 'k', OPTION_INT, &request.knn.k, 1, 1e6},
-        {"temperature", 0, OPTION_FLOAT, &request.knn.temperature, 1e-6, 1e6},
+        {"k", 'k', OPTION_INT, &request.k, 1, 1e6},
+        {"temperature", 0, OPTION_FLOAT, &request.temperature, 1e-6, 1e6},
+        {"convention", 0, OPTION_STRING, &request.convention, 0, 0},
         {"device", 0, OPTION_STRING, &request.device, 0, 0},
         {"threads", 0, OPTION_INT, &request.threads, 0, 1024},
         {"json", 0, OPTION_FLAG, &request.json, 0, 0},

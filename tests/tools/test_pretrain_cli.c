@@ -295,6 +295,12 @@ static void results_are_json(void **state)
                                  "eval knn --run \"$DIR/undisturbed\" --train \"$DATA\" --test "
                                  "\"$OTHER\" --k 1 --json --quiet");
     assert_true(top1 == 100); // each image finds itself
+    program_expect(&scratch, 0, "\"distance\":\"euclidean\"",
+                   "eval knn --run \"$DIR/undisturbed\" --train \"$DATA\" --test \"$OTHER\" "
+                   "--convention solo-learn-euclidean --json -q");
+    program_expect(&scratch, 0, "k 100: top-1",
+                   "eval knn --run \"$DIR/undisturbed\" --train \"$DATA\" --test \"$OTHER\" "
+                   "--convention dinov2 -q");
     double linear = program_number(&scratch, "top1",
                                    "eval linear --run \"$DIR/undisturbed\" --train \"$DATA\" "
                                    "--test \"$OTHER\" --cached --epochs 2 --untrained --json -q");
@@ -319,6 +325,8 @@ static void misuse_is_explained(void **state)
     program_expect(&scratch, 2, "--run", "pretrain --data \"$DATA\" --runs \"$DIR/x\"");
     program_expect(&scratch, 2, "linear", "eval --run x --train a --test b");
     program_expect(&scratch, 2, "--checkpoint", "eval knn --train a --test b");
+    program_expect(&scratch, 2, "did you mean 'lightly'",
+                   "eval knn --run x --train a --test b --convention lightley");
     program_expect(&scratch, 1, "batch",
                    "pretrain --data \"$DATA\" --run \"$DIR/x\" --set batch=64 --set encoder=tiny");
     program_expect(&scratch, 1, "did you mean",

@@ -99,7 +99,17 @@ static int nearest_first(const void *left, const void *right)
     return (a < b) - (a > b);
 }
 
-// The definition, word by word: sort all, let the first k vote.
+static double distance(const float *left, const float *right, uint32_t width)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < width; i++) {
+        sum += ((double)left[i] - (double)right[i]) * ((double)left[i] - (double)right[i]);
+    }
+    return sqrt(sum);
+}
+
+// A convention, word by word: sort all, let the first k vote. Without a temperature: raw features,
+// weights that fall with the distance.
 static void plain_score(const struct features *train, const struct features *test, size_t k,
                         double temperature, double *top1, double *top5)
 {
@@ -108,14 +118,18 @@ static void plain_score(const struct features *train, const struct features *tes
     unsigned first = 0, among_five = 0;
     for (uint64_t t = 0; t < test->count; t++) {
         for (uint64_t i = 0; i < train->count; i++) {
-            pairs[i] = (struct pair){cosine(test->values + t * test->width,
-                                            train->values + i * train->width, train->width),
-                                     train->labels[i]};
+            const float *left = test->values + t * test->width,
+                        *right = train->values + i * train->width;
+            pairs[i] =
+                (struct pair){temperature > 0 ? cosine(left, right, train->width)
+                                              : 1 / (distance(left, right, train->width) + 0.00001),
+                              train->labels[i]};
         }
         qsort(pairs, train->count, sizeof *pairs, nearest_first);
         memset(votes, 0, train->classes * sizeof *votes);
         for (size_t i = 0; i < k; i++) {
-            votes[pairs[i].label] += exp((pairs[i].similarity - 1) / temperature);
+            votes[pairs[i].label] += temperature > 0 ? exp((pairs[i].similarity - 1) / temperature)
+                                                     : pairs[i].similarity;
         }
         unsigned before = 0;
         for (uint32_t class = 0; class < train->classes; class ++) {
@@ -154,6 +168,70 @@ static void neighbours_vote_as_defined(void **state)
     }
     features_free(&train);
     features_free(&test);
+}
+
+// Rows of different lengths, so that it matters whether they are normalised, and some that are in
+// both sets.
+static void make_uneven(struct features *train, struct features *test)
+{
+    *train = make_features(2500, 12, 9, 5);
+    *test = make_features(300, 12, 9, 77);
+    for (uint64_t i = 0; i < train->count * train->width; i++) {
+        train->values[i] *= 1 + (float)(i / train->width % 5);
+    }
+    for (uint64_t i = 0; i < test->count * test->width; i++) {
+        test->values[i] *= 1 + (float)(i / test->width % 3);
+    }
+    memcpy(test->values, train->values, 20 * test->width * sizeof(float));
+}
+
+static void conventions_are_what_they_say(void **state)
+{
+    (void)state;
+    // What the projects' own code says; a temperature of 0 stands for Euclidean distance.
+    static const struct {
+        const char *name;
+        size_t k[1 + KNN_MORE];
+        double temperature;
+    } rows[] = {
+        {"lightly", {200}, 0.1},
+        {"solo-learn", {20}, 0.07},
+        {"solo-learn-euclidean", {20}, 0},
+        {"dinov2", {20, 10, 100, 200}, 0.07},
+    };
+    struct features train, test;
+    make_uneven(&train, &test);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct knn_config config;
+        struct probe_score score;
+        struct error error;
+        assert_status(knn_config_named(&config, rows[i].name, &error), STATUS_OK, &error);
+        assert_status(knn_score(&train, &test, &config, &score, &error), STATUS_OK, &error);
+        for (size_t j = 0; j <= KNN_MORE && rows[i].k[j] > 0; j++) {
+            double top1, top5, ours1 = j ? score.more[j - 1].top1 : score.top1,
+                               ours5 = j ? score.more[j - 1].top5 : score.top5;
+            plain_score(&train, &test, rows[i].k[j], rows[i].temperature, &top1, &top5);
+            assert_true(fabs(ours1 - top1) < 0.4 && fabs(ours5 - top5) < 0.4);
+            assert_int_equal(j ? score.more[j - 1].k : config.k, rows[i].k[j]);
+        }
+        assert_int_equal(score.more[0].k > 0, rows[i].k[1] > 0);
+    }
+    features_free(&train);
+    features_free(&test);
+}
+
+static void conventions_have_names(void **state)
+{
+    (void)state;
+    struct knn_config config, usual;
+    struct error error;
+    knn_config_init(&usual);
+    assert_status(knn_config_named(&config, "lightly", &error), STATUS_OK, &error);
+    assert_true(config.k == usual.k && config.temperature == usual.temperature);
+    assert_true(usual.distance == KNN_COSINE && usual.more[0] == 0);
+    assert_status(knn_config_named(&config, "dino2", &error), STATUS_INVALID, &error);
+    assert_non_null(strstr(error.reason, "did you mean 'dinov2'?"));
+    assert_status(knn_config_named(&config, "nearest-ever", &error), STATUS_INVALID, &error);
 }
 
 static void unlabelled_rows_do_not_count(void **state)
@@ -370,6 +448,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(neighbours_vote_as_defined),
+        cmocka_unit_test(conventions_are_what_they_say),
+        cmocka_unit_test(conventions_have_names),
         cmocka_unit_test(unlabelled_rows_do_not_count),
         cmocka_unit_test(features_do_not_depend_on_the_batch),
         cmocka_unit_test(an_untrained_encoder_gets_statistics),

@@ -43,20 +43,48 @@ enum status features_extract(struct features *out, struct encoder *encoder,
 enum status probe_check_classes(const struct dataset *train, const struct dataset *test,
                                 struct error *error);
 
-struct probe_score {
-    uint64_t count;       // test images
-    double top1, top5;    // percent
-    double train_top1;    // linear only, percent, last epoch
-    double learning_rate; // linear only: the one used
+#define KNN_MORE 3 // further numbers of neighbours that one search can score
+
+struct knn_more {
+    int64_t k; // 0: none
+    double top1, top5;
 };
 
-// Weighted kNN on l2-normalised features: cosine, votes weighted by exp(similarity / temperature)
-// over the k nearest.
+struct probe_score {
+    uint64_t count;                 // test images
+    double top1, top5;              // percent
+    double train_top1;              // linear only, percent, last epoch
+    double learning_rate;           // linear only: the one used
+    struct knn_more more[KNN_MORE]; // knn only: as knn_config.more
+};
+
+// Weighted kNN: the k nearest vote for their classes.
+enum knn_distance {
+    KNN_COSINE,    // features scaled to length 1; a vote weighs exp(cosine / temperature)
+    KNN_EUCLIDEAN, // features as they are; a vote weighs 1 / (distance + 1e-5)
+};
+
 struct knn_config {
-    int64_t k;          // 200
-    double temperature; // 0.1
+    int64_t k;              // 200
+    int64_t more[KNN_MORE]; // other k that the same search scores too, 0 = no further one
+    double temperature;     // 0.1
+    enum knn_distance distance;
 };
 void knn_config_init(struct knn_config *config);
+
+// How others do it, by name; the first is the default. A table ends with a NULL name.
+//   lightly               k 200, temperature 0.1, cosine (also MoCo's and InstDisc's)
+//   solo-learn            k 20, temperature 0.07, cosine (its classifier's defaults)
+//   solo-learn-euclidean  k 20, Euclidean (what its training monitors unless told otherwise)
+//   dinov2                k 20, and 10, 100, 200; temperature 0.07, cosine
+struct knn_convention {
+    const char *name;
+    struct knn_config config;
+};
+extern const struct knn_convention knn_conventions[];
+// STATUS_INVALID with the nearest name when there is none.
+enum status knn_config_named(struct knn_config *config, const char *name, struct error *error);
+
 enum status knn_score(const struct features *train, const struct features *test,
                       const struct knn_config *config, struct probe_score *score,
                       struct error *error);
