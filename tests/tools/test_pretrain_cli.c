@@ -305,6 +305,13 @@ static void results_are_json(void **state)
                                    "eval linear --run \"$DIR/undisturbed\" --train \"$DATA\" "
                                    "--test \"$OTHER\" --cached --epochs 2 --untrained --json -q");
     assert_true(linear >= 0 && linear <= 100);
+    double held_out = program_number(&scratch, "held_out",
+                                     "eval linear --run \"$DIR/undisturbed\" --train \"$DATA\" "
+                                     "--test \"$OTHER\" --cached --epochs 2 --sweep paper --json");
+    assert_true(held_out == IMAGES / 10);
+    program_expect(&scratch, 0, "chosen on 4 training images held out",
+                   "eval linear --run \"$DIR/undisturbed\" --train \"$DATA\" --test \"$OTHER\" "
+                   "--cached --epochs 2 --learning-rates 0.25,1e6 -q");
 }
 
 static void help_and_settings_teach(void **state)
@@ -325,6 +332,10 @@ static void misuse_is_explained(void **state)
     program_expect(&scratch, 2, "--run", "pretrain --data \"$DATA\" --runs \"$DIR/x\"");
     program_expect(&scratch, 2, "linear", "eval --run x --train a --test b");
     program_expect(&scratch, 2, "--checkpoint", "eval knn --train a --test b");
+    program_expect(&scratch, 2, "--learning-rates wants numbers",
+                   "eval linear --run x --train a --test b --learning-rates 0.1,,0.2");
+    program_expect(&scratch, 2, "exclude each other",
+                   "eval linear --run x --train a --test b --sweep paper --lr 0.1");
     program_expect(&scratch, 2, "did you mean 'lightly'",
                    "eval knn --run x --train a --test b --convention lightley");
     program_expect(&scratch, 1, "batch",

@@ -9,10 +9,12 @@
 
 #include <cmocka.h>
 
+#include "pipeline/order.h"
 #include "tests/support/program.h"
 #include "tests/support/sample_dataset.h"
 #include "tests/support/samples.h"
 #include "tests/support/tiny_run.h"
+#include "trainer/optim/schedule.h"
 #include "trainer/probe/encoder.h"
 #include "trainer/run/checkpoint.h"
 #include "trainer/run/directory.h"
@@ -380,7 +382,7 @@ static void the_classifier_learns_and_repeats(void **state)
     linear_config_init(&config);
     config.epochs = 150;
     config.batch = 15;
-    config.base_learning_rate = 8;
+    config.learning_rates[0] = 8;
     config.cached = true;
     struct probe_score once = score_linear(&config, 128), again = score_linear(&config, 128);
     assert_true(once.top1 == again.top1 && once.train_top1 == again.train_top1);
@@ -396,13 +398,210 @@ static void the_protocol_with_views_runs_and_repeats(void **state)
     linear_config_init(&config);
     config.epochs = 10;
     config.batch = 20; // 2 steps an epoch, in chunks of 10, with 5 images left over
-    config.base_learning_rate = 2;
+    config.learning_rates[0] = 2;
     struct probe_score once = score_linear(&config, 16), again = score_linear(&config, 16);
     assert_true(once.top1 == again.top1 && once.train_top1 == again.train_top1);
     assert_true(once.top1 >= 0 && once.top1 <= 100);
     config.batch = 1024; // more than there are
     config.epochs = 2;
     score_linear(&config, 16);
+}
+
+// The best held-out score must be the result; `wanted` is a rate of the trials.
+static const struct linear_trial *trial_of(const struct probe_score *score, double wanted)
+{
+    const struct linear_trial *found = NULL, *best = NULL;
+    for (uint32_t i = 0; i < score->trial_count; i++) {
+        const struct linear_trial *trial = &score->trials[i];
+        found = trial->learning_rate == wanted ? trial : found;
+        if (!trial->diverged && (!best || trial->held_out_top1 > best->held_out_top1)) {
+            best = trial;
+        }
+    }
+    assert_non_null(best);
+    assert_true(score->learning_rate == best->learning_rate && score->top1 == best->top1);
+    assert_true(score->top5 == best->top5 && score->train_top1 == best->train_top1);
+    assert_non_null(found);
+    return found;
+}
+
+static void assert_same_trial(const struct linear_trial *left, const struct linear_trial *right)
+{
+    assert_false(left->diverged || right->diverged);
+    assert_true(left->held_out_top1 == right->held_out_top1);
+    assert_true(left->train_top1 == right->train_top1);
+    assert_true(left->top1 == right->top1 && left->top5 == right->top5);
+}
+
+static void rates_do_not_disturb_each_other(void **state)
+{
+    (void)state;
+    struct linear_config config;
+    linear_config_init(&config);
+    config.batch = 15;
+    for (int cached = 0; cached < 2; cached++) {
+        config.cached = cached;
+        config.epochs = cached ? 60 : 8;
+        config.rate_count = 3;
+        memcpy(config.learning_rates, (double[]){8, 0.01, 2}, 3 * sizeof(double));
+        struct probe_score three = score_linear(&config, 16);
+        memcpy(config.learning_rates, (double[]){1e38, 2, 8}, 3 * sizeof(double));
+        struct probe_score other = score_linear(&config, 16);
+        assert_int_equal(three.held_out, IMAGES / 10);
+        assert_int_equal(three.trial_count, 3);
+        assert_same_trial(trial_of(&three, 8), trial_of(&other, 8));
+        assert_same_trial(trial_of(&three, 2), trial_of(&other, 2));
+        assert_true(other.trials[0].diverged); // and nobody else
+    }
+}
+
+static void nothing_but_divergence_is_an_error(void **state)
+{
+    (void)state;
+    struct linear_config config;
+    struct probe_options options;
+    struct probe_score score;
+    struct error error;
+    struct encoder *encoder = open_encoder(false);
+    linear_config_init(&config);
+    probe_options_init(&options);
+    config.cached = true;
+    config.batch = 15;
+    config.learning_rates[0] = config.learning_rates[1] = 1e38;
+    config.rate_count = 2;
+    assert_status(linear_score(encoder, dataset, dataset, &config, &options, &score, &error),
+                  STATUS_INVALID, &error);
+    assert_non_null(strstr(error.reason, "diverged"));
+    config.learning_rates[1] = -1;
+    assert_status(linear_score(encoder, dataset, dataset, &config, &options, &score, &error),
+                  STATUS_INVALID, &error);
+    encoder_close(&encoder);
+}
+
+// Rows of `features` in an order, without those that are marked.
+static uint32_t plain_rows(const struct features *features, const uint8_t *marks,
+                           const struct order *order, uint64_t first, uint32_t batch, float *values,
+                           int32_t *labels)
+{
+    uint32_t rows = 0;
+    for (uint32_t i = 0; i < batch; i++) {
+        uint64_t record = order_at(order, first + i);
+        if (!marks[record]) {
+            memcpy(values + (size_t)rows * features->width,
+                   features->values + record * features->width, features->width * sizeof(float));
+            labels[rows++] = features->labels[record];
+        }
+    }
+    return rows;
+}
+
+static double plain_top1(const struct features *features, const uint8_t *marks,
+                         const struct linear_classifier *classifier)
+{
+    unsigned right = 0, rows = 0;
+    for (uint64_t i = 0; i < features->count; i++) {
+        double best = -INFINITY;
+        int32_t answer = -1;
+        for (uint32_t class = 0; class < classifier->classes; class ++) {
+            double logit = (double)classifier->bias[class];
+            for (uint32_t k = 0; k < features->width; k++) {
+                logit += (double)features->values[i * features->width + k] *
+                         (double)classifier->weights[k * classifier->classes + class];
+            }
+            answer = logit >= best ? (int32_t) class : answer;
+            best = fmax(best, logit);
+        }
+        rows += !marks || marks[i];
+        right += (!marks || marks[i]) && answer == features->labels[i];
+    }
+    return 100.0 * right / rows;
+}
+
+// Classifiers learn from all images but the held-out ones, which decide.
+static void held_out_images_are_not_learnt(void **state)
+{
+    (void)state;
+    enum { EPOCHS = 20, BATCH = 15, STEPS = IMAGES / BATCH };
+    struct linear_config config;
+    linear_config_init(&config);
+    config.cached = true;
+    config.epochs = EPOCHS;
+    config.batch = BATCH;
+    config.rate_count = 2;
+    memcpy(config.learning_rates, (double[]){8, 0.5}, 2 * sizeof(double));
+    struct probe_score score = score_linear(&config, 128);
+
+    struct encoder *encoder = open_encoder(false);
+    struct features features = extract(encoder, 128);
+    uint8_t marks[IMAGES];
+    assert_int_equal(linear_hold_out(marks, IMAGES), 4);
+    struct linear_classifier classifier = {.width = features.width, .classes = features.classes};
+    size_t weights = (size_t)features.width * features.classes;
+    classifier.weights = calloc(weights, sizeof(float));
+    classifier.weights_trace = calloc(weights, sizeof(float));
+    classifier.bias = calloc(features.classes, sizeof(float));
+    classifier.bias_trace = calloc(features.classes, sizeof(float));
+    float *values = malloc((size_t)BATCH * features.width * sizeof *values);
+    int32_t labels[BATCH];
+    for (uint32_t step = 0; step < EPOCHS * STEPS; step++) {
+        struct order order;
+        struct error error;
+        float loss, rate = schedule_learning_rate(step, 8, BATCH, 0, EPOCHS * STEPS);
+        order_init(&order, IMAGES, config.seed, step / STEPS, true);
+        uint32_t rows = plain_rows(&features, marks, &order, (uint64_t)(step % STEPS) * BATCH,
+                                   BATCH, values, labels);
+        assert_status(
+            linear_update(encoder->device, &classifier, values, labels, rows, rate, &loss, &error),
+            STATUS_OK, &error);
+    }
+    const struct linear_trial *trial = trial_of(&score, 8);
+    assert_true(fabs(trial->top1 - plain_top1(&features, NULL, &classifier)) < 1e-9);
+    assert_true(fabs(trial->held_out_top1 - plain_top1(&features, marks, &classifier)) < 1e-9);
+    free(values);
+    free(classifier.weights);
+    free(classifier.weights_trace);
+    free(classifier.bias);
+    free(classifier.bias_trace);
+    features_free(&features);
+    encoder_close(&encoder);
+}
+
+static void the_paper_holds_out_10009(void **state)
+{
+    (void)state;
+    struct linear_config config;
+    linear_config_sweep(&config);
+    assert_int_equal(config.rate_count, 5);
+    assert_true(config.learning_rates[0] == 0.4 && config.learning_rates[4] == 0.05);
+    assert_int_equal(linear_hold_out(NULL, 1281167), 10009);
+    assert_int_equal(linear_hold_out(NULL, 50000), 5000);
+    assert_int_equal(linear_hold_out(NULL, 9), 0);
+}
+
+static void chosen_features_are_those_of_all(void **state)
+{
+    (void)state;
+    struct encoder *encoder = open_encoder(false);
+    struct features all = extract(encoder, 7), some;
+    struct probe_options options;
+    struct error error;
+    uint8_t chosen[IMAGES];
+    for (size_t i = 0; i < IMAGES; i++) {
+        chosen[i] = i % 3 == 1 || i > 40;
+    }
+    probe_options_init(&options);
+    options.batch = 7;
+    assert_status(features_extract_some(&some, encoder, dataset, chosen, &options, &error),
+                  STATUS_OK, &error);
+    features_keep(&all, chosen);
+    assert_int_equal(some.count, all.count);
+    assert_memory_equal(some.labels, all.labels, all.count * sizeof(int32_t));
+    for (uint64_t i = 0; i < all.count * all.width; i++) {
+        assert_true(fabsf(all.values[i] - some.values[i]) <= 1e-4f);
+    }
+    features_free(&all);
+    features_free(&some);
+    encoder_close(&encoder);
 }
 
 // A dataset whose only difference that matters is its classes' names.
@@ -458,6 +657,11 @@ int main(void)
         cmocka_unit_test(sets_of_different_classes_are_refused),
         cmocka_unit_test(the_classifier_learns_and_repeats),
         cmocka_unit_test(the_protocol_with_views_runs_and_repeats),
+        cmocka_unit_test(rates_do_not_disturb_each_other),
+        cmocka_unit_test(nothing_but_divergence_is_an_error),
+        cmocka_unit_test(held_out_images_are_not_learnt),
+        cmocka_unit_test(the_paper_holds_out_10009),
+        cmocka_unit_test(chosen_features_are_those_of_all),
     };
     return cmocka_run_group_tests_name("probe", tests, set_up, tear_down);
 }

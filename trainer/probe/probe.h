@@ -15,12 +15,16 @@ enum status encoder_open(struct encoder **out, const char *checkpoint, const cha
 void encoder_close(struct encoder **encoder);
 uint32_t encoder_width(const struct encoder *encoder); // of the embedding
 uint32_t encoder_size(const struct encoder *encoder);  // input side, pixels
+// Features come with projections from now on. Right after encoder_open; STATUS_INVALID when the run
+// has no projector.
+enum status encoder_with_projections(struct encoder *encoder, struct error *error);
 
 struct features {
     uint64_t count;
-    uint32_t width, classes;
-    float *values;   // [count][width], malloc'ed
-    int32_t *labels; // [count]
+    uint32_t width, projection_width, classes;
+    float *values;      // [count][width], malloc'ed
+    float *projections; // [count][projection_width], NULL unless the encoder gives them
+    int32_t *labels;    // [count]
 };
 void features_free(struct features *features);
 
@@ -50,12 +54,26 @@ struct knn_more {
     double top1, top5;
 };
 
+#define LINEAR_MAX_RATES 16 // learning rates that one evaluation can compare
+
+// One learning rate of a linear evaluation; all figures in percent.
+struct linear_trial {
+    double learning_rate;
+    bool diverged; // then the rest is 0
+    double held_out_top1, train_top1, top1, top5;
+};
+
 struct probe_score {
     uint64_t count;                 // test images
     double top1, top5;              // percent
     double train_top1;              // linear only, percent, last epoch
     double learning_rate;           // linear only: the one used
     struct knn_more more[KNN_MORE]; // knn only: as knn_config.more
+    // Linear only: every learning rate in the order given; the scores above are those of the rate
+    // that was best on the `held_out` training images which no classifier was trained on.
+    struct linear_trial trials[LINEAR_MAX_RATES];
+    uint32_t trial_count;
+    uint64_t held_out;
 };
 
 // Weighted kNN: the k nearest vote for their classes.
@@ -92,15 +110,26 @@ enum status knn_score(const struct features *train, const struct features *test,
 // Linear classifier, the reference's protocol: views by `linear-train` (random crop and flip),
 // frozen encoder and statistics, SGD Nesterov momentum 0.9, no weight decay, cosine schedule
 // without warm-up, evaluation on the centre crop.
+//
+// Several learning rates share one pass over the images: each has a classifier of its own, updated
+// on the same features. As in the paper the best is chosen on training images held out from all of
+// them (linear_hold_out) and its score on the test set is the result.
 struct linear_config {
-    int64_t epochs;            // 80
-    int64_t batch;             // 1024
-    double base_learning_rate; // 0.2 at batch 256
+    int64_t epochs;                          // 80
+    int64_t batch;                           // 1024; held-out images are left out of it
+    double learning_rates[LINEAR_MAX_RATES]; // at batch 256; 0.2
+    uint32_t rate_count;                     // 1: nothing is held out
     bool cached; // train on features of the eval crop extracted once: much faster, not the paper's
                  // protocol
     uint64_t seed;
 };
 void linear_config_init(struct linear_config *config);
+void linear_config_sweep(struct linear_config *config); // the paper's 0.4, 0.3, 0.2, 0.1, 0.05
+
+// Marks those of `count` training images that are held out to choose a learning rate, and returns
+// how many: the paper's 10,009, of small sets a tenth; always the same ones. `marks` may be NULL.
+uint64_t linear_hold_out(uint8_t *marks, uint64_t count);
+
 enum status linear_score(struct encoder *encoder, const struct dataset *train,
                          const struct dataset *test, const struct linear_config *config,
                          const struct probe_options *options, struct probe_score *score,
