@@ -15,6 +15,7 @@
 #include "tests/support/samples.h"
 #include "tests/support/tiny_run.h"
 #include "trainer/optim/schedule.h"
+#include "trainer/probe/eigen.h"
 #include "trainer/probe/encoder.h"
 #include "trainer/run/checkpoint.h"
 #include "trainer/run/directory.h"
@@ -358,6 +359,165 @@ static void what_is_no_checkpoint_is_refused(void **state)
                   &error);
 }
 
+// --- quality ---------------------------------------------------------------------------------
+
+// Eigenvalues by Jacobi's rotations: slow, plain, and another method than the one under test.
+static void rotate_until_diagonal(double *matrix, uint32_t n)
+{
+    for (int sweep = 0; sweep < 30; sweep++) {
+        for (uint32_t p = 0; p < n; p++) {
+            for (uint32_t q = p + 1; q < n; q++) {
+                double apq = matrix[p * n + q];
+                if (fabs(apq) < 1e-300) {
+                    continue;
+                }
+                double theta = (matrix[q * n + q] - matrix[p * n + p]) / (2 * apq);
+                double t = (theta < 0 ? -1 : 1) / (fabs(theta) + sqrt(theta * theta + 1));
+                double c = 1 / sqrt(t * t + 1), s = t * c;
+                for (uint32_t k = 0; k < n; k++) {
+                    double a = matrix[k * n + p], b = matrix[k * n + q];
+                    matrix[k * n + p] = c * a - s * b;
+                    matrix[k * n + q] = s * a + c * b;
+                }
+                for (uint32_t k = 0; k < n; k++) {
+                    double a = matrix[p * n + k], b = matrix[q * n + k];
+                    matrix[p * n + k] = c * a - s * b;
+                    matrix[q * n + k] = s * a + c * b;
+                }
+            }
+        }
+    }
+}
+
+static int ascending(const void *left, const void *right)
+{
+    double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+static void eigenvalues_are_those_of_jacobi(void **state)
+{
+    (void)state;
+    const uint32_t sides[] = {1, 2, 3, 17, 40};
+    uint32_t random = 11;
+    for (size_t c = 0; c < sizeof sides / sizeof sides[0]; c++) {
+        uint32_t n = sides[c];
+        double matrix[40 * 40], other[40 * 40], values[40], wanted[40];
+        for (uint32_t i = 0; i < n; i++) {
+            for (uint32_t j = 0; j <= i; j++) { // with zeros, and rows that are alone
+                double value = (i + j) % 5 == 0 || i == 9 ? 0 : (double)next_value(&random);
+                matrix[i * n + j] = matrix[j * n + i] = i == j ? 3 * value : value;
+            }
+        }
+        memcpy(other, matrix, sizeof other);
+        struct error error;
+        assert_status(symmetric_eigenvalues(matrix, n, values, &error), STATUS_OK, &error);
+        rotate_until_diagonal(other, n);
+        for (uint32_t i = 0; i < n; i++) {
+            wanted[i] = other[i * n + i];
+        }
+        qsort(wanted, n, sizeof *wanted, ascending);
+        for (uint32_t i = 0; i < n; i++) {
+            assert_true(fabs(values[i] - wanted[i]) < 1e-13 * n);
+        }
+    }
+}
+
+static double rank_of(const float *values, uint64_t count, uint32_t width)
+{
+    double rank = -1;
+    struct error error;
+    assert_status(quality_rank(&rank, values, count, width, &error), STATUS_OK, &error);
+    return rank;
+}
+
+static void rank_counts_directions(void **state)
+{
+    (void)state;
+    enum { ROWS = 150, WIDTH = 12 };
+    float values[ROWS * WIDTH] = {0};
+    assert_true(rank_of(values, ROWS, WIDTH) == 0);
+    for (int i = 0; i < ROWS * WIDTH; i++) { // every image alike
+        values[i] = (float)(i % WIDTH + 1);
+    }
+    assert_true(fabs(rank_of(values, ROWS, WIDTH) - 1) < 1e-4);
+    // Orthogonal columns of lengths that are known: singular values 4, 2, 1, 1.
+    memset(values, 0, sizeof values);
+    const float lengths[] = {4, 2, 1, 1};
+    double entropy = 0;
+    for (int i = 0; i < WIDTH; i++) {
+        double p = i < 4 ? (double)lengths[i] / 8 + 1e-7 : 1e-7;
+        values[(i < 4 ? i * 30 : 0) * WIDTH + i] = i < 4 ? -lengths[i] : 0;
+        entropy -= p * log(p);
+    }
+    assert_true(fabs(rank_of(values, ROWS, WIDTH) - exp(entropy)) < 1e-6);
+    // Fewer rows than dimensions: there are only so many singular values.
+    for (int i = 0; i < WIDTH * WIDTH; i++) {
+        values[i] = i / WIDTH == i % WIDTH ? 3 : 0;
+    }
+    assert_true(fabs(rank_of(values, 5, WIDTH) - 5) < 1e-4);
+    assert_true(fabs(rank_of(values, WIDTH, WIDTH) - WIDTH) < 1e-4);
+}
+
+static void cosines_are_means_over_pairs(void **state)
+{
+    (void)state;
+    struct features left = make_features(60, 12, 9, 5), right = make_features(60, 12, 9, 77);
+    double positive = 0, negative = 0, ours[2];
+    for (uint64_t i = 0; i < left.count; i++) {
+        for (uint64_t j = 0; j < right.count; j++) {
+            double value = cosine(left.values + i * 12, right.values + j * 12, 12);
+            *(i == j ? &positive : &negative) += value;
+        }
+    }
+    struct error error;
+    assert_status(quality_cosines(&ours[0], &ours[1], left.values, right.values, 60, 12, &error),
+                  STATUS_OK, &error);
+    assert_true(fabs(ours[0] - positive / 60) < 1e-12);
+    assert_true(fabs(ours[1] - negative / (60 * 59)) < 1e-12);
+    features_free(&left);
+    features_free(&right);
+}
+
+static void quality_of_a_run(void **state)
+{
+    (void)state;
+    struct encoder *encoder = open_encoder(false);
+    struct quality_config config;
+    struct probe_options options;
+    struct quality all, some;
+    struct error error;
+    quality_config_init(&config);
+    probe_options_init(&options);
+    options.batch = 16;
+    assert_status(encoder_with_projections(encoder, &error), STATUS_OK, &error);
+    assert_status(quality_score(&all, encoder, dataset, &config, &options, &error), STATUS_OK,
+                  &error);
+    assert_int_equal(all.images, IMAGES);
+    assert_int_equal(all.features.width, encoder_width(encoder));
+    assert_int_equal(all.projections.width, 8);
+    const struct quality_figures *figures[] = {&all.features, &all.projections};
+    for (int i = 0; i < 2; i++) {
+        assert_true(figures[i]->rank > 1 && figures[i]->rank <= figures[i]->width * 1.0001);
+        // Views of one image are more alike than views of two.
+        assert_true(figures[i]->positive_cosine > figures[i]->negative_cosine);
+        assert_true(figures[i]->positive_cosine <= 1);
+    }
+    // The rank is of the evaluation views, in whatever order.
+    struct features features = extract(encoder, 16);
+    assert_true(fabs(rank_of(features.values, IMAGES, features.width) - all.features.rank) < 1e-3);
+    assert_true(fabs(rank_of(features.projections, IMAGES, 8) - all.projections.rank) < 1e-3);
+    features_free(&features);
+    config.limit = 21;
+    assert_status(quality_score(&some, encoder, dataset, &config, &options, &error), STATUS_OK,
+                  &error);
+    assert_int_equal(some.images, 21);
+    config.limit = 1;
+    assert_status(quality_score(&some, encoder, dataset, &config, &options, &error), STATUS_INVALID,
+                  &error);
+    encoder_close(&encoder);
+}
+
 // --- linear ----------------------------------------------------------------------------------
 
 static struct probe_score score_linear(const struct linear_config *config, uint32_t batch)
@@ -662,6 +822,10 @@ int main(void)
         cmocka_unit_test(held_out_images_are_not_learnt),
         cmocka_unit_test(the_paper_holds_out_10009),
         cmocka_unit_test(chosen_features_are_those_of_all),
+        cmocka_unit_test(eigenvalues_are_those_of_jacobi),
+        cmocka_unit_test(rank_counts_directions),
+        cmocka_unit_test(cosines_are_means_over_pairs),
+        cmocka_unit_test(quality_of_a_run),
     };
     return cmocka_run_group_tests_name("probe", tests, set_up, tear_down);
 }

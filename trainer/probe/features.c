@@ -191,6 +191,11 @@ enum status features_sample(struct features *out, unsigned views, struct encoder
                             const struct probe_options *options, struct error *error)
 {
     memset(out, 0, views * sizeof *out);
+    if (views > 1 && encoder->config.recipe.views < views) {
+        return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
+                         "the run's recipe draws %lld view of an image, a pair is needed",
+                         (long long)encoder->config.recipe.views);
+    }
     struct stream stream = stream_of(encoder, dataset, options);
     enum status status = prepare(&stream, error);
     if (views > 1) {

@@ -135,6 +135,42 @@ enum status linear_score(struct encoder *encoder, const struct dataset *train,
                          const struct probe_options *options, struct probe_score *score,
                          struct error *error);
 
+// Figures that need no labels.
+//   rank             RankMe (Garrido et al. 2023): exp(-sum p log p) with p = s / sum(s) + 1e-7
+//   over
+//                    the singular values s of the features of the evaluation views, not centred:
+//                    how many directions are in use, at most the width
+//   positive_cosine  mean cosine between the two training views of an image
+//   negative_cosine  mean cosine between training views of different images, over all pairs
+// A collapsed network has rank 1 and both cosines 1; without augmentations that matter the first
+// cosine is 1 and the second is not.
+struct quality_figures {
+    uint32_t width; // 0: there are none
+    double rank, positive_cosine, negative_cosine;
+};
+
+struct quality {
+    uint64_t images;
+    struct quality_figures features, projections; // projections: encoder_with_projections only
+};
+
+struct quality_config {
+    int64_t limit; // images drawn at most; 25600, as RankMe's paper recommends
+    uint64_t seed; // of the draw and of the training views
+};
+void quality_config_init(struct quality_config *config);
+enum status quality_score(struct quality *out, struct encoder *encoder,
+                          const struct dataset *dataset, const struct quality_config *config,
+                          const struct probe_options *options, struct error *error);
+
+// The figures by themselves, of [count][width] values; row i of `left` and `right` are views of one
+// image. The rank takes about count x width^2 + 2 width^3 operations.
+enum status quality_rank(double *rank, const float *values, uint64_t count, uint32_t width,
+                         struct error *error);
+enum status quality_cosines(double *positive, double *negative, const float *left,
+                            const float *right, uint64_t count, uint32_t width,
+                            struct error *error);
+
 // The classifier's update by itself, for golden tests: plain host arrays. See tests/golden, group
 // linear_eval.
 struct linear_classifier {
