@@ -174,6 +174,11 @@ void encoder_close(struct encoder **encoder)
     *encoder = NULL;
 }
 
+bool encoder_has_projector(const struct encoder *encoder)
+{
+    return graph_output_find(encoder->graph, "projection") != NULL;
+}
+
 enum status encoder_with_projections(struct encoder *encoder, struct error *error)
 {
     const struct graph_output *output = graph_output_find(encoder->graph, "projection");

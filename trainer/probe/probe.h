@@ -15,6 +15,7 @@ enum status encoder_open(struct encoder **out, const char *checkpoint, const cha
 void encoder_close(struct encoder **encoder);
 uint32_t encoder_width(const struct encoder *encoder); // of the embedding
 uint32_t encoder_size(const struct encoder *encoder);  // input side, pixels
+bool encoder_has_projector(const struct encoder *encoder);
 // Features come with projections from now on. Right after encoder_open; STATUS_INVALID when the run
 // has no projector.
 enum status encoder_with_projections(struct encoder *encoder, struct error *error);
