@@ -2,6 +2,7 @@
 #include "tools/command.h"
 #include "tools/eval.h"
 #include "tools/eval_export.h"
+#include "tools/output.h"
 #include "trainer/run/checkpoint.h"
 #include "trainer/run/directory.h"
 
@@ -120,7 +121,7 @@ static enum status bench_open(struct eval_bench *bench, const struct eval_reques
     bench->options.context = bench;
     enum status status = find_checkpoint(request, bench, error);
     if (status == STATUS_OK && request->output) {
-        status = export_check(request->output, error);
+        status = output_check(request->output, error);
     }
     if (status == STATUS_OK) {
         status = open_datasets(bench, request, error);

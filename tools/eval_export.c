@@ -9,28 +9,11 @@
 #include "formats/file.h"
 #include "formats/npy.h"
 #include "tools/json_text.h"
+#include "tools/output.h"
 
 static enum status no_memory(const char *directory, struct error *error)
 {
     return error_errno(error, ENOMEM, directory, NOWHERE, "allocate memory for the export");
-}
-
-enum status export_check(const char *directory, struct error *error)
-{
-    char *partial;
-    if (asprintf(&partial, "%s.partial", directory) < 0) {
-        return no_memory(directory, error);
-    }
-    enum status status = STATUS_OK;
-    for (int i = 0; i < 2 && status == STATUS_OK; i++) {
-        const char *path = i == 0 ? directory : partial;
-        if (file_exists(path)) {
-            status = error_set(error, STATUS_EXISTS, path, NOWHERE, NOWHERE,
-                               "exists already: choose another name, or remove it");
-        }
-    }
-    free(partial);
-    return status;
 }
 
 static enum status write_array(const char *directory, const char *name, struct npy *array,
@@ -107,18 +90,12 @@ enum status export_features(const char *directory, const struct features *featur
                             struct error *error)
 {
     char *partial;
-    if (asprintf(&partial, "%s.partial", directory) < 0) {
-        return no_memory(directory, error);
-    }
-    enum status status = export_check(directory, error);
-    if (status == STATUS_OK) {
-        status = file_make_directories(partial, error);
-    }
+    enum status status = output_begin(directory, &partial, error);
     if (status == STATUS_OK) {
         status = write_all(partial, features, dataset, checkpoint, error);
     }
     if (status == STATUS_OK) {
-        status = file_rename(partial, directory, error);
+        status = output_finish(partial, directory, error);
     }
     free(partial);
     return status;

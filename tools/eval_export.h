@@ -5,10 +5,6 @@
 #include "formats/dataset.h"
 #include "trainer/probe/probe.h"
 
-// STATUS_EXISTS when `directory`, or the partial one beside it, is there already: to be asked
-// before the hours of work that fill it.
-enum status export_check(const char *directory, struct error *error);
-
 // Writes features.npy, labels.npy, projections.npy (when there are some) and records.json to
 // `directory`, which appears when it is complete. Row i of each is record i of `dataset`.
 enum status export_features(const char *directory, const struct features *features,
