@@ -310,7 +310,7 @@ static void results_are_json(void **state)
     double held_out = program_number(&scratch, "held_out",
                                      "eval linear --run \"$DIR/undisturbed\" --train \"$DATA\" "
                                      "--test \"$OTHER\" --cached --epochs 2 --sweep paper --json");
-    assert_true(held_out == IMAGES / 10);
+    assert_int_equal((int)held_out, IMAGES / 10);
     program_expect(&scratch, 0, "chosen on 4 training images held out",
                    "eval linear --run \"$DIR/undisturbed\" --train \"$DATA\" --test \"$OTHER\" "
                    "--cached --epochs 2 --learning-rates 0.25,1e6 -q");

@@ -402,7 +402,7 @@ static void eigenvalues_are_those_of_jacobi(void **state)
     uint32_t random = 11;
     for (size_t c = 0; c < sizeof sides / sizeof sides[0]; c++) {
         uint32_t n = sides[c];
-        double matrix[40 * 40], other[40 * 40], values[40], wanted[40];
+        double matrix[40 * 40] = {0}, other[40 * 40], values[40], wanted[40] = {0};
         for (uint32_t i = 0; i < n; i++) {
             for (uint32_t j = 0; j <= i; j++) { // with zeros, and rows that are alone
                 double value = (i + j) % 5 == 0 || i == 9 ? 0 : (double)next_value(&random);
@@ -570,15 +570,15 @@ static void the_protocol_with_views_runs_and_repeats(void **state)
 // The best held-out score must be the result; `wanted` is a rate of the trials.
 static const struct linear_trial *trial_of(const struct probe_score *score, double wanted)
 {
-    const struct linear_trial *found = NULL, *best = NULL;
+    static const struct linear_trial none = {.held_out_top1 = -1};
+    const struct linear_trial *found = NULL, *best = &none;
     for (uint32_t i = 0; i < score->trial_count; i++) {
         const struct linear_trial *trial = &score->trials[i];
         found = trial->learning_rate == wanted ? trial : found;
-        if (!trial->diverged && (!best || trial->held_out_top1 > best->held_out_top1)) {
+        if (!trial->diverged && trial->held_out_top1 > best->held_out_top1) {
             best = trial;
         }
     }
-    assert_non_null(best);
     assert_true(score->learning_rate == best->learning_rate && score->top1 == best->top1);
     assert_true(score->top5 == best->top5 && score->train_top1 == best->train_top1);
     assert_non_null(found);

@@ -251,6 +251,9 @@ enum status features_extract_some(struct features *out, struct encoder *encoder,
     for (uint64_t i = 0; i < stream.count; i++) {
         count += chosen[i] != 0;
     }
+    if (count == 0) {
+        return STATUS_OK;
+    }
     stream.count = count;
     enum status status = prepare(&stream, error);
     if (status == STATUS_OK) {
@@ -261,12 +264,11 @@ enum status features_extract_some(struct features *out, struct encoder *encoder,
     if (status == STATUS_OK && images == NULL) {
         status = error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
                            "no memory for a batch of images");
-    }
-    if (status == STATUS_OK) {
+    } else if (status == STATUS_OK) {
         status = allocate(out, encoder, dataset, count, error);
-    }
-    if (status == STATUS_OK) {
-        status = embed_chosen(&stream, out, chosen, images, error);
+        if (status == STATUS_OK) {
+            status = embed_chosen(&stream, out, chosen, images, error);
+        }
     }
     free(images);
     loader_close(&stream.loader);

@@ -80,13 +80,10 @@ enum status quality_rank(double *rank, const float *values, uint64_t count, uint
     if (gram == NULL || tile == NULL || eigenvalues == NULL) {
         status = error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
                            "no memory for the spectrum of features of width %u", width);
-    }
-    if (status == STATUS_OK) {
+    } else {
         make_gram(gram, tile, values, count, width);
         status = symmetric_eigenvalues(gram, width, eigenvalues, error);
-    }
-    if (status == STATUS_OK) {
-        *rank = rank_of_spectrum(eigenvalues, width, count);
+        *rank = status == STATUS_OK ? rank_of_spectrum(eigenvalues, width, count) : 0;
     }
     free(gram);
     free(tile);
