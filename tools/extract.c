@@ -3,6 +3,7 @@
 #include "tools/extract.h"
 #include "formats/file.h"
 #include "formats/jpeg/recode.h"
+#include "tools/output.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -88,27 +89,14 @@ enum status extract_dataset(const struct dataset *dataset, const char *directory
 {
     *report = (struct extract_report){0};
     char *partial;
-    if (asprintf(&partial, "%s.partial", directory) < 0) {
-        return error_errno(error, ENOMEM, directory, NOWHERE, "allocate memory for a path");
-    }
-    enum status status = STATUS_OK;
-    for (int i = 0; i < 2 && status == STATUS_OK; i++) {
-        const char *path = i == 0 ? directory : partial;
-        if (file_exists(path)) {
-            status = error_set(error, STATUS_EXISTS, path, NOWHERE, NOWHERE,
-                               "exists already: choose another name, or remove it");
-        }
-    }
-    if (status == STATUS_OK) {
-        status = file_make_directories(partial, error);
-    }
+    enum status status = output_begin(directory, &partial, error);
     uint64_t count = dataset_count(dataset);
     for (uint64_t i = 0; i < count && status == STATUS_OK; i++) {
         status = extract_record(dataset, i, partial, report, error);
         progress_bar(progress, "extracting", i + 1, count, "images");
     }
     if (status == STATUS_OK) {
-        status = file_rename(partial, directory, error);
+        status = output_finish(partial, directory, error);
     }
     free(partial);
     return status;

@@ -14,8 +14,10 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #include "formats/file.h"
+#include "formats/npy.h"
 #include "formats/safetensors.h"
 #include "tests/support/program.h"
 #include "tests/support/sample_dataset.h"
@@ -295,10 +297,92 @@ static void results_are_json(void **state)
                                  "eval knn --run \"$DIR/undisturbed\" --train \"$DATA\" --test "
                                  "\"$OTHER\" --k 1 --json --quiet");
     assert_true(top1 == 100); // each image finds itself
+    program_expect(&scratch, 0, "\"distance\":\"euclidean\"",
+                   "eval knn --run \"$DIR/undisturbed\" --train \"$DATA\" --test \"$OTHER\" "
+                   "--convention solo-learn-euclidean --json -q");
+    program_expect(&scratch, 0, "k 100: top-1",
+                   "eval knn --run \"$DIR/undisturbed\" --train \"$DATA\" --test \"$OTHER\" "
+                   "--convention dinov2 -q");
     double linear = program_number(&scratch, "top1",
                                    "eval linear --run \"$DIR/undisturbed\" --train \"$DATA\" "
                                    "--test \"$OTHER\" --cached --epochs 2 --untrained --json -q");
     assert_true(linear >= 0 && linear <= 100);
+    double held_out = program_number(&scratch, "held_out",
+                                     "eval linear --run \"$DIR/undisturbed\" --train \"$DATA\" "
+                                     "--test \"$OTHER\" --cached --epochs 2 --sweep paper --json");
+    assert_int_equal((int)held_out, IMAGES / 10);
+    program_expect(&scratch, 0, "chosen on 4 training images held out",
+                   "eval linear --run \"$DIR/undisturbed\" --train \"$DATA\" --test \"$OTHER\" "
+                   "--cached --epochs 2 --learning-rates 0.25,1e6 -q");
+}
+
+// records.json lists the names of all records in order.
+static void check_names(void)
+{
+    char path[400];
+    struct dataset *dataset;
+    struct error error;
+    snprintf(path, sizeof path, "%s/exported/records.json", scratch.path);
+    json_t *object = json_load_file(path, 0, NULL);
+    const json_t *names = json_object_get(object, "names");
+    assert_status(dataset_open(&dataset, sample.path[DATASET_SHARDS], &error), STATUS_OK, &error);
+    assert_int_equal(json_array_size(names), IMAGES);
+    assert_int_equal(json_array_size(json_object_get(object, "classes")), SAMPLE_CLASSES);
+    for (size_t i = 0; i < IMAGES; i++) {
+        assert_string_equal(json_string_value(json_array_get(names, i)),
+                            dataset_record_name(dataset, i));
+    }
+    dataset_close(&dataset);
+    json_decref(object);
+}
+
+static struct npy exported(const char *file)
+{
+    char path[400];
+    struct npy array;
+    struct error error;
+    snprintf(path, sizeof path, "%s/exported/%s", scratch.path, file);
+    assert_status(npy_read(path, &array, &error), STATUS_OK, &error);
+    return array;
+}
+
+static void features_are_written_once(void **state)
+{
+    (void)state;
+    static const char command[] = "eval features --run \"$DIR/undisturbed\" --data \"$DATA\" "
+                                  "-o \"$DIR/exported\" --projections --json -q";
+    double width = program_number(&scratch, "projection_width", command);
+    assert_true(width == 8);
+    struct npy features = exported("features.npy"), labels = exported("labels.npy"),
+               projections = exported("projections.npy");
+    assert_true(features.type == NPY_FLOAT32 && features.dims == 2 && features.shape[0] == IMAGES);
+    assert_true(projections.type == NPY_FLOAT32 && projections.dims == 2);
+    assert_true(projections.shape[0] == IMAGES && projections.shape[1] == 8);
+    assert_true(labels.type == NPY_INT32 && labels.dims == 1 && labels.shape[0] == IMAGES);
+    for (int32_t i = 0; i < IMAGES; i++) {
+        assert_int_equal(((const int32_t *)labels.data)[i], i % SAMPLE_CLASSES);
+    }
+    npy_free(&features);
+    npy_free(&labels);
+    npy_free(&projections);
+    check_names();
+    program_expect(&scratch, 1, "exists already", command);
+    program_expect(&scratch, 0, "43 x",
+                   "eval features --run \"$DIR/undisturbed\" --data \"$DATA\" --untrained "
+                   "-o \"$DIR/plain\" -q && test ! -e \"$DIR/plain/projections.npy\"");
+}
+
+static void quality_needs_no_labels(void **state)
+{
+    (void)state;
+    static const char command[] = "eval quality --run \"$DIR/undisturbed\" --data \"$DATA\" -q";
+    char json[200];
+    assert_true(program_number(&scratch, "count",
+                               "eval quality --run \"$DIR/undisturbed\" --data \"$DATA\" "
+                               "--limit 20 --json -q") == 20);
+    program_expect(&scratch, 0, "projections  RankMe", command);
+    snprintf(json, sizeof json, "%s --json", command);
+    program_expect(&scratch, 0, "\"positive_cosine\":", json);
 }
 
 static void help_and_settings_teach(void **state)
@@ -319,6 +403,15 @@ static void misuse_is_explained(void **state)
     program_expect(&scratch, 2, "--run", "pretrain --data \"$DATA\" --runs \"$DIR/x\"");
     program_expect(&scratch, 2, "linear", "eval --run x --train a --test b");
     program_expect(&scratch, 2, "--checkpoint", "eval knn --train a --test b");
+    program_expect(&scratch, 2, "quality wants one --data",
+                   "eval quality --run x --train a --test b");
+    program_expect(&scratch, 2, "-o DIR", "eval features --run x --data a");
+    program_expect(&scratch, 2, "--learning-rates wants numbers",
+                   "eval linear --run x --train a --test b --learning-rates 0.1,,0.2");
+    program_expect(&scratch, 2, "exclude each other",
+                   "eval linear --run x --train a --test b --sweep paper --lr 0.1");
+    program_expect(&scratch, 2, "did you mean 'lightly'",
+                   "eval knn --run x --train a --test b --convention lightley");
     program_expect(&scratch, 1, "batch",
                    "pretrain --data \"$DATA\" --run \"$DIR/x\" --set batch=64 --set encoder=tiny");
     program_expect(&scratch, 1, "did you mean",
@@ -339,6 +432,8 @@ int main(void)
         cmocka_unit_test(a_second_process_is_refused),
         cmocka_unit_test(resuming_needs_no_settings_again),
         cmocka_unit_test(results_are_json),
+        cmocka_unit_test(features_are_written_once),
+        cmocka_unit_test(quality_needs_no_labels),
         cmocka_unit_test(help_and_settings_teach),
         cmocka_unit_test(misuse_is_explained),
     };

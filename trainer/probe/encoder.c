@@ -108,9 +108,8 @@ static enum status load_weights(struct encoder *encoder, const struct safetensor
 static enum status build(struct encoder *encoder, const char *device, int threads,
                          struct error *error)
 {
-    struct model_config model = encoder->config.model; // the encoder alone
-    model.projector_hidden = model.projector_output = model.predictor_hidden = 0;
-    model.classes = 0;
+    struct model_config model = encoder->config.model; // the encoder and its projector
+    model.predictor_hidden = model.classes = 0;
     enum status status = model_build(&encoder->graph, &model, error);
     if (status == STATUS_OK) {
         const struct graph_output *output = graph_output_find(encoder->graph, "embedding");
@@ -175,6 +174,23 @@ void encoder_close(struct encoder **encoder)
     *encoder = NULL;
 }
 
+bool encoder_has_projector(const struct encoder *encoder)
+{
+    return graph_output_find(encoder->graph, "projection") != NULL;
+}
+
+enum status encoder_with_projections(struct encoder *encoder, struct error *error)
+{
+    const struct graph_output *output = graph_output_find(encoder->graph, "projection");
+    if (output == NULL) {
+        return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
+                         "this run has no projector (projector_output is 0)");
+    }
+    encoder->projection_width = graph_value_at(encoder->graph, output->value)->c;
+    drop_plan(encoder);
+    return STATUS_OK;
+}
+
 uint32_t encoder_width(const struct encoder *encoder)
 {
     return encoder->width;
@@ -198,8 +214,9 @@ enum status encoder_plan(struct encoder *encoder, uint32_t images, struct error 
         return STATUS_OK;
     }
     drop_plan(encoder);
+    const char *projection = encoder->projection_width > 0 ? "projection" : NULL;
     const struct network_config config = {
-        .images = images, .groups = 1, .outputs = {"embedding", NULL}};
+        .images = images, .groups = 1, .outputs = {"embedding", projection, NULL}};
     enum status status =
         network_open(&encoder->network, encoder->graph, encoder->device, &config, error);
     if (status == STATUS_OK) {
@@ -222,19 +239,31 @@ static enum status forward(struct encoder *encoder, const float *images, uint32_
                                : status;
 }
 
+static enum status fetch(struct encoder *encoder, const char *output, float *values, uint32_t width,
+                         uint32_t count, struct error *error)
+{
+    const struct device_ops *ops = encoder->device->ops;
+    return device_failed(ops->copy_out(encoder->device, values,
+                                       network_output(encoder->network, output),
+                                       (size_t)count * width * sizeof *values),
+                         error);
+}
+
 // A short batch runs at full size: in evaluation mode an image's embedding does not depend on its
 // neighbours, so what is left over in the rest of the input is harmless.
 enum status encoder_embed(struct encoder *encoder, float *embeddings, const float *images,
                           uint32_t count, struct error *error)
 {
     enum status status = forward(encoder, images, count, OP_EVAL, error);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    const float *output = network_output(encoder->network, "embedding");
-    size_t bytes = (size_t)count * encoder->width * sizeof *output;
-    return device_failed(encoder->device->ops->copy_out(encoder->device, embeddings, output, bytes),
-                         error);
+    return status == STATUS_OK
+               ? fetch(encoder, "embedding", embeddings, encoder->width, count, error)
+               : status;
+}
+
+enum status encoder_project(struct encoder *encoder, float *projections, uint32_t count,
+                            struct error *error)
+{
+    return fetch(encoder, "projection", projections, encoder->projection_width, count, error);
 }
 
 enum status encoder_recipe(const struct encoder *encoder, const char *name, struct recipe *recipe,

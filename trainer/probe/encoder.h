@@ -14,6 +14,7 @@ struct encoder {
     float *params, *state; // device
     bool needs_statistics; // running statistics were never filled
     uint32_t width;
+    uint32_t projection_width; // 0: projections are not computed
 
     struct network *network; // planned for `images`, NULL before the first use
     uint32_t images;
@@ -27,6 +28,11 @@ enum status encoder_plan(struct encoder *encoder, uint32_t images, struct error 
 // [count][width].
 enum status encoder_embed(struct encoder *encoder, float *embeddings, const float *images,
                           uint32_t count, struct error *error);
+
+// The projections of the images of the last encoder_embed: host [count][projection_width]. Only
+// after encoder_with_projections.
+enum status encoder_project(struct encoder *encoder, float *projections, uint32_t count,
+                            struct error *error);
 
 // An untrained encoder has no running statistics. This fills them with forward passes in training
 // mode over shuffled evaluation views of `dataset`; nothing happens when they are there.
@@ -42,5 +48,18 @@ enum status encoder_recipe(const struct encoder *encoder, const char *name, stru
 enum status encoder_loader(struct loader **out, const struct encoder *encoder,
                            const struct dataset *dataset, const struct probe_options *options,
                            struct loader_config *config, struct error *error);
+
+// Embeds the evaluation views of the records whose entry of `chosen` is not 0, in order;
+// features_keep makes the same of the features of all records.
+enum status features_extract_some(struct features *out, struct encoder *encoder,
+                                  const struct dataset *dataset, const uint8_t *chosen,
+                                  const struct probe_options *options, struct error *error);
+void features_keep(struct features *features, const uint8_t *chosen);
+
+// Embeds `limit` records at most, drawn by `seed`: with one view the evaluation view, with two the
+// pair of views that the run trains on. `out` has room for `views`, whose rows belong together.
+enum status features_sample(struct features *out, unsigned views, struct encoder *encoder,
+                            const struct dataset *dataset, uint64_t limit, uint64_t seed,
+                            const struct probe_options *options, struct error *error);
 
 #endif
