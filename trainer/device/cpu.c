@@ -248,6 +248,8 @@ const struct device_ops cpu_device_ops = {
     .softmax_loss = cpu_softmax_loss,
     .lars_step = cpu_lars_step,
     .sgd_step = cpu_sgd_step,
+    .prepare_gradients = cpu_prepare_gradients,
+    .adamw_step = cpu_adamw_step,
     .moving_average = cpu_moving_average,
     .matrix_product = cpu_matrix_product,
 };

@@ -16,6 +16,7 @@ struct byol {
 
     // Device memory. The parameter blocks have graph_param_floats, the states graph_state_floats.
     float *online_params, *target_params, *momentum, *gradients;
+    float *second_moment, *optimizer_steps; // NULL for all but AdamW
     float *online_state, *target_state;
     float *images; // [2 batch][size][size][3]
     float *losses; // [3 batch]: view 1 to 2, view 2 to 1, classifier
