@@ -75,8 +75,7 @@ static const struct settings_field run_fields[] = {
     FIELD(epsilon, SETTINGS_FLOAT, 1e-30, 1, "adamw: added to the root of the mean square"),
     FIELD(encoder_rate, SETTINGS_FLOAT, 0, 1000, "multiplies the encoder's learning rate"),
     FIELD(projector_rate, SETTINGS_FLOAT, 0, 1000, "multiplies the projector's learning rate"),
-    FIELD(predictor_rate, SETTINGS_FLOAT, 0, 1000,
-          "multiplies the predictor's learning rate (without a target average, paper: 10)"),
+    FIELD(predictor_rate, SETTINGS_FLOAT, 0, 1000, "multiplies the predictor's learning rate"),
     FIELD(classifier_rate, SETTINGS_FLOAT, 0, 1000, "multiplies the classifier's learning rate"),
     CHOICE("scaling", scaling, RUN_SCALING_CHOICES,
            "linear: the learning rate follows the batch; moving-average: tau too (tau to the power "
@@ -372,7 +371,7 @@ static enum status validate_optimizer(const struct run_config *config, struct er
     }
     if (config->optimizer == OPTIMIZER_ADAMW && config->base_learning_rate > ADAMW_RATE_MAX) {
         return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
-                         "base_learning_rate %g suits LARS, with adamw nothing is learnt: set one "
+                         "base_learning_rate %g suits LARS and is far too high for adamw: set one "
                          "near 0.001 (at most %g)",
                          config->base_learning_rate, ADAMW_RATE_MAX);
     }
