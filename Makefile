@@ -80,6 +80,9 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
+# Square roots that need not set errno can be vectors; their values are the same.
+$(BUILD)/obj/trainer/device/cpu_optim.o: private ALL_CFLAGS += -fno-math-errno
+
 # The trailing -ffp-contract=off of ALL_CFLAGS holds here too: a level with fused multiply-add must not use it.
 define isa_rule
 $(BUILD)/obj/%.$(1).o: %.c $(BUILD)/flags

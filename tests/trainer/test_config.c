@@ -133,6 +133,55 @@ static void what_does_not_fit_is_named(void **state)
     assert_refused("accumulate=0", "accumulate");
     assert_refused("keep_checkpoints=1", "keep_checkpoints");
     assert_refused("views.count=1", "views");
+    assert_refused("optimizer=adam", "adamw");
+    assert_refused("optimizer=lars-solo", "lars-solo-learn");
+    assert_refused("predictor_rat=2", "predictor_rate");
+    assert_refused("optimizer=adamw", "base_learning_rate"); // of LARS
+    assert_refused("nesterov=true", "nesterov");
+    assert_refused("lars_clip=true", "lars_clip");
+    assert_refused("tuned_batch=0", "tuned_batch");
+}
+
+static struct run_config resolved(const char *optimizer, const char *scaling)
+{
+    const char *const assignments[] = {optimizer, scaling, "batch=512", "tuned_batch=4096",
+                                       "base_learning_rate=0.01"};
+    struct run_config config;
+    struct error error;
+    assert_status(run_config_resolve(&config, NULL, assignments, 5, &error), STATUS_OK, &error);
+    return config;
+}
+
+// The reference's tau of 0.996 at batch 4096 becomes the paper's 0.9995 at batch 512.
+static void tau_follows_the_batch_when_asked(void **state)
+{
+    (void)state;
+    struct run_config lars = resolved("optimizer=lars", "scaling=linear");
+    struct method_step step = run_config_scaled(&lars, 0.25f, 0.996f);
+    assert_true(step.learning_rate == 0.25f && step.tau == 0.996f);
+    lars = resolved("optimizer=lars", "scaling=moving-average");
+    step = run_config_scaled(&lars, 0.25f, 0.996f);
+    assert_true(step.learning_rate == 0.25f); // linear already
+    assert_true(step.tau > 0.99949f && step.tau < 0.99951f);
+    assert_true(run_config_scaled(&lars, 0.25f, 1.0f).tau == 1);
+    // Linear down to an eighth, times sqrt(8): in all the square root of an eighth.
+    struct run_config adamw = resolved("optimizer=adamw", "scaling=moving-average");
+    step = run_config_scaled(&adamw, 0.25f, 0.996f);
+    assert_true(step.learning_rate > 0.707106f && step.learning_rate < 0.707108f);
+}
+
+// A config from before there was a choice.
+static void an_old_config_means_lars(void **state)
+{
+    (void)state;
+    struct run_config config;
+    struct error error;
+    assert_status(run_config_parse(&config, "old", "batch: 64\nmomentum: 0.9\n", &error), STATUS_OK,
+                  &error);
+    assert_int_equal(config.optimizer, OPTIMIZER_LARS);
+    assert_int_equal(config.scaling, RUN_SCALING_LINEAR);
+    assert_true(config.encoder_rate == 1 && config.projector_rate == 1);
+    assert_true(config.predictor_rate == 1 && config.classifier_rate == 1);
 }
 
 static void only_how_it_runs_may_change(void **state)
@@ -172,6 +221,8 @@ int main(void)
         cmocka_unit_test(printing_reads_back_to_the_same_config),
         cmocka_unit_test(what_does_not_fit_is_named),
         cmocka_unit_test(only_how_it_runs_may_change),
+        cmocka_unit_test(tau_follows_the_batch_when_asked),
+        cmocka_unit_test(an_old_config_means_lars),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }

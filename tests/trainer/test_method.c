@@ -62,7 +62,7 @@ static struct fixture open_configured(const char *device, struct method_config c
 {
     struct fixture fixture = {0};
     check_status(device_open(&fixture.device, device, 1, &error));
-    check_status(method_open(&fixture.method, "byol", fixture.device, &config, &error));
+    check_status(method_open(&fixture.method, "byol", fixture.device, config, &error));
     const struct method_ops *ops = fixture.method->ops;
     fixture.tensor_count = ops->tensors(fixture.method, NULL, 0);
     fixture.tensors = calloc(fixture.tensor_count, sizeof *fixture.tensors);
@@ -247,6 +247,60 @@ static void check_learning(const char *device)
     }
     assert_true(seconds > 0 && fixture.metrics.optimiser_seconds > 0);
     close_fixture(&fixture);
+}
+
+static size_t count_named(const struct fixture *fixture, const char *prefix)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < fixture->tensor_count; i++) {
+        count += strncmp(fixture->tensors[i].name, prefix, strlen(prefix)) == 0;
+    }
+    return count;
+}
+
+// Every optimiser learns at a rate that suits it; a module at rate 0 stays, another does not.
+static void check_optimizer(const char *device, int optimizer, float rate)
+{
+    struct method_config config = small_config(CLASSES);
+    config.optimizer = optimizer;
+    config.beta1 = 0.9;
+    config.beta2 = 0.99;
+    config.epsilon = 1e-8;
+    config.rates[0] = (struct method_rate){"projector", 0};
+    config.rates[1] = (struct method_rate){"classifier", 2};
+    struct fixture fixture = open_configured(device, config);
+    struct fixture untouched = open_configured(device, config);
+    step(&fixture, fixture.labels, 0.0f, 1);
+    double first = fixture.metrics.representation;
+    for (int i = 0; i < 60; i++) {
+        step(&fixture, fixture.labels, rate, 1);
+    }
+    print_message("%s, optimizer %d: representation %.3f -> %.3f\n", device, optimizer, first,
+                  fixture.metrics.representation);
+    assert_true(fixture.metrics.representation < 0.5 * first);
+    assert_true(same_saved(&fixture, "online/projector", &untouched, "online/projector"));
+    assert_false(same_saved(&fixture, "online/predictor", &untouched, "online/predictor"));
+    bool adamw = optimizer == OPTIMIZER_ADAMW;
+    assert_int_equal(count_named(&fixture, "second_moment/"),
+                     adamw ? count_named(&fixture, "momentum/") : 0);
+    assert_int_equal(count_named(&fixture, "optimizer/steps"), adamw);
+    close_fixture(&fixture);
+    close_fixture(&untouched);
+}
+
+static void check_optimizers(const char *device)
+{
+    check_optimizer(device, OPTIMIZER_LARS, 0.3f);
+    check_optimizer(device, OPTIMIZER_LARS_SOLO_LEARN, 0.3f);
+    check_optimizer(device, OPTIMIZER_LARS_SUNCET, 0.3f);
+    check_optimizer(device, OPTIMIZER_SGD, 0.05f);
+    check_optimizer(device, OPTIMIZER_ADAMW, 0.01f);
+}
+
+static void test_every_optimizer_learns(void **state)
+{
+    (void)state;
+    on_every_device(check_optimizers);
 }
 
 static void test_learning(void **state)
@@ -562,6 +616,7 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_tensor_names),
         cmocka_unit_test(test_learning),
+        cmocka_unit_test(test_every_optimizer_learns),
         cmocka_unit_test(test_target_follows),
         cmocka_unit_test(test_rate_zero),
         cmocka_unit_test(test_classifier),

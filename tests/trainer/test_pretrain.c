@@ -463,6 +463,80 @@ static void what_is_learnt_cannot_change_on_resume(void **state)
     assert_same_run(directory, undisturbed);
 }
 
+// Tensors whose name begins with `prefix`, and whether the first of them holds only zeros.
+static size_t count_tensors(const char *directory, const char *prefix, bool *zero)
+{
+    struct checkpoint_state state;
+    struct safetensors *file = open_last(directory, &state);
+    size_t count = 0;
+    for (size_t i = 0; i < safetensors_count(file); i++) {
+        const struct tensor *tensor = safetensors_at(file, i);
+        if (strncmp(tensor->name, prefix, strlen(prefix)) == 0 && count++ == 0) {
+            *zero = true;
+            for (size_t byte = 0; byte < tensor->bytes; byte++) {
+                *zero = *zero && ((const uint8_t *)tensor->data)[byte] == 0;
+            }
+        }
+    }
+    safetensors_close(&file);
+    return count;
+}
+
+static void run_optimizer(const char *directory, int optimizer, uint64_t stop_at)
+{
+    struct session session;
+    session_init(&session, directory);
+    struct run_config *config = &session.options.config;
+    config->optimizer = optimizer;
+    config->base_learning_rate = optimizer == OPTIMIZER_ADAMW ? 0.05 : 0.5;
+    config->nesterov = optimizer == OPTIMIZER_SGD || optimizer == OPTIMIZER_LARS_SUNCET;
+    config->lars_clip = optimizer == OPTIMIZER_LARS_SOLO_LEARN;
+    config->predictor_rate = 10;
+    config->scaling = RUN_SCALING_MOVING_AVERAGE;
+    session.options.resume = true;
+    session.stop_at = stop_at;
+    assert_status(session_run(&session), stop_at ? STATUS_STOPPED : STATUS_OK, &session.error);
+}
+
+// At every step of an epoch, in the middle of the warm-up and after it.
+static void resuming_changes_nothing_for_any_optimizer(void **state)
+{
+    (void)state;
+    for (int optimizer = OPTIMIZER_LARS; optimizer <= OPTIMIZER_ADAMW; optimizer++) {
+        char whole[300], directory[300];
+        bool zero = true;
+        new_directory(whole);
+        run_optimizer(whole, optimizer, 0);
+        size_t params = count_tensors(whole, "online/", &zero);
+        assert_int_equal(count_tensors(whole, "momentum/", &zero), params);
+        assert_false(zero);
+        bool adamw = optimizer == OPTIMIZER_ADAMW;
+        assert_int_equal(count_tensors(whole, "second_moment/", &zero), adamw ? params : 0);
+        assert_int_equal(count_tensors(whole, "optimizer/steps", &zero), adamw ? 1 : 0);
+        assert_false(zero);
+        for (uint64_t stop = 1; stop <= 5; stop++) {
+            new_directory(directory);
+            run_optimizer(directory, optimizer, stop);
+            run_optimizer(directory, optimizer, 0);
+            assert_same_run(directory, whole);
+        }
+    }
+}
+
+static void the_optimizer_cannot_change_on_resume(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    go(directory, 2);
+    session_init(&session, directory);
+    session.options.resume = true;
+    session.options.config.optimizer = OPTIMIZER_SGD;
+    assert_status(session_run(&session), STATUS_CONFIG, &session.error);
+    assert_non_null(strstr(session.error.reason, "optimizer: lars"));
+}
+
 // --- trouble ---------------------------------------------------------------------------------
 
 static const char *full_for; // part of a path that finds the disk full
@@ -581,6 +655,8 @@ int main(void)
         TEST(a_damaged_checkpoint_is_passed_over_loudly),
         TEST(when_all_are_damaged_it_does_not_start_over),
         TEST(what_is_learnt_cannot_change_on_resume),
+        TEST(resuming_changes_nothing_for_any_optimizer),
+        TEST(the_optimizer_cannot_change_on_resume),
         TEST(training_goes_on_when_the_disk_is_full),
         TEST(a_missing_last_checkpoint_is_a_failure),
         TEST(the_log_catches_up_after_a_full_disk),

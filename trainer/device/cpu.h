@@ -133,6 +133,12 @@ enum status cpu_lars_step(struct device *device, const struct param_span *spans,
 enum status cpu_sgd_step(struct device *device, const struct param_span *spans, size_t count,
                          const struct sgd_settings *settings, float *params, const float *grads,
                          float *momentum);
+enum status cpu_prepare_gradients(struct device *device, const struct param_span *spans,
+                                  size_t count, const struct gradient_settings *settings,
+                                  const float *params, float *grads);
+enum status cpu_adamw_step(struct device *device, const struct param_span *spans, size_t count,
+                           const struct adamw_settings *settings, float *params, const float *grads,
+                           float *momentum, float *second_moment, float *steps);
 enum status cpu_moving_average(struct device *device, float *target, const float *online,
                                uint64_t count, float rate);
 enum status cpu_block_add(struct device *device, float *sum, const float *block, uint64_t count);

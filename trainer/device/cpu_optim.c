@@ -1,6 +1,7 @@
 // Optimisers of the cpu device. Norms are sums over chunks of fixed size, added in order: the same
 // bits for any number of threads.
 #include "trainer/device/cpu.h"
+#include "trainer/device/optim.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -74,6 +75,32 @@ CPU_KERNEL static void sgd_chunk(float rate, float decay, bool nesterov, float *
     }
 }
 
+CPU_KERNEL static void prepare_chunk(const struct gradient_factors *factors, const float *params,
+                                     float *grads, size_t count)
+{
+    struct gradient_factors own = *factors;
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) {
+        grads[i] = own.rate * (own.ratio * (grads[i] + own.decay * params[i]));
+    }
+}
+
+CPU_KERNEL static void adamw_chunk(const struct adamw_factors *factors, float *params,
+                                   const float *grads, float *momentum, float *second_moment,
+                                   size_t count)
+{
+    struct adamw_factors own = *factors;
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) {
+        float first = own.beta1 * momentum[i] + own.rest1 * grads[i];
+        float second = own.beta2 * second_moment[i] + own.rest2 * (grads[i] * grads[i]);
+        momentum[i] = first;
+        second_moment[i] = second;
+        params[i] =
+            own.keep * params[i] - own.rate * first / (sqrtf(second) / own.root + own.epsilon);
+    }
+}
+
 CPU_KERNEL static void average_chunk(float *target, const float *online, float rate, size_t count)
 {
 #pragma omp simd
@@ -84,8 +111,13 @@ CPU_KERNEL static void average_chunk(float *target, const float *online, float r
 
 // --- whole blocks
 
-static enum status reserve_sums(struct cpu_device *device, size_t chunks)
+static enum status reserve_sums(struct cpu_device *device, const struct param_span *spans,
+                                size_t count)
 {
+    size_t chunks = 0;
+    for (size_t i = 0; i < count; i++) {
+        chunks = chunk_count(spans[i].count) > chunks ? chunk_count(spans[i].count) : chunks;
+    }
     if (chunks <= device->sums_capacity) {
         return STATUS_OK;
     }
@@ -98,25 +130,38 @@ static enum status reserve_sums(struct cpu_device *device, size_t chunks)
     return STATUS_OK;
 }
 
+// Sum w^2 and sum (g + decay w)^2 of one tensor.
+struct square_sums {
+    double weights, gradients;
+};
+
+static struct square_sums sum_squares(struct cpu_device *device, float decay, const float *params,
+                                      const float *grads, uint64_t count)
+{
+    size_t chunks = chunk_count(count);
+    double *sums = device->sums;
+    struct square_sums total = {0, 0};
+#pragma omp parallel for num_threads(device->threads)
+    for (size_t chunk = 0; chunk < chunks; chunk++) {
+        norms_of_chunk(sums + 2 * chunk, params + chunk * CHUNK, grads + chunk * CHUNK, decay,
+                       chunk_length(count, chunk));
+    }
+    for (size_t chunk = 0; chunk < chunks; chunk++) {
+        total.weights += sums[2 * chunk];
+        total.gradients += sums[2 * chunk + 1];
+    }
+    return total;
+}
+
 // LARS' factor for the gradient of one tensor: trust ||w|| / ||g + decay w||.
 static float trust_ratio(struct cpu_device *device, const struct lars_settings *settings,
                          const float *params, const float *grads, uint64_t count)
 {
-    size_t chunks = chunk_count(count);
-    double *sums = device->sums, weights = 0, gradients = 0;
-#pragma omp parallel for num_threads(device->threads)
-    for (size_t chunk = 0; chunk < chunks; chunk++) {
-        norms_of_chunk(sums + 2 * chunk, params + chunk * CHUNK, grads + chunk * CHUNK,
-                       settings->weight_decay, chunk_length(count, chunk));
-    }
-    for (size_t chunk = 0; chunk < chunks; chunk++) {
-        weights += sums[2 * chunk];
-        gradients += sums[2 * chunk + 1];
-    }
-    if (weights == 0 || gradients == 0) {
+    struct square_sums sums = sum_squares(device, settings->weight_decay, params, grads, count);
+    if (sums.weights == 0 || sums.gradients == 0) {
         return 1.0f;
     }
-    return (float)((double)settings->trust * sqrt(weights) / sqrt(gradients));
+    return (float)((double)settings->trust * sqrt(sums.weights) / sqrt(sums.gradients));
 }
 
 static void lars_span(struct cpu_device *device, const struct param_span *span,
@@ -142,17 +187,12 @@ enum status cpu_lars_step(struct device *device, const struct param_span *spans,
                           float *momentum)
 {
     struct cpu_device *cpu = (struct cpu_device *)device;
-    for (size_t i = 0; i < count; i++) {
-        enum status status = reserve_sums(cpu, chunk_count(spans[i].count));
-        if (status != STATUS_OK) {
-            return status;
-        }
-    }
-    for (size_t i = 0; i < count; i++) {
+    enum status status = reserve_sums(cpu, spans, count);
+    for (size_t i = 0; i < count && status == STATUS_OK; i++) {
         uint64_t at = spans[i].offset;
         lars_span(cpu, &spans[i], settings, params + at, grads + at, momentum + at);
     }
-    return STATUS_OK;
+    return status;
 }
 
 enum status cpu_sgd_step(struct device *device, const struct param_span *spans, size_t count,
@@ -167,6 +207,54 @@ enum status cpu_sgd_step(struct device *device, const struct param_span *spans, 
             size_t at = span->offset + chunk * CHUNK;
             sgd_chunk(rate, settings->momentum, settings->nesterov, params + at, grads + at,
                       momentum + at, chunk_length(span->count, chunk));
+        }
+    }
+    return STATUS_OK;
+}
+
+static void prepare_span(struct cpu_device *device, const struct param_span *span,
+                         const struct gradient_settings *settings, const float *params,
+                         float *grads)
+{
+    struct square_sums sums = {0, 0};
+    if (settings->adaptive && span->decay) {
+        sums = sum_squares(device, 0, params, grads, span->count);
+    }
+    struct gradient_factors factors =
+        gradient_factors(settings, span, sqrt(sums.weights), sqrt(sums.gradients));
+#pragma omp parallel for num_threads(device->threads)
+    for (size_t chunk = 0; chunk < chunk_count(span->count); chunk++) {
+        size_t at = chunk * CHUNK;
+        prepare_chunk(&factors, params + at, grads + at, chunk_length(span->count, chunk));
+    }
+}
+
+enum status cpu_prepare_gradients(struct device *device, const struct param_span *spans,
+                                  size_t count, const struct gradient_settings *settings,
+                                  const float *params, float *grads)
+{
+    struct cpu_device *cpu = (struct cpu_device *)device;
+    enum status status = reserve_sums(cpu, spans, count);
+    for (size_t i = 0; i < count && status == STATUS_OK; i++) {
+        uint64_t at = spans[i].offset;
+        prepare_span(cpu, &spans[i], settings, params + at, grads + at);
+    }
+    return status;
+}
+
+enum status cpu_adamw_step(struct device *device, const struct param_span *spans, size_t count,
+                           const struct adamw_settings *settings, float *params, const float *grads,
+                           float *momentum, float *second_moment, float *steps)
+{
+    *steps += 1.0f;
+    for (size_t i = 0; i < count; i++) {
+        const struct param_span *span = &spans[i];
+        struct adamw_factors factors = adamw_factors(settings, span, *steps);
+#pragma omp parallel for num_threads(((struct cpu_device *)device)->threads)
+        for (size_t chunk = 0; chunk < chunk_count(span->count); chunk++) {
+            size_t at = span->offset + chunk * CHUNK;
+            adamw_chunk(&factors, params + at, grads + at, momentum + at, second_moment + at,
+                        chunk_length(span->count, chunk));
         }
     }
     return STATUS_OK;

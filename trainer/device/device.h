@@ -108,6 +108,20 @@ struct sgd_settings {
     bool nesterov;
 };
 
+// What becomes of gradients before sgd_step, for all but the reference's LARS.
+struct gradient_settings {
+    float learning_rate, weight_decay;
+    bool adaptive;   // decay spans are scaled by LARS' ratio as solo-learn and suncet define it
+    float trust;     // eta of that ratio
+    bool clip;       // solo-learn: ratio = min(ratio / learning rate, 1)
+    bool rate_first; // suncet: the learning rate goes into the gradients (then give sgd_step 1)
+};
+
+struct adamw_settings {
+    float learning_rate;
+    double weight_decay, beta1, beta2, epsilon;
+};
+
 struct device;
 
 struct device_ops {
@@ -173,6 +187,19 @@ struct device_ops {
     enum status (*sgd_step)(struct device *device, const struct param_span *spans, size_t count,
                             const struct sgd_settings *settings, float *params, const float *grads,
                             float *momentum);
+    // In place, with wd and the ratio for decay spans only: g = g + wd w; adaptive: g = ratio (g +
+    // wd w), ratio = eta ||w|| / (||g|| + wd ||w|| + 1e-8), but g stays if either norm is 0. The
+    // clip takes the span's own rate. rate_first: then g = learning_rate g, every span.
+    enum status (*prepare_gradients)(struct device *device, const struct param_span *spans,
+                                     size_t count, const struct gradient_settings *settings,
+                                     const float *params, float *grads);
+    // AdamW: steps += 1 = t; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2; w = (1 -
+    // lr wd) w - lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + epsilon); wd for decay spans
+    // only. `steps` is one float; it stays at 2^24, where beta^t has long vanished.
+    enum status (*adamw_step)(struct device *device, const struct param_span *spans, size_t count,
+                              const struct adamw_settings *settings, float *params,
+                              const float *grads, float *momentum, float *second_moment,
+                              float *steps);
     // target += rate * (online - target), every element. rate = 1 - tau.
     enum status (*moving_average)(struct device *device, float *target, const float *online,
                                   uint64_t count, float rate);

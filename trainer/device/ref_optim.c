@@ -1,4 +1,5 @@
 // Losses and optimisers of the reference device.
+#include "trainer/device/optim.h"
 #include "trainer/device/ref.h"
 
 #include <float.h>
@@ -168,6 +169,52 @@ enum status ref_sgd_step(struct device *device, const struct param_span *spans, 
         for (uint64_t i = 0; i < span->count; i++) {
             m[i] = settings->momentum * m[i] + g[i];
             w[i] -= rate * (settings->nesterov ? g[i] + settings->momentum * m[i] : m[i]);
+        }
+    }
+    return STATUS_OK;
+}
+
+static double norm(const float *values, uint64_t count)
+{
+    double sum = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        sum += (double)values[i] * (double)values[i];
+    }
+    return sqrt(sum);
+}
+
+enum status ref_prepare_gradients(struct device *device, const struct param_span *spans,
+                                  size_t count, const struct gradient_settings *settings,
+                                  const float *params, float *grads)
+{
+    (void)device;
+    for (const struct param_span *span = spans; span < spans + count; span++) {
+        const float *w = params + span->offset;
+        float *g = grads + span->offset;
+        struct gradient_factors own =
+            gradient_factors(settings, span, norm(w, span->count), norm(g, span->count));
+        for (uint64_t i = 0; i < span->count; i++) {
+            g[i] = own.rate * (own.ratio * (g[i] + own.decay * w[i]));
+        }
+    }
+    return STATUS_OK;
+}
+
+enum status ref_adamw_step(struct device *device, const struct param_span *spans, size_t count,
+                           const struct adamw_settings *settings, float *params, const float *grads,
+                           float *momentum, float *second_moment, float *steps)
+{
+    (void)device;
+    *steps += 1.0f;
+    for (const struct param_span *span = spans; span < spans + count; span++) {
+        float *w = params + span->offset, *m = momentum + span->offset;
+        float *v = second_moment + span->offset;
+        const float *g = grads + span->offset;
+        struct adamw_factors own = adamw_factors(settings, span, *steps);
+        for (uint64_t i = 0; i < span->count; i++) {
+            m[i] = own.beta1 * m[i] + own.rest1 * g[i];
+            v[i] = own.beta2 * v[i] + own.rest2 * (g[i] * g[i]);
+            w[i] = own.keep * w[i] - own.rate * m[i] / (sqrtf(v[i]) / own.root + own.epsilon);
         }
     }
     return STATUS_OK;

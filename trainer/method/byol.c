@@ -5,13 +5,14 @@
 // Each network normalises with the statistics of its own batch, view by view, and keeps its own
 // running ones. A linear classifier on the online embedding learns beside it and never moves it.
 //
-// One step: gradients at the old parameters, LARS, then target += (1 - tau) (new online - target)
-// for every parameter, those of the predictor and the classifier too.
+// One step: gradients at the old parameters, the optimiser, then target += (1 - tau) (new online -
+// target) for every parameter, those of the predictor and the classifier too.
 //
 // With accumulation the batch goes through the networks in micro-batches, one after the other. The
 // loss of each is its share of the whole batch's mean, so that the sum of the gradients is the mean
 // over the batch. Normalisation sees one micro-batch at a time.
 #include "trainer/method/byol_internal.h"
+#include "trainer/method/optimiser.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,6 +76,7 @@ static enum status allocate_blocks(struct byol *byol, struct error *error)
 {
     uint64_t params = graph_param_floats(byol->graph), states = graph_state_floats(byol->graph);
     uint64_t micro = byol->micro;
+    bool second = optimiser_has_second_moment(&byol->config);
     struct {
         float **memory;
         uint64_t count;
@@ -82,6 +84,8 @@ static enum status allocate_blocks(struct byol *byol, struct error *error)
         {&byol->online_params, params},
         {&byol->target_params, params},
         {&byol->momentum, params},
+        {&byol->second_moment, second ? params : 0},
+        {&byol->optimizer_steps, second ? 1 : 0},
         {&byol->gradients, params},
         {&byol->online_state, states},
         {&byol->target_state, states},
@@ -121,7 +125,8 @@ static enum status allocate_host(struct byol *byol, struct error *error)
     }
     for (size_t i = 0; i < graph_param_count(byol->graph); i++) {
         const struct graph_param *param = graph_param_at(byol->graph, i);
-        byol->spans[i] = (struct param_span){param->offset, param->count, param->decay, 1};
+        byol->spans[i] = (struct param_span){param->offset, param->count, param->decay,
+                                             optimiser_rate_of(&byol->config, param->name)};
     }
     return STATUS_OK;
 }
@@ -150,10 +155,11 @@ static enum status initialise(struct byol *byol, struct error *error)
 static void byol_close(struct method *method)
 {
     struct byol *byol = byol_of(method);
-    void *const memory[] = {byol->online_params, byol->target_params, byol->momentum,
-                            byol->gradients,     byol->online_state,  byol->target_state,
-                            byol->images,        byol->losses,        byol->labels,
-                            byol->top,           byol->piece};
+    void *const memory[] = {
+        byol->online_params,  byol->target_params, byol->momentum, byol->gradients,
+        byol->online_state,   byol->target_state,  byol->images,   byol->losses,
+        byol->labels,         byol->top,           byol->piece,    byol->second_moment,
+        byol->optimizer_steps};
     network_close(&byol->online);
     network_close(&byol->target);
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) {
@@ -256,6 +262,22 @@ static void list_states(const struct byol *byol, const char *branch, float *bloc
     }
 }
 
+// What only some optimisers have.
+static void list_optimiser(const struct byol *byol, struct tensor_list *list)
+{
+    if (byol->second_moment == NULL) {
+        return;
+    }
+    list_params(byol, "second_moment", byol->second_moment, list);
+    struct method_tensor *steps = tensor_add(list, "optimizer", "steps");
+    if (steps != NULL) {
+        steps->dims = 1;
+        steps->shape[0] = 1;
+        steps->count = 1;
+        steps->device = byol->optimizer_steps;
+    }
+}
+
 static size_t byol_tensors(struct method *method, struct method_tensor *out, size_t capacity)
 {
     const struct byol *byol = byol_of(method);
@@ -263,6 +285,7 @@ static size_t byol_tensors(struct method *method, struct method_tensor *out, siz
     list_params(byol, "online", byol->online_params, &list);
     list_params(byol, "target", byol->target_params, &list);
     list_params(byol, "momentum", byol->momentum, &list);
+    list_optimiser(byol, &list);
     list_states(byol, "state/online", byol->online_state, &list);
     list_states(byol, "state/target", byol->target_state, &list);
     return list.count;

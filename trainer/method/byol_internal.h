@@ -18,6 +18,7 @@ struct byol {
     // Device memory. The parameter blocks have graph_param_floats, the states graph_state_floats.
     float *online_params, *target_params, *momentum, *gradients;
     float *piece; // gradients of one micro-batch; NULL when there is only one
+    float *second_moment, *optimizer_steps; // NULL for all but AdamW
     float *online_state, *target_state;
     float *images; // [2 micro][size][size][3]
     float *losses; // [3 micro]: view 1 to 2, view 2 to 1, classifier

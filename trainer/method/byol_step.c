@@ -1,6 +1,7 @@
 // One step of BYOL: forward, losses, backward, update, metrics.
 #include "trainer/method/byol_internal.h"
 
+#include "trainer/method/optimiser.h"
 #include "trainer/method/spread.h"
 
 #include <math.h>
@@ -96,13 +97,14 @@ static enum status compute_losses(struct byol *byol, uint32_t labelled)
 static enum status update(struct byol *byol, const struct method_step *step)
 {
     struct device *device = byol->device;
-    struct lars_settings lars = {.learning_rate = step->learning_rate,
-                                 .weight_decay = (float)byol->config.weight_decay,
-                                 .momentum = (float)byol->config.momentum,
-                                 .trust = (float)byol->config.trust};
+    const struct optimiser_blocks blocks = {.params = byol->online_params,
+                                            .grads = byol->gradients,
+                                            .momentum = byol->momentum,
+                                            .second_moment = byol->second_moment,
+                                            .steps = byol->optimizer_steps};
     enum status status =
-        device->ops->lars_step(device, byol->spans, graph_param_count(byol->graph), &lars,
-                               byol->online_params, byol->gradients, byol->momentum);
+        optimiser_step(device, &byol->config, byol->spans, graph_param_count(byol->graph),
+                       step->learning_rate, &blocks);
     if (status == STATUS_OK) {
         status = device->ops->moving_average(device, byol->target_params, byol->online_params,
                                              graph_param_floats(byol->graph), 1.0f - step->tau);

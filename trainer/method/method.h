@@ -11,6 +11,23 @@
 #include "trainer/net/model.h"
 #include "trainer/net/network.h"
 
+// Named by who uses them; the formulas are in device.h, their differences in trainer/README.md.
+enum optimizer {
+    OPTIMIZER_LARS, // the reference's
+    OPTIMIZER_LARS_SOLO_LEARN,
+    OPTIMIZER_LARS_SUNCET,
+    OPTIMIZER_SGD,
+    OPTIMIZER_ADAMW
+};
+#define OPTIMIZER_CHOICES "lars|lars-solo-learn|lars-suncet|sgd|adamw"
+
+// Parameters of a module, "resnet" or "predictor", learn at `scale` times the learning rate.
+struct method_rate {
+    const char *module;
+    double scale;
+};
+#define METHOD_RATES 4
+
 struct method_config {
     struct model_config model; // classes 0 = no labels, no online classifier
     uint32_t batch;            // pairs per step
@@ -19,6 +36,12 @@ struct method_config {
     bool recompute;      // trade time for memory, same bits: network_config
     uint64_t seed;       // of the initialisation
     double weight_decay, momentum, trust; // LARS: 1e-6, 0.9, 1e-3
+
+    int optimizer;                          // enum optimizer
+    bool nesterov;                          // SGD, LARS of solo-learn and suncet
+    bool lars_clip;                         // LARS of solo-learn: never faster than SGD
+    double beta1, beta2, epsilon;           // AdamW
+    struct method_rate rates[METHOD_RATES]; // up to the first without a module; others learn at 1
 };
 
 // What changes from step to step.

@@ -2,6 +2,7 @@
 // defaults, a file and assignments.
 #include "trainer/run/config.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,9 +68,27 @@ static const struct settings_field run_fields[] = {
           "epochs over which the learning rate rises from 0 (reference: 10)"),
     FIELD(base_learning_rate, SETTINGS_FLOAT, 0, 1000,
           "at batch 256; the rate used is base_learning_rate * batch / 256"),
-    FIELD(weight_decay, SETTINGS_FLOAT, 0, 1, "LARS: not for biases and normalisation parameters"),
-    FIELD(momentum, SETTINGS_FLOAT, 0, 0.9999, "LARS momentum (reference: 0.9)"),
-    FIELD(trust, SETTINGS_FLOAT, 0, 1, "LARS trust coefficient eta (reference: 0.001)"),
+    CHOICE("optimizer", optimizer, OPTIMIZER_CHOICES,
+           "lars (the reference's), the LARS of solo-learn or suncet, sgd, adamw"),
+    FIELD(weight_decay, SETTINGS_FLOAT, 0, 1, "not for biases and normalisation parameters"),
+    FIELD(momentum, SETTINGS_FLOAT, 0, 0.9999, "of LARS (reference: 0.9) and sgd"),
+    FIELD(nesterov, SETTINGS_BOOL, 0, 0, "Nesterov momentum: sgd, lars-solo-learn, lars-suncet"),
+    FIELD(trust, SETTINGS_FLOAT, 0, 1,
+          "LARS trust coefficient eta (reference: 0.001, solo-learn: 0.02)"),
+    FIELD(lars_clip, SETTINGS_BOOL, 0, 0, "lars-solo-learn: no tensor learns faster than by sgd"),
+    FIELD(beta1, SETTINGS_FLOAT, 0, 0.9999, "adamw: decay of the mean gradient"),
+    FIELD(beta2, SETTINGS_FLOAT, 0, 0.99999, "adamw: decay of the mean squared gradient"),
+    FIELD(epsilon, SETTINGS_FLOAT, 1e-30, 1, "adamw: added to the root of the mean square"),
+    FIELD(encoder_rate, SETTINGS_FLOAT, 0, 1000, "multiplies the encoder's learning rate"),
+    FIELD(projector_rate, SETTINGS_FLOAT, 0, 1000, "multiplies the projector's learning rate"),
+    FIELD(predictor_rate, SETTINGS_FLOAT, 0, 1000, "multiplies the predictor's learning rate"),
+    FIELD(classifier_rate, SETTINGS_FLOAT, 0, 1000, "multiplies the classifier's learning rate"),
+    CHOICE("scaling", scaling, RUN_SCALING_CHOICES,
+           "linear: the learning rate follows the batch; moving-average: tau too (tau to the power "
+           "batch / tuned_batch; adamw's rate by the root)"),
+    FIELD(tuned_batch, SETTINGS_INT, 1, 1000000,
+          "scaling=moving-average: batch for which the rate and tau_base were chosen (paper: "
+          "4096)"),
     FIELD(tau_base, SETTINGS_FLOAT, 0, 1,
           "decay of the target's moving average at the start; rises to 1"),
     FIELD(
@@ -121,6 +140,14 @@ void run_config_init(struct run_config *config)
         .warmup_epochs = 10,
         .momentum = 0.9,
         .trust = 1e-3,
+        .beta1 = 0.9,
+        .beta2 = 0.999,
+        .epsilon = 1e-8,
+        .encoder_rate = 1,
+        .projector_rate = 1,
+        .predictor_rate = 1,
+        .classifier_rate = 1,
+        .tuned_batch = 4096,
         .classifier = true,
         .checkpoint_seconds = 600,
         .keep_checkpoints = 3,
@@ -323,6 +350,41 @@ static const struct method_ops *find_method(const char *name)
     return NULL; // method_open names the nearest
 }
 
+struct method_step run_config_scaled(const struct run_config *config, float learning_rate,
+                                     float tau)
+{
+    if (config->scaling == RUN_SCALING_LINEAR) {
+        return (struct method_step){.learning_rate = learning_rate, .tau = tau};
+    }
+    double kappa = (double)config->batch / (double)config->tuned_batch;
+    double root = config->optimizer == OPTIMIZER_ADAMW ? sqrt(kappa) : 1;
+    return (struct method_step){.learning_rate = (float)((double)learning_rate / root),
+                                .tau = (float)pow((double)tau, kappa)};
+}
+
+// The rates of the LARS presets are far out of Adam's range.
+#define ADAMW_RATE_MAX 0.05
+
+static enum status validate_optimizer(const struct run_config *config, struct error *error)
+{
+    bool prepared = config->optimizer != OPTIMIZER_LARS && config->optimizer != OPTIMIZER_ADAMW;
+    if (config->nesterov && !prepared) {
+        return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
+                         "nesterov is for optimizer sgd, lars-solo-learn and lars-suncet");
+    }
+    if (config->lars_clip && config->optimizer != OPTIMIZER_LARS_SOLO_LEARN) {
+        return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
+                         "lars_clip is for optimizer lars-solo-learn");
+    }
+    if (config->optimizer == OPTIMIZER_ADAMW && config->base_learning_rate > ADAMW_RATE_MAX) {
+        return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
+                         "base_learning_rate %g suits LARS and is far too high for adamw: set one "
+                         "near 0.001 (at most %g)",
+                         config->base_learning_rate, ADAMW_RATE_MAX);
+    }
+    return STATUS_OK;
+}
+
 enum status run_config_validate(const struct run_config *config, struct error *error)
 {
     enum status status = recipe_validate(&config->recipe, error);
@@ -349,5 +411,5 @@ enum status run_config_validate(const struct run_config *config, struct error *e
                          "warmup_epochs %g is longer than epochs %lld: set warmup_epochs as well",
                          config->warmup_epochs, (long long)config->epochs);
     }
-    return STATUS_OK;
+    return validate_optimizer(config, error);
 }

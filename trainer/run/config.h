@@ -9,6 +9,10 @@
 enum run_preset { RUN_PRESET_NONE, RUN_PRESET_40, RUN_PRESET_100, RUN_PRESET_300, RUN_PRESET_1000 };
 #define RUN_PRESET_CHOICES "none|byol-40|byol-100|byol-300|byol-1000"
 
+// How learning rate and tau follow the batch (run_config_scaled).
+enum run_scaling { RUN_SCALING_LINEAR, RUN_SCALING_MOVING_AVERAGE };
+#define RUN_SCALING_CHOICES "linear|moving-average"
+
 struct run_config {
     // What is learnt, and how.
     char method[32]; // "byol"
@@ -22,7 +26,12 @@ struct run_config {
     double warmup_epochs; // 10 in every preset
     double base_learning_rate; // at batch 256
     double weight_decay, momentum, trust, tau_base;
-    bool classifier; // online linear classifier when the data has labels
+    int optimizer, scaling;       // enum optimizer, enum run_scaling
+    double beta1, beta2, epsilon; // AdamW
+    double encoder_rate, projector_rate, predictor_rate, classifier_rate; // times learning rate
+    int64_t tuned_batch;      // for which rate and tau were chosen, when they follow the batch
+    bool nesterov, lars_clip; // where the optimiser has them
+    bool classifier;          // online linear classifier when the data has labels
 
     // How it runs.
     bool recompute;             // activations inside residual blocks: twice computed, not kept
@@ -59,6 +68,12 @@ enum status run_config_print(const struct run_config *config, bool with_help, ch
 // STATUS_CONFIG names the first key of the "what is learnt" part in which the two differ.
 enum status run_config_compare(const struct run_config *stored, const struct run_config *wanted,
                                struct error *error);
+
+// What the method's step gets for the values of the schedules (schedule.h), which know the linear
+// rule only. linear: the same. moving-average (Busbridge et al. 2023), kappa = batch / tuned_batch:
+// tau^kappa, and AdamW's rate grows with sqrt(kappa) in place of kappa.
+struct method_step run_config_scaled(const struct run_config *config, float learning_rate,
+                                     float tau);
 
 enum status run_config_validate(const struct run_config *config, struct error *error);
 

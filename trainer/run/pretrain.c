@@ -116,11 +116,11 @@ static enum status run_step(struct run *run, struct method_metrics *metrics, str
     }
     double waited = run_now() - start;
     const struct run_config *config = &run->config;
-    const struct method_step step = {
-        .learning_rate = schedule_learning_rate(run->step, (float)config->base_learning_rate,
-                                                (uint64_t)config->batch, run->warmup, run->total),
-        .tau = schedule_tau(run->step, (float)config->tau_base, run->total),
-    };
+    const struct method_step step =
+        run_config_scaled(config,
+                          schedule_learning_rate(run->step, (float)config->base_learning_rate,
+                                                 (uint64_t)config->batch, run->warmup, run->total),
+                          schedule_tau(run->step, (float)config->tau_base, run->total));
     status = run->method->ops->step(run->method, (const float *const *)batch->view,
                                     config->model.classes > 0 ? batch->labels : NULL, &step,
                                     metrics, error);

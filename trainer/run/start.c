@@ -148,6 +148,16 @@ static enum status open_method(struct run *run, struct error *error)
         .weight_decay = config->weight_decay,
         .momentum = config->momentum,
         .trust = config->trust,
+        .optimizer = config->optimizer,
+        .nesterov = config->nesterov,
+        .lars_clip = config->lars_clip,
+        .beta1 = config->beta1,
+        .beta2 = config->beta2,
+        .epsilon = config->epsilon,
+        .rates = {{"resnet", config->encoder_rate},
+                  {"projector", config->projector_rate},
+                  {"predictor", config->predictor_rate},
+                  {"classifier", config->classifier_rate}},
     };
     enum status status = device_open(&run->device, config->device, (int)config->threads, error);
     if (status == STATUS_OK) {

@@ -1,0 +1,25 @@
+// The optimiser a method was configured with, as device calls: what every method shares.
+#ifndef TRAINER_METHOD_OPTIMISER_H
+#define TRAINER_METHOD_OPTIMISER_H
+
+#include "trainer/method/method.h"
+
+// Flat blocks in device memory, as param_spans describe them.
+struct optimiser_blocks {
+    float *params, *grads; // gradients are used up
+    float *momentum;       // AdamW's first moment
+    float *second_moment;  // AdamW only, as is
+    float *steps;          // one float: the steps taken
+};
+
+bool optimiser_has_second_moment(const struct method_config *config);
+
+// One step of `config->optimizer` at this learning rate.
+enum status optimiser_step(struct device *device, const struct method_config *config,
+                           const struct param_span *spans, size_t count, float learning_rate,
+                           const struct optimiser_blocks *blocks);
+
+// What the learning rate of a parameter is multiplied by; `name` as in the graph.
+float optimiser_rate_of(const struct method_config *config, const char *name);
+
+#endif
