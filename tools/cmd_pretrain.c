@@ -40,6 +40,8 @@ static const char help[] =
     "Settings you will want first (--settings lists all):\n"
     "  encoder=resnet50  also resnet18, 34, 101, 152, 200; width=0.25 makes it narrower\n"
     "  stem=small        first layers for images of about 32 px\n"
+    "  shortcut=torch padding=torch  the network as torchvision builds it\n"
+    "  projector_layers=4096,4096    hidden layers of the projector; predictor_layers likewise\n"
     "  views.size=96     side of a view in pixels\n"
     "  batch=256 epochs=100 warmup_epochs=10 base_learning_rate=0.45 tau_base=0.99\n"
     "  checkpoint_seconds=600 log_steps=10 seed=0\n"

@@ -130,6 +130,10 @@ static void what_does_not_fit_is_named(void **state)
     assert_refused("batch=1", "batch");
     assert_refused("keep_checkpoints=1", "keep_checkpoints");
     assert_refused("views.count=1", "views");
+    assert_refused("shortcut=tourch", "torch");
+    assert_refused("last_gamma_zero=maybe", "false");
+    assert_refused("projector_layers=4096,", "projector_layers must be sizes");
+    assert_refused("predictor_layers=0", "predictor_layers must be sizes");
 }
 
 static void only_how_it_runs_may_change(void **state)
@@ -154,6 +158,21 @@ static void only_how_it_runs_may_change(void **state)
     assert_non_null(strstr(error.reason, "seed"));
 }
 
+// A file from before the keys of heads and shortcuts existed.
+static void older_configs_keep_their_meaning(void **state)
+{
+    (void)state;
+    struct run_config config, defaults;
+    struct error error;
+    assert_status(run_config_parse(&config, "old", "last_gamma_zero: false\n", &error), STATUS_OK,
+                  &error);
+    assert_int_equal(config.model.last_gamma_zero, MODEL_LAST_GAMMA_ONE);
+    assert_status(run_config_parse(&config, "old", "last_gamma_zero: true\n", &error), STATUS_OK,
+                  &error);
+    run_config_init(&defaults);
+    assert_memory_equal(&config, &defaults, sizeof config);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -163,6 +182,7 @@ int main(void)
         cmocka_unit_test(the_command_line_wins_over_the_file),
         cmocka_unit_test(printing_reads_back_to_the_same_config),
         cmocka_unit_test(what_does_not_fit_is_named),
+        cmocka_unit_test(older_configs_keep_their_meaning),
         cmocka_unit_test(only_how_it_runs_may_change),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);

@@ -24,6 +24,12 @@
         .key = #member, .type = SETTINGS_STRING, .offset = offsetof(struct run_config, member),    \
         .capacity = sizeof(((struct run_config *)0)->member), .help = (text)                       \
     }
+#define MODEL_STRING(member, text)                                                                 \
+    {                                                                                              \
+        .key = #member, .type = SETTINGS_STRING,                                                   \
+        .offset = offsetof(struct run_config, model.member),                                       \
+        .capacity = sizeof(((struct run_config *)0)->model.member), .help = (text)                 \
+    }
 #define CHOICE(name, member, names, text)                                                          \
     {                                                                                              \
         .key = (name), .type = SETTINGS_CHOICE, .offset = offsetof(struct run_config, member),     \
@@ -45,14 +51,24 @@ static const struct settings_field run_fields[] = {
            "px)"),
     CHOICE("padding", model.padding, MODEL_PADDING_CHOICES,
            "how convolutions pad: same (the reference) or torch (symmetric)"),
-    MODEL_FIELD(last_gamma_zero, SETTINGS_BOOL, 0, 0,
-                "start the last normalisation scale of each v1 bottleneck block at 0"),
+    CHOICE("shortcut", model.shortcut, MODEL_SHORTCUT_CHOICES,
+           "blocks whose shortcut is a convolution: the first of each group (the reference), or "
+           "torch (only where stride or channels change, as in torchvision)"),
+    CHOICE("last_gamma_zero", model.last_gamma_zero, MODEL_LAST_GAMMA_CHOICES,
+           "start the last normalisation scale of v1 blocks at 0: false (never), true (in "
+           "bottlenecks, the reference), all (in basic blocks too)"),
     MODEL_FIELD(v2, SETTINGS_BOOL, 0, 0, "pre-activation blocks (ResNet v2)"),
     MODEL_FIELD(projector_hidden, SETTINGS_INT, 1, 65536,
                 "hidden units of the projector (paper: 4096)"),
     MODEL_FIELD(projector_output, SETTINGS_INT, 2, 65536, "size of the projection (paper: 256)"),
     MODEL_FIELD(predictor_hidden, SETTINGS_INT, 1, 65536,
                 "hidden units of the predictor (paper: 4096)"),
+    MODEL_STRING(projector_layers,
+                 "other depths: sizes of all hidden layers such as 4096,2048, or none; empty = one "
+                 "of projector_hidden"),
+    MODEL_STRING(predictor_layers,
+                 "other depths: sizes of all hidden layers such as 4096,2048, or none; empty = one "
+                 "of predictor_hidden"),
     FIELD(seed, SETTINGS_INT, 0, 9007199254740992.0,
           "of the initialisation, the order of the images and their views"),
     FIELD(batch, SETTINGS_INT, 2, 65536, "images per step; each gives two views (paper: 4096)"),
@@ -316,9 +332,21 @@ static const struct method_ops *find_method(const char *name)
     return NULL; // method_open names the nearest
 }
 
+static enum status validate_model(const struct model_config *model, struct error *error)
+{
+    struct error mistake;
+    if (model_config_check(model, &mistake) == STATUS_OK) {
+        return STATUS_OK;
+    }
+    return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE, "%s", mistake.reason);
+}
+
 enum status run_config_validate(const struct run_config *config, struct error *error)
 {
     enum status status = recipe_validate(&config->recipe, error);
+    if (status == STATUS_OK) {
+        status = validate_model(&config->model, error);
+    }
     if (status != STATUS_OK) {
         return status;
     }
