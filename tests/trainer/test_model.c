@@ -240,6 +240,63 @@ static void test_head_layers(void **state)
     graph_close(&graph);
 }
 
+// Without batch statistics there are none to keep; the parameters are the same.
+static void test_norms(void **state)
+{
+    (void)state;
+    static const struct {
+        int norm, head_norm;
+        uint32_t groups, head_groups; // 0: batch normalisation
+    } cases[] = {
+        {MODEL_NORM_BATCH, 0, 0, 0},
+        {MODEL_NORM_GROUP, 0, 8, 8},
+        {MODEL_NORM_LAYER, 0, 1, 1},
+        {MODEL_NORM_BATCH, 1 + MODEL_NORM_LAYER, 0, 1},
+        {MODEL_NORM_GROUP, 1 + MODEL_NORM_BATCH, 8, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct model_config config = small_config();
+        struct graph *plain = build(&config);
+        config.norm = cases[i].norm;
+        config.head_norm = cases[i].head_norm;
+        config.norm_groups = 9; // 8 divides the channels
+        struct graph *graph = build(&config);
+        assert_int_equal(graph_param_floats(graph), graph_param_floats(plain));
+        bool encoder_state = false, head_state = false;
+        for (size_t k = 0; k < graph_state_count(graph); k++) {
+            bool encoder = strncmp(graph_state_at(graph, k)->name, "resnet/", 7) == 0;
+            encoder_state |= encoder;
+            head_state |= !encoder;
+        }
+        assert_int_equal(encoder_state, cases[i].groups == 0);
+        assert_int_equal(head_state, cases[i].head_groups == 0);
+        for (size_t k = 0; k < graph_op_count(graph); k++) {
+            const struct graph_op *op = graph_op_at(graph, k);
+            bool head = graph_value_at(graph, op->y)->kind == TENSOR_MATRIX;
+            if (op->kind == OP_GROUP_NORM) {
+                assert_int_equal(op->channel_groups, head ? cases[i].head_groups : cases[i].groups);
+            }
+        }
+        graph_close(&plain);
+        graph_close(&graph);
+    }
+}
+
+static void test_weight_standardisation(void **state)
+{
+    (void)state;
+    struct model_config config = small_config();
+    config.classes = 7;
+    config.weight_standardisation = true;
+    struct graph *graph = build(&config);
+    for (size_t i = 0; i < graph_op_count(graph); i++) {
+        const struct graph_op *op = graph_op_at(graph, i);
+        bool weights = op->kind == OP_CONV || op->kind == OP_LINEAR;
+        assert_int_equal(op->standardise, weights && op->out_channels != 7); // not the classifier's
+    }
+    graph_close(&graph);
+}
+
 static void assert_refused(const struct model_config *config, const char *field)
 {
     struct graph *graph;
@@ -282,6 +339,15 @@ static void test_refusals(void **state)
     config = good;
     config.projector_output = 0;
     assert_refused(&config, "projector_output");
+    config = good;
+    config.norm = 99;
+    assert_refused(&config, "norm");
+    config = good;
+    config.head_norm = 99;
+    assert_refused(&config, "head_norm");
+    config = good;
+    config.norm_groups = 0;
+    assert_refused(&config, "norm_groups");
     config = good;
     config.shortcut = 2;
     assert_refused(&config, "shortcut");
@@ -361,6 +427,8 @@ int main(void)
         cmocka_unit_test(test_last_gamma),
         cmocka_unit_test(test_torchvision_parameter_counts),
         cmocka_unit_test(test_head_layers),
+        cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_weight_standardisation),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_initialisation),
     };

@@ -317,6 +317,37 @@ static void resuming_after_any_step_changes_nothing(void **state)
     }
 }
 
+// As `go`, with a network that keeps no batch statistics and heads of other depths.
+static void go_with_group_norm(const char *directory, uint64_t stop_at)
+{
+    struct session session;
+    session_init(&session, directory);
+    struct model_config *model = &session.options.config.model;
+    model->norm = MODEL_NORM_GROUP;
+    model->head_norm = 1 + MODEL_NORM_LAYER;
+    model->norm_groups = 4;
+    model->weight_standardisation = true;
+    model->shortcut = MODEL_SHORTCUT_TORCH;
+    snprintf(model->projector_layers, sizeof model->projector_layers, "12,8");
+    snprintf(model->predictor_layers, sizeof model->predictor_layers, "none");
+    session.options.resume = true;
+    session.stop_at = stop_at;
+    assert_status(session_run(&session), stop_at > 0 ? STATUS_STOPPED : STATUS_OK, &session.error);
+    assert_true(isfinite(session.result.loss));
+}
+
+static void other_networks_resume_as_well(void **state)
+{
+    (void)state;
+    char whole[300], broken[300];
+    new_directory(whole);
+    new_directory(broken);
+    go_with_group_norm(whole, 0);
+    go_with_group_norm(broken, 5);
+    go_with_group_norm(broken, 0);
+    assert_same_run(broken, whole);
+}
+
 static void stopping_after_every_step_changes_nothing(void **state)
 {
     (void)state;
@@ -532,6 +563,7 @@ int main(void)
         TEST(a_batch_larger_than_the_data_is_explained),
         TEST(without_classifier_there_is_no_accuracy),
         TEST(resuming_after_any_step_changes_nothing),
+        TEST(other_networks_resume_as_well),
         TEST(stopping_after_every_step_changes_nothing),
         TEST(the_log_is_cut_back),
         TEST(max_steps_can_be_raised),

@@ -25,13 +25,14 @@ static const struct architecture architectures[] = {
 };
 #define STEM_CHANNELS 64u
 
-#define INPUT_MIN   8
-#define INPUT_MAX   4096
-#define WIDTH_MIN   0.0625
-#define WIDTH_MAX   4.0
-#define HEAD_MAX    65536
-#define HIDDEN_MAX  8
-#define CLASSES_MAX (1 << 20)
+#define INPUT_MIN       8
+#define INPUT_MAX       4096
+#define WIDTH_MIN       0.0625
+#define WIDTH_MAX       4.0
+#define HEAD_MAX        65536
+#define HIDDEN_MAX      8
+#define NORM_GROUPS_MAX 65536
+#define CLASSES_MAX     (1 << 20)
 
 void model_config_init(struct model_config *config)
 {
@@ -42,6 +43,8 @@ void model_config_init(struct model_config *config)
         .padding = GRAPH_PADDING_SAME,
         .shortcut = MODEL_SHORTCUT_FIRST,
         .last_gamma_zero = MODEL_LAST_GAMMA_ZERO_BOTTLENECK,
+        .norm = MODEL_NORM_BATCH,
+        .norm_groups = 16,
         .size = 224,
         .projector_hidden = 4096,
         .projector_output = 256,
@@ -96,21 +99,55 @@ static unsigned block_layers(const struct builder *builder, const struct block *
     return 2;
 }
 
+static graph_value standardised(const struct builder *builder, graph_value x)
+{
+    return builder->config->weight_standardisation ? graph_standardise(builder->graph, x) : x;
+}
+
 static graph_value conv(const struct builder *builder, const char *module, const char *name,
                         graph_value x, struct layer layer)
 {
     char full[128];
     snprintf(full, sizeof full, "%s/%s", module, name);
-    return graph_conv(builder->graph, full, x, layer.channels, layer.kernel, layer.stride,
-                      (enum graph_padding)builder->config->padding);
+    x = graph_conv(builder->graph, full, x, layer.channels, layer.kernel, layer.stride,
+                   (enum graph_padding)builder->config->padding);
+    return standardised(builder, x);
 }
 
-static graph_value batch_norm(const struct builder *builder, const char *module, const char *name,
-                              graph_value x, bool relu, float initial_scale)
+// The largest number of runs up to norm_groups that divides the channels of `x`.
+static uint32_t channel_groups(const struct builder *builder, graph_value x)
+{
+    uint32_t groups = (uint32_t)builder->config->norm_groups;
+    uint32_t channels = x == GRAPH_BAD ? 1 : graph_value_at(builder->graph, x)->c;
+    while (channels % groups != 0) {
+        groups--;
+    }
+    return groups;
+}
+
+// Modules are named as in the reference, whatever normalises in the place of batch normalisation.
+static graph_value normalise_by(const struct builder *builder, int norm, const char *name,
+                                graph_value x, bool relu, float initial_scale)
+{
+    struct graph *graph = builder->graph;
+    switch ((enum model_norm)norm) {
+    case MODEL_NORM_GROUP:
+        return graph_group_norm(graph, name, x, channel_groups(builder, x), relu, initial_scale);
+    case MODEL_NORM_LAYER:
+        return graph_group_norm(graph, name, x, 1, relu, initial_scale);
+    case MODEL_NORM_BATCH:
+        break;
+    }
+    return graph_batch_norm(graph, name, x, relu, initial_scale);
+}
+
+// Of the encoder.
+static graph_value normalise(const struct builder *builder, const char *module, const char *name,
+                             graph_value x, bool relu, float initial_scale)
 {
     char full[128];
     snprintf(full, sizeof full, "%s/%s", module, name);
-    return graph_batch_norm(builder->graph, full, x, relu, initial_scale);
+    return normalise_by(builder, builder->config->norm, full, x, relu, initial_scale);
 }
 
 static bool last_gamma_zero(const struct builder *builder)
@@ -126,7 +163,7 @@ static graph_value block_v1(const struct builder *builder, const struct block *b
     if (block->projection) {
         struct layer layer = {block->channels, 1, block->stride};
         shortcut = conv(builder, block->module, "shortcut_conv", x, layer);
-        shortcut = batch_norm(builder, block->module, "shortcut_batchnorm", shortcut, false, 1);
+        shortcut = normalise(builder, block->module, "shortcut_batchnorm", shortcut, false, 1);
     }
     struct layer layers[3];
     unsigned count = block_layers(builder, block, layers);
@@ -137,7 +174,7 @@ static graph_value block_v1(const struct builder *builder, const struct block *b
         snprintf(name, sizeof name, "conv_%u", i);
         x = conv(builder, block->module, name, x, layers[i]);
         snprintf(name, sizeof name, "batchnorm_%u", i);
-        x = batch_norm(builder, block->module, name, x, !last, last && zero ? 0 : 1);
+        x = normalise(builder, block->module, name, x, !last, last && zero ? 0 : 1);
     }
     return graph_add(builder->graph, x, shortcut, true);
 }
@@ -150,7 +187,7 @@ static graph_value block_v2(const struct builder *builder, const struct block *b
     for (unsigned i = 0; i < count; i++) {
         char name[32];
         snprintf(name, sizeof name, "batchnorm_%u", i);
-        x = batch_norm(builder, block->module, name, x, true, 1);
+        x = normalise(builder, block->module, name, x, true, 1);
         if (i == 0 && block->projection) {
             struct layer layer = {block->channels, 1, block->stride};
             shortcut = conv(builder, block->module, "shortcut_conv", x, layer);
@@ -167,7 +204,7 @@ static graph_value stem(const struct builder *builder, graph_value x)
     struct layer layer = {scaled(builder, STEM_CHANNELS), small ? 3 : 7, small ? 1 : 2};
     x = conv(builder, "resnet", "initial_conv", x, layer);
     if (!builder->config->v2) {
-        x = batch_norm(builder, "resnet", "initial_batchnorm", x, true, 1);
+        x = normalise(builder, "resnet", "initial_batchnorm", x, true, 1);
     }
     return small ? x
                  : graph_max_pool(builder->graph, x, 3, 2,
@@ -201,7 +238,7 @@ static graph_value encoder(const struct builder *builder, graph_value x)
         }
     }
     if (builder->config->v2) {
-        x = batch_norm(builder, "resnet", "final_batchnorm", x, true, 1);
+        x = normalise(builder, "resnet", "final_batchnorm", x, true, 1);
     }
     return graph_mean_pool(builder->graph, x);
 }
@@ -243,15 +280,17 @@ static graph_value head(const struct builder *builder, const char *module, graph
                         const struct layers *layers, int64_t output)
 {
     char name[64], number[16] = "";
+    int norm =
+        builder->config->head_norm > 0 ? builder->config->head_norm - 1 : builder->config->norm;
     for (unsigned i = 0; i < layers->count; i++) {
         snprintf(name, sizeof name, "%s/linear%s", module, number);
-        x = graph_linear(builder->graph, name, x, layers->sizes[i], true);
-        snprintf(name, sizeof name, "batch_norm%s", number);
-        x = batch_norm(builder, module, name, x, true, 1);
+        x = standardised(builder, graph_linear(builder->graph, name, x, layers->sizes[i], true));
+        snprintf(name, sizeof name, "%s/batch_norm%s", module, number);
+        x = normalise_by(builder, norm, name, x, true, 1);
         snprintf(number, sizeof number, "_%u", i + 1);
     }
     snprintf(name, sizeof name, "%s/linear%s", module, number);
-    return graph_linear(builder->graph, name, x, (uint32_t)output, false);
+    return standardised(builder, graph_linear(builder->graph, name, x, (uint32_t)output, false));
 }
 
 static void build(const struct builder *builder)
@@ -340,6 +379,15 @@ enum status model_config_check(const struct model_config *config, struct error *
     }
     if (!within(config->size, INPUT_MIN, INPUT_MAX)) {
         return refuse(error, "size", "from 8 to 4096 pixels");
+    }
+    if (!within(config->norm, MODEL_NORM_BATCH, MODEL_NORM_LAYER)) {
+        return refuse(error, "norm", MODEL_NORM_CHOICES);
+    }
+    if (!within(config->head_norm, 0, 1 + MODEL_NORM_LAYER)) {
+        return refuse(error, "head_norm", MODEL_HEAD_NORM_CHOICES);
+    }
+    if (!within(config->norm_groups, 1, NORM_GROUPS_MAX)) {
+        return refuse(error, "norm_groups", "from 1 to 65536");
     }
     return check_heads(config, error);
 }

@@ -41,6 +41,15 @@ enum model_last_gamma {
 };
 #define MODEL_LAST_GAMMA_CHOICES "false|true|all"
 
+// How features are normalised.
+enum model_norm {
+    MODEL_NORM_BATCH, // over the images of a view: the reference's
+    MODEL_NORM_GROUP, // each image by itself, over runs of channels (Wu and He 2018)
+    MODEL_NORM_LAYER, // the same with all channels in one run
+};
+#define MODEL_NORM_CHOICES      "batch|group|layer"
+#define MODEL_HEAD_NORM_CHOICES "same|" MODEL_NORM_CHOICES
+
 #define MODEL_LAYERS_TEXT 128
 #define MODEL_LAYERS_FORM "sizes of up to 8 hidden layers such as '4096,2048', or 'none'"
 
@@ -52,8 +61,13 @@ struct model_config {
     int padding;  // enum graph_padding
     int shortcut; // enum model_shortcut
     int last_gamma_zero; // enum model_last_gamma
-    bool v2;             // pre-activation blocks
-    int64_t size;        // input side, pixels
+    int norm;            // enum model_norm
+    int head_norm;       // of the heads: 0 = as the encoder, else 1 + enum model_norm
+    int64_t norm_groups; // runs of channels of MODEL_NORM_GROUP; where they do not divide the
+                         // channels, the next smaller number that does
+    bool weight_standardisation; // of every convolution, and of the heads' linear layers
+    bool v2;                     // pre-activation blocks
+    int64_t size;                // input side, pixels
     int64_t projector_hidden, projector_output,
         predictor_hidden; // the paper: 4096, 256, 4096; 0 = no such head
     // Heads of other depths: the sizes of all hidden layers, comma-separated; "none" = a single

@@ -131,8 +131,10 @@ static struct op_desc describe(const struct planner *planner, const struct graph
         .in = shape_of(planner, op->x == GRAPH_BAD ? op->y : op->x),
         .out = shape_of(planner, op->y),
         .groups = planner->network->config.groups,
+        .channel_groups = op->channel_groups,
         .relu = op->relu,
         .bias = op->bias,
+        .standardise = op->standardise,
     };
     if (op->kind == OP_CONV || op->kind == OP_MAX_POOL) {
         desc.kernel = op->kernel;
@@ -271,12 +273,18 @@ static enum status create_ops(struct network *network, struct error *error)
 
 // --- memory of the forward pass
 
+// The normalisations, and what stands in their place.
+static bool scales_channels(enum op_kind kind)
+{
+    return kind == OP_BATCH_NORM || kind == OP_GROUP_NORM || kind == OP_AFFINE;
+}
+
 // The device contract: backward reads x of these, y of those, and nothing else that forward made
 // but what it saved itself.
 static bool backward_reads_x(const struct planned_op *planned)
 {
     enum op_kind kind = planned->desc.kind;
-    return kind == OP_CONV || kind == OP_BATCH_NORM || kind == OP_LINEAR;
+    return kind == OP_CONV || kind == OP_LINEAR || scales_channels(kind);
 }
 
 static bool backward_reads_y(const struct planned_op *planned)
@@ -349,7 +357,7 @@ static void plan_outputs(const struct planner *planner)
 static bool may_work_in_place(const struct planned_op *planned)
 {
     enum op_kind kind = planned->desc.kind;
-    return kind == OP_RELU || kind == OP_ADD || kind == OP_BATCH_NORM;
+    return kind == OP_RELU || kind == OP_ADD || scales_channels(kind);
 }
 
 // Where the gradient of one input goes. The first consumer to run writes it; the others write

@@ -57,6 +57,16 @@ static const struct settings_field run_fields[] = {
     CHOICE("last_gamma_zero", model.last_gamma_zero, MODEL_LAST_GAMMA_CHOICES,
            "start the last normalisation scale of v1 blocks at 0: false (never), true (in "
            "bottlenecks, the reference), all (in basic blocks too)"),
+    CHOICE("norm", model.norm, MODEL_NORM_CHOICES,
+           "what features are normalised over: batch (the reference), group (each image by itself, "
+           "norm_groups runs of channels) or layer (one run)"),
+    CHOICE("head_norm", model.head_norm, MODEL_HEAD_NORM_CHOICES,
+           "norm of projector and predictor; same = as the encoder"),
+    MODEL_FIELD(norm_groups, SETTINGS_INT, 1, 65536,
+                "runs of channels of norm group, or the next smaller number that divides them"),
+    MODEL_FIELD(weight_standardisation, SETTINGS_BOOL, 0, 0,
+                "weights of convolutions and heads with mean 0 and variance 1 (goes with norm "
+                "group)"),
     MODEL_FIELD(v2, SETTINGS_BOOL, 0, 0, "pre-activation blocks (ResNet v2)"),
     MODEL_FIELD(projector_hidden, SETTINGS_INT, 1, 65536,
                 "hidden units of the projector (paper: 4096)"),
