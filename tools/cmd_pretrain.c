@@ -41,7 +41,7 @@ static const char help[] =
     "  encoder=resnet50  also resnet18, 34, 101, 152, 200; width=0.25 makes it narrower\n"
     "  stem=small        first layers for images of about 32 px\n"
     "  shortcut=torch padding=torch  the network as torchvision builds it\n"
-    "  norm=group weight_standardisation=true   without batch statistics; head_norm likewise\n"
+    "  norm=group weight_standardisation=true   or norm=affine: without batch statistics\n"
     "  projector_layers=4096,4096    hidden layers of the projector; predictor_layers likewise\n"
     "  views.size=96     side of a view in pixels\n"
     "  batch=256 epochs=100 warmup_epochs=10 base_learning_rate=0.45 tau_base=0.99\n"

@@ -253,6 +253,7 @@ static void test_norms(void **state)
         {MODEL_NORM_LAYER, 0, 1, 1},
         {MODEL_NORM_BATCH, 1 + MODEL_NORM_LAYER, 0, 1},
         {MODEL_NORM_GROUP, 1 + MODEL_NORM_BATCH, 8, 0},
+        {MODEL_NORM_AFFINE, 0, 99, 99}, // 99: no normalisation
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct model_config config = small_config();

@@ -318,15 +318,15 @@ static void resuming_after_any_step_changes_nothing(void **state)
 }
 
 // As `go`, with a network that keeps no batch statistics and heads of other depths.
-static void go_with_group_norm(const char *directory, uint64_t stop_at)
+static void go_with_norm(const char *directory, int norm, int head_norm, uint64_t stop_at)
 {
     struct session session;
     session_init(&session, directory);
     struct model_config *model = &session.options.config.model;
-    model->norm = MODEL_NORM_GROUP;
-    model->head_norm = 1 + MODEL_NORM_LAYER;
+    model->norm = norm;
+    model->head_norm = 1 + head_norm;
     model->norm_groups = 4;
-    model->weight_standardisation = true;
+    model->weight_standardisation = norm == MODEL_NORM_GROUP;
     model->shortcut = MODEL_SHORTCUT_TORCH;
     snprintf(model->projector_layers, sizeof model->projector_layers, "12,8");
     snprintf(model->predictor_layers, sizeof model->predictor_layers, "none");
@@ -339,13 +339,17 @@ static void go_with_group_norm(const char *directory, uint64_t stop_at)
 static void other_networks_resume_as_well(void **state)
 {
     (void)state;
-    char whole[300], broken[300];
-    new_directory(whole);
-    new_directory(broken);
-    go_with_group_norm(whole, 0);
-    go_with_group_norm(broken, 5);
-    go_with_group_norm(broken, 0);
-    assert_same_run(broken, whole);
+    static const int norms[][2] = {{MODEL_NORM_GROUP, MODEL_NORM_LAYER},
+                                   {MODEL_NORM_AFFINE, MODEL_NORM_AFFINE}};
+    for (size_t i = 0; i < 2; i++) {
+        char whole[300], broken[300];
+        new_directory(whole);
+        new_directory(broken);
+        go_with_norm(whole, norms[i][0], norms[i][1], 0);
+        go_with_norm(broken, norms[i][0], norms[i][1], 5);
+        go_with_norm(broken, norms[i][0], norms[i][1], 0);
+        assert_same_run(broken, whole);
+    }
 }
 
 static void stopping_after_every_step_changes_nothing(void **state)

@@ -17,8 +17,10 @@ struct byol {
     // Device memory. The parameter blocks have graph_param_floats, the states graph_state_floats.
     float *online_params, *target_params, *momentum, *gradients;
     float *online_state, *target_state;
-    float *images; // [2 batch][size][size][3]
-    float *losses; // [3 batch]: view 1 to 2, view 2 to 1, classifier
+    float *data_initialised; // one value, saved with the rest: not 0 once the first batch has been
+                             // seen (data_init.h); of no use to other networks, and NULL there
+    float *images;           // [2 batch][size][size][3]
+    float *losses;           // [3 batch]: view 1 to 2, view 2 to 1, classifier
     int32_t *labels;
     uint8_t *top; // [2 batch]: top 1, top 5
     uint64_t device_bytes;

@@ -135,6 +135,8 @@ static graph_value normalise_by(const struct builder *builder, int norm, const c
         return graph_group_norm(graph, name, x, channel_groups(builder, x), relu, initial_scale);
     case MODEL_NORM_LAYER:
         return graph_group_norm(graph, name, x, 1, relu, initial_scale);
+    case MODEL_NORM_AFFINE:
+        return graph_affine(graph, name, x, relu, initial_scale);
     case MODEL_NORM_BATCH:
         break;
     }
@@ -380,10 +382,10 @@ enum status model_config_check(const struct model_config *config, struct error *
     if (!within(config->size, INPUT_MIN, INPUT_MAX)) {
         return refuse(error, "size", "from 8 to 4096 pixels");
     }
-    if (!within(config->norm, MODEL_NORM_BATCH, MODEL_NORM_LAYER)) {
+    if (!within(config->norm, MODEL_NORM_BATCH, MODEL_NORM_AFFINE)) {
         return refuse(error, "norm", MODEL_NORM_CHOICES);
     }
-    if (!within(config->head_norm, 0, 1 + MODEL_NORM_LAYER)) {
+    if (!within(config->head_norm, 0, 1 + MODEL_NORM_AFFINE)) {
         return refuse(error, "head_norm", MODEL_HEAD_NORM_CHOICES);
     }
     if (!within(config->norm_groups, 1, NORM_GROUPS_MAX)) {

@@ -43,11 +43,12 @@ enum model_last_gamma {
 
 // How features are normalised.
 enum model_norm {
-    MODEL_NORM_BATCH, // over the images of a view: the reference's
-    MODEL_NORM_GROUP, // each image by itself, over runs of channels (Wu and He 2018)
-    MODEL_NORM_LAYER, // the same with all channels in one run
+    MODEL_NORM_BATCH,  // over the images of a view: the reference's
+    MODEL_NORM_GROUP,  // each image by itself, over runs of channels (Wu and He 2018)
+    MODEL_NORM_LAYER,  // the same with all channels in one run
+    MODEL_NORM_AFFINE, // not at all: scale and offset alone, see data_init.h for their start
 };
-#define MODEL_NORM_CHOICES      "batch|group|layer"
+#define MODEL_NORM_CHOICES      "batch|group|layer|affine"
 #define MODEL_HEAD_NORM_CHOICES "same|" MODEL_NORM_CHOICES
 
 #define MODEL_LAYERS_TEXT 128

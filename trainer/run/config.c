@@ -59,7 +59,9 @@ static const struct settings_field run_fields[] = {
            "bottlenecks, the reference), all (in basic blocks too)"),
     CHOICE("norm", model.norm, MODEL_NORM_CHOICES,
            "what features are normalised over: batch (the reference), group (each image by itself, "
-           "norm_groups runs of channels) or layer (one run)"),
+           "norm_groups runs of channels), layer (one run), or affine (nothing; scale and offset "
+           "start as the "
+           "first batch would have it)"),
     CHOICE("head_norm", model.head_norm, MODEL_HEAD_NORM_CHOICES,
            "norm of projector and predictor; same = as the encoder"),
     MODEL_FIELD(norm_groups, SETTINGS_INT, 1, 65536,
