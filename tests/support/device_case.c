@@ -79,6 +79,13 @@ struct op_desc device_case_desc(const struct device_case *row)
                            .bias = row->bias,
                            .need_backward = row->kind != OP_INPUT,
                            .need_input_gradient = row->kind != OP_INPUT};
+    if (row->kind == OP_CONV || row->kind == OP_LINEAR) {
+        desc.standardise = row->relu;
+        desc.relu = false;
+    }
+    if (row->kind == OP_GROUP_NORM) {
+        desc.channel_groups = row->kernel;
+    }
     if (row->kind == OP_CONV || row->kind == OP_MAX_POOL) {
         desc.out.h = pooled(row->h, row->pads[0], row->pads[2], row);
         desc.out.w = pooled(row->w, row->pads[1], row->pads[3], row);
@@ -95,6 +102,8 @@ static size_t param_count(const struct op_desc *desc)
     case OP_CONV:
         return (size_t)desc->kernel * desc->kernel * desc->in.c * desc->out.c;
     case OP_BATCH_NORM:
+    case OP_GROUP_NORM:
+    case OP_AFFINE:
         return 2 * (size_t)desc->in.c;
     case OP_LINEAR:
         return (size_t)desc->in.c * desc->out.c + (desc->bias ? desc->out.c : 0);

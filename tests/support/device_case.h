@@ -12,8 +12,9 @@ struct device_case {
     enum op_kind kind;
     enum tensor_kind tensors;
     uint32_t n, h, w, c, out_c, groups;
-    uint32_t kernel, stride, pads[4]; // top, left, bottom, right
-    bool relu, bias;
+    uint32_t kernel, stride, pads[4]; // top, left, bottom, right; kernel: the channel groups of
+                                      // GROUP_NORM
+    bool relu, bias;                  // relu: standardised weights of CONV, LINEAR
     double forward, backward, difference;
 };
 

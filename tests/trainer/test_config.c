@@ -140,6 +140,10 @@ static void what_does_not_fit_is_named(void **state)
     assert_refused("nesterov=true", "nesterov");
     assert_refused("lars_clip=true", "lars_clip");
     assert_refused("tuned_batch=0", "tuned_batch");
+    assert_refused("shortcut=tourch", "torch");
+    assert_refused("last_gamma_zero=maybe", "false");
+    assert_refused("projector_layers=4096,", "projector_layers must be sizes");
+    assert_refused("predictor_layers=0", "predictor_layers must be sizes");
 }
 
 static struct run_config resolved(const char *optimizer, const char *scaling)
@@ -211,6 +215,21 @@ static void only_how_it_runs_may_change(void **state)
     assert_non_null(strstr(error.reason, "accumulate"));
 }
 
+// A file from before the keys of heads and shortcuts existed.
+static void older_configs_keep_their_meaning(void **state)
+{
+    (void)state;
+    struct run_config config, defaults;
+    struct error error;
+    assert_status(run_config_parse(&config, "old", "last_gamma_zero: false\n", &error), STATUS_OK,
+                  &error);
+    assert_int_equal(config.model.last_gamma_zero, MODEL_LAST_GAMMA_ONE);
+    assert_status(run_config_parse(&config, "old", "last_gamma_zero: true\n", &error), STATUS_OK,
+                  &error);
+    run_config_init(&defaults);
+    assert_memory_equal(&config, &defaults, sizeof config);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -220,6 +239,7 @@ int main(void)
         cmocka_unit_test(the_command_line_wins_over_the_file),
         cmocka_unit_test(printing_reads_back_to_the_same_config),
         cmocka_unit_test(what_does_not_fit_is_named),
+        cmocka_unit_test(older_configs_keep_their_meaning),
         cmocka_unit_test(only_how_it_runs_may_change),
         cmocka_unit_test(tau_follows_the_batch_when_asked),
         cmocka_unit_test(an_old_config_means_lars),

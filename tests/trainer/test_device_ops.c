@@ -79,6 +79,28 @@ static const struct device_case cases[] = {
     {"linear", OP_LINEAR, M, 6, 1, 1, 33, 17, 1, 0, 0, {0}, 0, 0, 1e-6, 1e-6, 1e-3},
     {"linear with bias", OP_LINEAR, M, 16, 1, 1, 64, 130, 2, 0, 0, {0}, 0, 1, 1e-6, 1e-6, 1e-3},
     {"linear, 1 to 1", OP_LINEAR, M, 1, 1, 1, 1, 1, 1, 0, 0, {0}, 0, 1, 1e-6, 1e-6, 1e-3},
+    {"linear, standardised", OP_LINEAR, M, 6, 1, 1, 33, 17, 1, 0, 0, {0}, 1, 0, 1e-6, 2e-6, 2e-3},
+    {"linear with bias, standardised", OP_LINEAR, M, 16, 1, 1, 64, 130, 2, 0, 0, {0}, 1, 1, 1e-6, 2e-6, 2e-3},
+    {"conv 1x1, standardised", OP_CONV, I, 2, 7, 7, 64, 16, 2, 1, 1, {0}, 1, 0, 1e-6, 2e-6, 2e-3},
+    {"conv 3x3 / 2, standardised", OP_CONV, I, 2, 7, 9, 17, 36, 1, 3, 2, ONE, 1, 0, 1e-6, 2e-6, 2e-3},
+    {"conv 3x3, standardised, winograd", OP_CONV, I, 16, 8, 8, 16, 32, 2, 3, 1, ONE, 1, 0, 3e-6, 1e-5, 2e-3},
+    {"conv 7x7 / 2, standardised", OP_CONV, I, 2, 16, 16, 3, 64, 2, 7, 2, {2, 2, 3, 3}, 1, 0, 1e-6, 2e-6, 2e-3},
+
+    {"group norm, 16 in 4", OP_GROUP_NORM, I, 4, 5, 3, 16, 16, 2, 4, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
+    {"group norm relu, 64 in 16", OP_GROUP_NORM, I, 6, 4, 4, 64, 64, 2, 16, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
+    {"group norm relu, 36 in 4", OP_GROUP_NORM, I, 3, 3, 7, 36, 36, 1, 4, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
+    {"group norm, 3 in 3", OP_GROUP_NORM, I, 2, 9, 5, 3, 3, 2, 3, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
+    {"group norm relu, 4 in 2", OP_GROUP_NORM, I, 4, 6, 5, 4, 4, 1, 2, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
+    {"layer norm, 17", OP_GROUP_NORM, I, 2, 4, 3, 17, 17, 1, 1, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
+    {"layer norm matrix, 33", OP_GROUP_NORM, M, 6, 1, 1, 33, 33, 2, 1, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
+    {"layer norm matrix relu, 16", OP_GROUP_NORM, M, 5, 1, 1, 16, 16, 1, 1, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
+    {"group norm matrix relu, 130 in 10", OP_GROUP_NORM, M, 8, 1, 1, 130, 130, 2, 10, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
+
+    {"affine, 16", OP_AFFINE, I, 4, 5, 3, 16, 16, 2, 0, 0, {0}, 0, 0, 1e-6, 1e-6, 1e-3},
+    {"affine relu, 17", OP_AFFINE, I, 3, 3, 7, 17, 17, 1, 0, 0, {0}, 1, 0, 1e-6, 1e-6, 1e-3},
+    {"affine relu, 3", OP_AFFINE, I, 2, 9, 2, 3, 3, 2, 0, 0, {0}, 1, 0, 1e-6, 1e-6, 1e-3},
+    {"affine matrix relu, 65", OP_AFFINE, M, 24, 1, 1, 65, 65, 2, 0, 0, {0}, 1, 0, 1e-6, 1e-6, 1e-3},
+
     {"linear, 5 to 1000", OP_LINEAR, M, 3, 1, 1, 5, 1000, 1, 0, 0, {0}, 0, 1, 1e-6, 1e-6, 1e-3},
 };
 // clang-format on
@@ -223,7 +245,8 @@ static void repeat_case(struct device *device, const struct device_case *row)
     struct host first = host_make(row), second = host_make(row);
     host_run(device, &first);
     struct rig rig = rig_make(device, &second);
-    bool in_place = row->kind == OP_ADD || row->kind == OP_RELU || row->kind == OP_BATCH_NORM;
+    bool in_place = row->kind == OP_ADD || row->kind == OP_RELU || row->kind == OP_BATCH_NORM ||
+                    row->kind == OP_GROUP_NORM || row->kind == OP_AFFINE;
     if (in_place) {
         device->ops->release(device, rig.buffers.dx);
         rig.buffers.dx = (void *)(uintptr_t)rig.buffers.dy;
@@ -389,7 +412,7 @@ static void test_wrong_descriptions_are_refused(void **state)
 {
     (void)state;
     const struct op_desc good = device_case_desc(&cases[8]);
-    struct op_desc wrong[8];
+    struct op_desc wrong[11];
     for (size_t i = 0; i < 8; i++) {
         wrong[i] = good;
     }
@@ -402,9 +425,19 @@ static void test_wrong_descriptions_are_refused(void **state)
     wrong[6].pad_top = wrong[6].pad_bottom = 3;
     wrong[7].in.n = wrong[7].out.n = UINT32_MAX;
     wrong[7].in.h = wrong[7].in.w = wrong[7].out.h = wrong[7].out.w = 60000;
+    for (size_t i = 8; i < 10; i++) {
+        wrong[i] = good;
+        wrong[i].kind = OP_GROUP_NORM;
+        wrong[i].out = wrong[i].in;
+        wrong[i].channel_groups = i == 8 ? 0 : wrong[i].in.c + 1;
+    }
+    wrong[10] = good;
+    wrong[10].kind = OP_RELU;
+    wrong[10].out = wrong[10].in;
+    wrong[10].standardise = true;
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
-        for (size_t i = 0; i < 8; i++) {
+        for (size_t i = 0; i < 11; i++) {
             struct op *op = (struct op *)device;
             struct error error = {0};
             assert_int_equal((*ops)->op_create(device, &wrong[i], &op, &error), STATUS_INVALID);

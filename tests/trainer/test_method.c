@@ -62,7 +62,7 @@ static struct fixture open_configured(const char *device, struct method_config c
 {
     struct fixture fixture = {0};
     check_status(device_open(&fixture.device, device, 1, &error));
-    check_status(method_open(&fixture.method, "byol", fixture.device, config, &error));
+    check_status(method_open(&fixture.method, "byol", fixture.device, &config, &error));
     const struct method_ops *ops = fixture.method->ops;
     fixture.tensor_count = ops->tensors(fixture.method, NULL, 0);
     fixture.tensors = calloc(fixture.tensor_count, sizeof *fixture.tensors);

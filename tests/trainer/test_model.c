@@ -158,7 +158,8 @@ static void test_last_gamma(void **state)
     (void)state;
     static const struct {
         int encoder;
-        bool zero, v2;
+        int zero;
+        bool v2;
         const char *name;
         float expected;
     } cases[] = {
@@ -168,6 +169,10 @@ static void test_last_gamma(void **state)
         {MODEL_RESNET50, false, false, "resnet/block_group_1/block_2/batchnorm_2/scale", 1},
         {MODEL_RESNET50, true, true, "resnet/block_group_1/block_2/batchnorm_2/scale", 1},
         {MODEL_RESNET18, true, false, "resnet/block_group_1/block_1/batchnorm_1/scale", 1},
+        {MODEL_RESNET18, 2, false, "resnet/block_group_1/block_1/batchnorm_1/scale", 0},
+        {MODEL_RESNET18, 2, false, "resnet/block_group_1/block_1/batchnorm_0/scale", 1},
+        {MODEL_RESNET50, 2, false, "resnet/block_group_1/block_2/batchnorm_2/scale", 0},
+        {MODEL_RESNET50, 2, true, "resnet/block_group_1/block_2/batchnorm_2/scale", 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct model_config config = small_config();
@@ -178,6 +183,119 @@ static void test_last_gamma(void **state)
         assert_true(find_param(graph, cases[i].name)->initial == cases[i].expected);
         graph_close(&graph);
     }
+}
+
+// pytorch/vision: number of parameters of each model with its 1000-class layer.
+static void test_torchvision_parameter_counts(void **state)
+{
+    (void)state;
+    static const struct {
+        int encoder;
+        uint64_t count;
+    } cases[] = {
+        {MODEL_RESNET18, 11689512},  {MODEL_RESNET34, 21797672},  {MODEL_RESNET50, 25557032},
+        {MODEL_RESNET101, 44549160}, {MODEL_RESNET152, 60192808},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct model_config config = small_config();
+        config.encoder = cases[i].encoder;
+        config.width = 1;
+        config.stem = MODEL_STEM_IMAGENET;
+        config.padding = GRAPH_PADDING_TORCH;
+        config.shortcut = MODEL_SHORTCUT_TORCH;
+        config.projector_hidden = config.predictor_hidden = 0;
+        config.classes = 1000;
+        struct graph *graph = build(&config);
+        assert_int_equal(graph_param_floats(graph), cases[i].count);
+        graph_close(&graph);
+    }
+}
+
+static void test_head_layers(void **state)
+{
+    (void)state;
+    struct model_config config = small_config();
+    struct graph *one = build(&config);
+    strcpy(config.projector_layers, "32");
+    struct graph *same = build(&config);
+    assert_int_equal(graph_param_floats(one), graph_param_floats(same));
+    graph_close(&one);
+    graph_close(&same);
+
+    strcpy(config.projector_layers, "24,40,16");
+    strcpy(config.predictor_layers, "none");
+    struct graph *graph = build(&config);
+    static const char *const names[] = {"projector/linear/w", "projector/linear_1/w",
+                                        "projector/linear_2/w", "projector/linear_3/w"};
+    const uint32_t sizes[] = {width_of(graph, "embedding"), 24, 40, 16,
+                              width_of(graph, "projection")};
+    for (size_t i = 0; i < 4; i++) {
+        const struct graph_param *weights = find_param(graph, names[i]);
+        assert_int_equal(weights->shape[0], sizes[i]);
+        assert_int_equal(weights->shape[1], sizes[i + 1]);
+    }
+    assert_int_equal(find_param(graph, "projector/batch_norm_2/scale")->count, 16);
+    assert_int_equal(find_param(graph, "projector/linear_2/b")->count, 16);
+    assert_int_equal(find_param(graph, "predictor/linear/w")->count, sizes[4] * sizes[4]);
+    graph_close(&graph);
+}
+
+// Without batch statistics there are none to keep; the parameters are the same.
+static void test_norms(void **state)
+{
+    (void)state;
+    static const struct {
+        int norm, head_norm;
+        uint32_t groups, head_groups; // 0: batch normalisation
+    } cases[] = {
+        {MODEL_NORM_BATCH, 0, 0, 0},
+        {MODEL_NORM_GROUP, 0, 8, 8},
+        {MODEL_NORM_LAYER, 0, 1, 1},
+        {MODEL_NORM_BATCH, 1 + MODEL_NORM_LAYER, 0, 1},
+        {MODEL_NORM_GROUP, 1 + MODEL_NORM_BATCH, 8, 0},
+        {MODEL_NORM_AFFINE, 0, 99, 99}, // 99: no normalisation
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct model_config config = small_config();
+        struct graph *plain = build(&config);
+        config.norm = cases[i].norm;
+        config.head_norm = cases[i].head_norm;
+        config.norm_groups = 9; // 8 divides the channels
+        struct graph *graph = build(&config);
+        assert_int_equal(graph_param_floats(graph), graph_param_floats(plain));
+        bool encoder_state = false, head_state = false;
+        for (size_t k = 0; k < graph_state_count(graph); k++) {
+            bool encoder = strncmp(graph_state_at(graph, k)->name, "resnet/", 7) == 0;
+            encoder_state |= encoder;
+            head_state |= !encoder;
+        }
+        assert_int_equal(encoder_state, cases[i].groups == 0);
+        assert_int_equal(head_state, cases[i].head_groups == 0);
+        for (size_t k = 0; k < graph_op_count(graph); k++) {
+            const struct graph_op *op = graph_op_at(graph, k);
+            bool head = graph_value_at(graph, op->y)->kind == TENSOR_MATRIX;
+            if (op->kind == OP_GROUP_NORM) {
+                assert_int_equal(op->channel_groups, head ? cases[i].head_groups : cases[i].groups);
+            }
+        }
+        graph_close(&plain);
+        graph_close(&graph);
+    }
+}
+
+static void test_weight_standardisation(void **state)
+{
+    (void)state;
+    struct model_config config = small_config();
+    config.classes = 7;
+    config.weight_standardisation = true;
+    struct graph *graph = build(&config);
+    for (size_t i = 0; i < graph_op_count(graph); i++) {
+        const struct graph_op *op = graph_op_at(graph, i);
+        bool weights = op->kind == OP_CONV || op->kind == OP_LINEAR;
+        assert_int_equal(op->standardise, weights && op->out_channels != 7); // not the classifier's
+    }
+    graph_close(&graph);
 }
 
 static void assert_refused(const struct model_config *config, const char *field)
@@ -222,6 +340,31 @@ static void test_refusals(void **state)
     config = good;
     config.projector_output = 0;
     assert_refused(&config, "projector_output");
+    config = good;
+    config.norm = 99;
+    assert_refused(&config, "norm");
+    config = good;
+    config.head_norm = 99;
+    assert_refused(&config, "head_norm");
+    config = good;
+    config.norm_groups = 0;
+    assert_refused(&config, "norm_groups");
+    config = good;
+    config.shortcut = 2;
+    assert_refused(&config, "shortcut");
+    config = good;
+    config.last_gamma_zero = 3;
+    assert_refused(&config, "last_gamma_zero");
+    static const char *const layers[] = {",",     "8,",     "8,,8", "-8",  "8 ",
+                                         "65537", "none,8", "0",    "8;8", "1,1,1,1,1,1,1,1,1"};
+    for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++) {
+        config = good;
+        strcpy(config.projector_layers, layers[i]);
+        assert_refused(&config, "projector_layers");
+        config = good;
+        strcpy(config.predictor_layers, layers[i]);
+        assert_refused(&config, "predictor_layers");
+    }
     config = good;
     config.classes = -1;
     assert_refused(&config, "classes");
@@ -278,9 +421,16 @@ static void test_initialisation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),           cmocka_unit_test(test_fractional_widths),
-        cmocka_unit_test(test_stems_and_paddings), cmocka_unit_test(test_heads_are_optional),
-        cmocka_unit_test(test_last_gamma),         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_fractional_widths),
+        cmocka_unit_test(test_stems_and_paddings),
+        cmocka_unit_test(test_heads_are_optional),
+        cmocka_unit_test(test_last_gamma),
+        cmocka_unit_test(test_torchvision_parameter_counts),
+        cmocka_unit_test(test_head_layers),
+        cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_weight_standardisation),
+        cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_initialisation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

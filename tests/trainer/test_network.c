@@ -41,8 +41,11 @@ static struct graph *tangled_graph(void)
     graph_value v =
         graph_conv(graph, "a", graph_input(graph, SIDE, SIDE), 4, 3, 1, GRAPH_PADDING_SAME);
     v = graph_batch_norm(graph, "a/norm", v, true, 1);
-    graph_value b = graph_conv(graph, "b", v, 4, 3, 1, GRAPH_PADDING_SAME);
+    graph_value b =
+        graph_standardise(graph, graph_conv(graph, "b", v, 4, 3, 1, GRAPH_PADDING_SAME));
     graph_value c = graph_conv(graph, "c", v, 4, 1, 1, GRAPH_PADDING_SAME);
+    c = graph_affine(graph, "c/affine", graph_group_norm(graph, "c/norm", c, 2, false, 1), false,
+                     1);
     graph_value d = graph_add(graph, b, c, true);
     graph_value e = graph_add(graph, graph_add(graph, d, v, false), graph_relu(graph, v), false);
     graph_value f = graph_max_pool(graph, e, 3, 2, GRAPH_PADDING_TORCH);

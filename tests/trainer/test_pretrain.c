@@ -358,6 +358,41 @@ static void recomputing_may_begin_on_resume(void **state)
     assert_same_run(directory, undisturbed);
 }
 
+// As `go`, with a network that keeps no batch statistics and heads of other depths.
+static void go_with_norm(const char *directory, int norm, int head_norm, uint64_t stop_at)
+{
+    struct session session;
+    session_init(&session, directory);
+    struct model_config *model = &session.options.config.model;
+    model->norm = norm;
+    model->head_norm = 1 + head_norm;
+    model->norm_groups = 4;
+    model->weight_standardisation = norm == MODEL_NORM_GROUP;
+    model->shortcut = MODEL_SHORTCUT_TORCH;
+    snprintf(model->projector_layers, sizeof model->projector_layers, "12,8");
+    snprintf(model->predictor_layers, sizeof model->predictor_layers, "none");
+    session.options.resume = true;
+    session.stop_at = stop_at;
+    assert_status(session_run(&session), stop_at > 0 ? STATUS_STOPPED : STATUS_OK, &session.error);
+    assert_true(isfinite(session.result.loss));
+}
+
+static void other_networks_resume_as_well(void **state)
+{
+    (void)state;
+    static const int norms[][2] = {{MODEL_NORM_GROUP, MODEL_NORM_LAYER},
+                                   {MODEL_NORM_AFFINE, MODEL_NORM_AFFINE}};
+    for (size_t i = 0; i < 2; i++) {
+        char whole[300], broken[300];
+        new_directory(whole);
+        new_directory(broken);
+        go_with_norm(whole, norms[i][0], norms[i][1], 0);
+        go_with_norm(broken, norms[i][0], norms[i][1], 5);
+        go_with_norm(broken, norms[i][0], norms[i][1], 0);
+        assert_same_run(broken, whole);
+    }
+}
+
 static void stopping_after_every_step_changes_nothing(void **state)
 {
     (void)state;
@@ -649,6 +684,7 @@ int main(void)
         TEST(resuming_after_any_step_changes_nothing),
         TEST(resuming_changes_nothing_with_accumulation),
         TEST(recomputing_may_begin_on_resume),
+        TEST(other_networks_resume_as_well),
         TEST(stopping_after_every_step_changes_nothing),
         TEST(the_log_is_cut_back),
         TEST(max_steps_can_be_raised),

@@ -155,7 +155,7 @@ void *cpu_op_allocate(size_t bytes, const struct op_desc *desc, struct error *er
     return op;
 }
 
-static void cpu_op_release(struct device *device, struct op *op)
+void cpu_op_release(struct device *device, struct op *op)
 {
     (void)device;
     struct cpu_op *own = (struct cpu_op *)op;
@@ -163,6 +163,30 @@ static void cpu_op_release(struct device *device, struct op *op)
         own->release(own);
     }
     free(own);
+}
+
+enum status cpu_plain_create(struct cpu_device *cpu, const struct op_desc *desc,
+                             struct cpu_op **out, struct error *error)
+{
+    switch (desc->kind) {
+    case OP_CONV:
+        return cpu_conv_create(cpu, desc, out, error);
+    case OP_BATCH_NORM:
+        return desc->in.kind == TENSOR_IMAGE ? cpu_norm_create(cpu, desc, out, error)
+                                             : cpu_norm_matrix_create(cpu, desc, out, error);
+    case OP_MAX_POOL:
+        return cpu_max_pool_create(cpu, desc, out, error);
+    case OP_GROUP_NORM:
+    case OP_AFFINE:
+        return cpu_image_norm_create(cpu, desc, out, error);
+    case OP_INPUT:
+    case OP_ADD:
+    case OP_RELU:
+    case OP_MEAN_POOL:
+    case OP_LINEAR:
+        return cpu_layer_create(cpu, desc, out, error);
+    }
+    return STATUS_INVALID; // kinds are checked
 }
 
 static enum status cpu_op_create(struct device *device, const struct op_desc *desc, struct op **out,
@@ -176,25 +200,8 @@ static enum status cpu_op_create(struct device *device, const struct op_desc *de
     }
     cpu_enter(cpu);
     struct cpu_op *op = NULL;
-    switch (desc->kind) {
-    case OP_CONV:
-        status = cpu_conv_create(cpu, desc, &op, error);
-        break;
-    case OP_BATCH_NORM:
-        status = desc->in.kind == TENSOR_IMAGE ? cpu_norm_create(cpu, desc, &op, error)
-                                               : cpu_norm_matrix_create(cpu, desc, &op, error);
-        break;
-    case OP_MAX_POOL:
-        status = cpu_max_pool_create(cpu, desc, &op, error);
-        break;
-    case OP_INPUT:
-    case OP_ADD:
-    case OP_RELU:
-    case OP_MEAN_POOL:
-    case OP_LINEAR:
-        status = cpu_layer_create(cpu, desc, &op, error);
-        break;
-    }
+    status = desc->standardise ? cpu_standard_create(cpu, desc, &op, error)
+                               : cpu_plain_create(cpu, desc, &op, error);
     if (status != STATUS_OK) {
         cpu_op_release(device, (struct op *)op);
         return status;

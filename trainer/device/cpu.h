@@ -55,10 +55,21 @@ enum status cpu_norm_create(struct cpu_device *device, const struct op_desc *des
                             struct cpu_op **out, struct error *error);
 enum status cpu_norm_matrix_create(struct cpu_device *device, const struct op_desc *desc,
                                    struct cpu_op **out, struct error *error);
+enum status cpu_image_norm_create(struct cpu_device *device, const struct op_desc *desc,
+                                  struct cpu_op **out, struct error *error);
 enum status cpu_max_pool_create(struct cpu_device *device, const struct op_desc *desc,
                                 struct cpu_op **out, struct error *error);
 enum status cpu_layer_create(struct cpu_device *device, const struct op_desc *desc,
                              struct cpu_op **out, struct error *error);
+
+// By kind, whatever `standardise` says; and the wrapper that standardises the weights of such an
+// op.
+enum status cpu_plain_create(struct cpu_device *device, const struct op_desc *desc,
+                             struct cpu_op **out, struct error *error);
+enum status cpu_standard_create(struct cpu_device *device, const struct op_desc *desc,
+                                struct cpu_op **out, struct error *error);
+
+void cpu_op_release(struct device *device, struct op *op); // accepts NULL
 
 // Before any work: exactly the device's number of threads. oneDNN's kernels wait for each other, so
 // fewer than were planned would wait for ever.

@@ -42,9 +42,13 @@ enum op_kind {
     OP_MEAN_POOL,  // IMAGE [n][h][w][c] -> MATRIX [n][c], mean over h, w
     OP_LINEAR,     // MATRIX [n][in] -> MATRIX [n][out]; weights [in][out]; with `bias`, parameters:
                    // weights then bias [out]
+    OP_GROUP_NORM, // IMAGE or MATRIX, same shape; each image by itself: mean and variance over
+                   // h, w and the channels of each of `channel_groups` equal runs of channels (1 =
+                   // layer normalisation); parameters and ReLU as BATCH_NORM, no state
+    OP_AFFINE, // IMAGE or MATRIX, same shape: scale x + offset; parameters and ReLU as BATCH_NORM
 };
 
-#define OP_KINDS 8
+#define OP_KINDS 10
 extern const char *const op_kind_names[OP_KINDS]; // "input", "conv", "batch_norm", …
 
 // What an op is, before it exists. Output size follows from the paddings: out = (in + low + high -
@@ -55,8 +59,10 @@ struct op_desc {
     uint32_t groups; // views in the batch; n is a multiple of it
     uint32_t kernel, stride;
     uint32_t pad_top, pad_left, pad_bottom, pad_right;
-    bool relu;                // fused: BATCH_NORM, ADD
+    uint32_t channel_groups;  // GROUP_NORM: divides the channels
+    bool relu;                // fused: BATCH_NORM, GROUP_NORM, AFFINE, ADD
     bool bias;                // LINEAR
+    bool standardise;         // CONV, LINEAR: see WEIGHT_STANDARD_EPSILON
     bool need_backward;       // false: forward only, nothing is saved
     bool need_input_gradient; // false: backward computes parameter gradients only
 };
@@ -69,6 +75,10 @@ struct op_desc {
 #define BATCH_NORM_DECAY    0.9f
 #define BATCH_NORM_EPSILON  1e-5f
 
+// Standardised weights (CONV, LINEAR): what the op computes with is (w - mean) / sqrt(variance +
+// epsilon), over the fan-in of each output channel. Parameters and their gradients are those of w.
+#define WEIGHT_STANDARD_EPSILON 1e-10
+
 enum op_mode {
     OP_TRAIN, // batch statistics per group; running statistics are updated group after group
     OP_EVAL,  // running averages; nothing is saved
@@ -76,7 +86,7 @@ enum op_mode {
 
 // Where an op finds everything when it runs. Unused pointers are NULL. Gradients of parameters are
 // overwritten, not added. Of the values of the forward pass, backward reads only: x of CONV,
-// BATCH_NORM and LINEAR; y of RELU and of ADD with `relu`; params; saved.
+// the normalisations, AFFINE and LINEAR; y of RELU and of ADD with `relu`; params; saved.
 struct op_buffers {
     const void *x, *x2; // inputs
     void *y;            // output
@@ -87,7 +97,7 @@ struct op_buffers {
     void *scratch;  // op_scratch_bytes: free between calls, shared by all ops
     const void *dy; // gradient of the output
     void *dx, *dx2; // gradients of the inputs, overwritten; NULL when not needed. dx may equal dy
-                    // for RELU, ADD, BATCH_NORM.
+                    // for RELU, ADD, the normalisations and AFFINE.
 };
 
 struct op; // an op created for one device; opaque

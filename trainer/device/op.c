@@ -16,6 +16,8 @@ const char *const op_kind_names[OP_KINDS] = {
     [OP_MAX_POOL] = "max_pool",
     [OP_MEAN_POOL] = "mean_pool",
     [OP_LINEAR] = "linear",
+    [OP_GROUP_NORM] = "group_norm",
+    [OP_AFFINE] = "affine",
 };
 
 const float op_input_mean[3] = {0.485f, 0.456f, 0.406f};
@@ -24,6 +26,12 @@ const float op_input_deviation[3] = {0.229f, 0.224f, 0.225f};
 size_t tensor_count(struct tensor_shape shape)
 {
     return (size_t)shape.n * shape.h * shape.w * shape.c;
+}
+
+size_t op_fan_in(const struct op_desc *desc)
+{
+    size_t window = desc->kind == OP_CONV ? (size_t)desc->kernel * desc->kernel : 1;
+    return window * desc->in.c;
 }
 
 size_t op_saved_size(const struct op *op)
@@ -95,7 +103,14 @@ static const char *mistake_of_kind(const struct op_desc *desc)
     case OP_MAX_POOL:
         return images && in.c == out.c && windows_fit(desc) ? NULL
                                                             : "the windows of a pool do not fit";
+    case OP_GROUP_NORM:
+        if (desc->channel_groups == 0 || in.c % desc->channel_groups != 0) {
+            return "the channels are not a multiple of their groups";
+        }
+        return in.kind == out.kind && same_size(in, out) ? NULL
+                                                         : "input and output differ in shape";
     case OP_BATCH_NORM:
+    case OP_AFFINE:
     case OP_RELU:
         return in.kind == out.kind && same_size(in, out) ? NULL
                                                          : "input and output differ in shape";
@@ -119,6 +134,8 @@ enum status op_desc_check(const struct op_desc *desc, struct error *error)
         mistake = "a dimension is zero or too large";
     } else if (desc->groups == 0 || desc->in.n % desc->groups != 0) {
         mistake = "the batch is not a multiple of its groups";
+    } else if (desc->standardise && desc->kind != OP_CONV && desc->kind != OP_LINEAR) {
+        mistake = "only weights can be standardised";
     } else {
         mistake = mistake_of_kind(desc);
     }

@@ -22,6 +22,9 @@ enum status op_desc_check(const struct op_desc *desc, struct error *error);
 // Number of values of a tensor without any padding.
 size_t tensor_count(struct tensor_shape shape);
 
+// Weights that lead to one output of a CONV or LINEAR: the rows of its matrix of weights.
+size_t op_fan_in(const struct op_desc *desc);
+
 size_t op_saved_size(const struct op *op);
 size_t op_scratch_size(const struct op *op);
 

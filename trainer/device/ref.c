@@ -60,6 +60,11 @@ static enum status ref_tensor_add(struct device *device, struct tensor_shape sha
     return STATUS_OK;
 }
 
+static size_t weight_count(const struct op_desc *desc)
+{
+    return op_fan_in(desc) * desc->out.c + (desc->bias ? desc->out.c : 0);
+}
+
 static size_t widest(const struct op_desc *desc)
 {
     return desc->in.c > desc->out.c ? desc->in.c : desc->out.c;
@@ -72,6 +77,10 @@ static void plan_memory(struct op *op)
     case OP_CONV:
         op->scratch_bytes = widest(desc) * sizeof(double);
         break;
+    case OP_GROUP_NORM:
+        op->saved_bytes = desc->need_backward ? ref_group_norm_stats_bytes(desc) : 0;
+        op->scratch_bytes = ref_group_norm_stats_bytes(desc);
+        break;
     case OP_BATCH_NORM:
         op->saved_bytes = desc->need_backward ? ref_norm_stats_bytes(desc) : 0;
         op->scratch_bytes = ref_norm_stats_bytes(desc);
@@ -82,6 +91,27 @@ static void plan_memory(struct op *op)
     default:
         break;
     }
+    if (desc->standardise) { // the standardised weights stand at the end
+        op->scratch_bytes += weight_count(desc) * sizeof(float);
+    }
+}
+
+static float *standard_weights(const struct op *op, const struct op_buffers *buffers)
+{
+    size_t bytes = weight_count(&op->desc) * sizeof(float);
+    return (float *)((char *)buffers->scratch + op->scratch_bytes - bytes);
+}
+
+// The same buffers with standardised weights in the place of the parameters.
+static struct op_buffers standardised(const struct op *op, const struct op_buffers *buffers)
+{
+    struct op_buffers own = *buffers;
+    if (op->desc.standardise) {
+        float *weights = standard_weights(op, buffers);
+        ref_standardise(&op->desc, weights, buffers->params);
+        own.params = weights;
+    }
+    return own;
 }
 
 static enum status ref_op_create(struct device *device, const struct op_desc *desc, struct op **out,
@@ -110,10 +140,12 @@ static void ref_op_release(struct device *device, struct op *op)
 }
 
 static enum status ref_op_forward(struct device *device, struct op *op,
-                                  const struct op_buffers *buffers, enum op_mode mode)
+                                  const struct op_buffers *given, enum op_mode mode)
 {
     (void)device;
     const struct op_desc *desc = &op->desc;
+    struct op_buffers own = standardised(op, given);
+    const struct op_buffers *buffers = &own;
     bool save = desc->need_backward && mode == OP_TRAIN;
     switch (desc->kind) {
     case OP_INPUT:
@@ -140,6 +172,12 @@ static enum status ref_op_forward(struct device *device, struct op *op,
     case OP_LINEAR:
         ref_linear_forward(desc, buffers);
         break;
+    case OP_GROUP_NORM:
+        ref_group_norm_forward(desc, buffers, save ? buffers->saved : buffers->scratch);
+        break;
+    case OP_AFFINE:
+        ref_affine_forward(desc, buffers);
+        break;
     }
     return STATUS_OK;
 }
@@ -154,10 +192,12 @@ static void conv_backward(const struct op_desc *desc, const struct op_buffers *b
 }
 
 static enum status ref_op_backward(struct device *device, struct op *op,
-                                   const struct op_buffers *buffers)
+                                   const struct op_buffers *given)
 {
     (void)device;
     const struct op_desc *desc = &op->desc;
+    struct op_buffers own = standardised(op, given);
+    const struct op_buffers *buffers = &own;
     switch (desc->kind) {
     case OP_INPUT:
         break;
@@ -182,6 +222,15 @@ static enum status ref_op_backward(struct device *device, struct op *op,
     case OP_LINEAR:
         ref_linear_backward(desc, buffers);
         break;
+    case OP_GROUP_NORM:
+        ref_group_norm_backward(desc, buffers, buffers->saved);
+        break;
+    case OP_AFFINE:
+        ref_affine_backward(desc, buffers);
+        break;
+    }
+    if (desc->standardise) {
+        ref_standard_backward(desc, buffers->param_grads, given->params);
     }
     return STATUS_OK;
 }

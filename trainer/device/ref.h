@@ -21,6 +21,22 @@ void ref_norm_forward(const struct op_desc *desc, const struct op_buffers *buffe
 void ref_norm_backward(const struct op_desc *desc, const struct op_buffers *buffers,
                        const void *stats);
 
+// Bytes of the statistics that ref_group_norm_forward leaves in `stats`: one pair an image and run
+// of channels.
+size_t ref_group_norm_stats_bytes(const struct op_desc *desc);
+void ref_group_norm_forward(const struct op_desc *desc, const struct op_buffers *buffers,
+                            void *stats);
+void ref_group_norm_backward(const struct op_desc *desc, const struct op_buffers *buffers,
+                             const void *stats);
+
+void ref_affine_forward(const struct op_desc *desc, const struct op_buffers *buffers);
+void ref_affine_backward(const struct op_desc *desc, const struct op_buffers *buffers);
+
+// Weights to standardised weights, with the bias copied behind; and their gradient to that of the
+// weights, in place.
+void ref_standardise(const struct op_desc *desc, float *to, const float *params);
+void ref_standard_backward(const struct op_desc *desc, float *grads, const float *params);
+
 // `saved` [n][out h][out w][c]: position in the window of each maximum.
 void ref_max_pool_forward(const struct op_desc *desc, float *y, const float *x, uint32_t *saved);
 void ref_max_pool_backward(const struct op_desc *desc, float *dx, const float *dy,

@@ -14,6 +14,8 @@
 #include "trainer/method/byol_internal.h"
 #include "trainer/method/optimiser.h"
 
+#include "trainer/net/data_init.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,6 +96,9 @@ static enum status allocate_blocks(struct byol *byol, struct error *error)
         {&byol->piece, micro < byol->config.batch ? params : 0},
     };
     enum status status = STATUS_OK;
+    if (data_init_needed(&byol->config.model)) {
+        status = allocate_floats(byol, &byol->data_initialised, 1, error);
+    }
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0] && status == STATUS_OK; i++) {
         if (blocks[i].count > 0) {
             status = allocate_floats(byol, blocks[i].memory, blocks[i].count, error);
@@ -155,11 +160,13 @@ static enum status initialise(struct byol *byol, struct error *error)
 static void byol_close(struct method *method)
 {
     struct byol *byol = byol_of(method);
-    void *const memory[] = {
-        byol->online_params,  byol->target_params, byol->momentum, byol->gradients,
-        byol->online_state,   byol->target_state,  byol->images,   byol->losses,
-        byol->labels,         byol->top,           byol->piece,    byol->second_moment,
-        byol->optimizer_steps};
+    void *const memory[] = {byol->online_params,   byol->target_params,
+                            byol->momentum,        byol->gradients,
+                            byol->online_state,    byol->target_state,
+                            byol->images,          byol->losses,
+                            byol->labels,          byol->top,
+                            byol->piece,           byol->second_moment,
+                            byol->optimizer_steps, byol->data_initialised};
     network_close(&byol->online);
     network_close(&byol->target);
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) {
@@ -278,6 +285,16 @@ static void list_optimiser(const struct byol *byol, struct tensor_list *list)
     }
 }
 
+static void list_flag(const struct byol *byol, struct tensor_list *list)
+{
+    struct method_tensor *tensor = tensor_add(list, "state", "data_initialised");
+    if (tensor != NULL) {
+        tensor->dims = 1;
+        tensor->count = tensor->shape[0] = 1;
+        tensor->device = byol->data_initialised;
+    }
+}
+
 static size_t byol_tensors(struct method *method, struct method_tensor *out, size_t capacity)
 {
     const struct byol *byol = byol_of(method);
@@ -288,6 +305,9 @@ static size_t byol_tensors(struct method *method, struct method_tensor *out, siz
     list_optimiser(byol, &list);
     list_states(byol, "state/online", byol->online_state, &list);
     list_states(byol, "state/target", byol->target_state, &list);
+    if (byol->data_initialised != NULL) {
+        list_flag(byol, &list);
+    }
     return list.count;
 }
 

@@ -20,8 +20,10 @@ struct byol {
     float *piece; // gradients of one micro-batch; NULL when there is only one
     float *second_moment, *optimizer_steps; // NULL for all but AdamW
     float *online_state, *target_state;
-    float *images; // [2 micro][size][size][3]
-    float *losses; // [3 micro]: view 1 to 2, view 2 to 1, classifier
+    float *data_initialised; // one value, saved with the rest: not 0 once the first batch has been
+                             // seen (data_init.h); of no use to other networks, and NULL there
+    float *images;           // [2 micro][size][size][3]
+    float *losses;           // [3 micro]: view 1 to 2, view 2 to 1, classifier
     int32_t *labels;
     uint8_t *top; // [2 micro]: top 1, top 5
     uint64_t device_bytes;

@@ -3,6 +3,7 @@
 
 #include "trainer/method/optimiser.h"
 #include "trainer/method/spread.h"
+#include "trainer/net/data_init.h"
 
 #include <math.h>
 #include <string.h>
@@ -179,6 +180,41 @@ static void add_seconds(const struct byol *byol, double sign, double seconds[OP_
     }
 }
 
+static enum status failed(const struct byol *byol, enum status status, struct error *error)
+{
+    return error_set(error, status, NULL, NOWHERE, NOWHERE, "device '%s' failed in a step",
+                     byol->device->ops->name);
+}
+
+// Before the first step of a network without normalisation: its affine maps start from the batch
+// that has been loaded, both views taken together; those of each branch from its own weights.
+static enum status start_from_data(struct byol *byol, struct error *error)
+{
+    float done = 1;
+    float *const branches[] = {byol->online_params, byol->target_params};
+    const struct device_ops *ops = byol->device->ops;
+    enum status status = STATUS_OK;
+    if (byol->data_initialised != NULL) {
+        status = ops->copy_out(byol->device, &done, byol->data_initialised, sizeof done);
+    }
+    if (status != STATUS_OK) {
+        return failed(byol, status, error);
+    }
+    if (done != 0) {
+        return STATUS_OK;
+    }
+    for (size_t i = 0; i < 2 && status == STATUS_OK; i++) {
+        status = data_init(byol->device, &byol->config.model, "prediction", byol->images,
+                           BYOL_VIEWS * byol->micro, branches[i], error);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    done = 1;
+    status = ops->copy_in(byol->device, byol->data_initialised, &done, sizeof done);
+    return status == STATUS_OK ? STATUS_OK : failed(byol, status, error);
+}
+
 static enum status forward_both(struct byol *byol, struct error *error)
 {
     enum status status = network_forward(byol->target, byol->target_params, byol->target_state,
@@ -188,12 +224,6 @@ static enum status forward_both(struct byol *byol, struct error *error)
                                  byol->images, OP_TRAIN, error);
     }
     return status;
-}
-
-static enum status failed(const struct byol *byol, enum status status, struct error *error)
-{
-    return error_set(error, status, NULL, NOWHERE, NOWHERE, "device '%s' failed in a step",
-                     byol->device->ops->name);
 }
 
 // Forward, losses and gradients of the micro-batch in `images`; its gradients come to those of the
@@ -235,7 +265,10 @@ enum status byol_step(struct method *method, const float *const *view, const int
         if (status != STATUS_OK) {
             return failed(byol, status, error);
         }
-        status = differentiate(byol, first, labelled, error);
+        status = start_from_data(byol, error);
+        if (status == STATUS_OK) {
+            status = differentiate(byol, first, labelled, error);
+        }
         if (status != STATUS_OK) {
             return status;
         }

@@ -236,22 +236,58 @@ graph_value graph_conv(struct graph *graph, const char *name, graph_value x, uin
     return y != GRAPH_BAD && param_add(graph, name, "w", 0, weights) ? y : GRAPH_BAD;
 }
 
+// `op` keeps the shape of its x and has a scale and an offset per channel.
+static graph_value scaling_add(struct graph *graph, const char *name, struct graph_op op,
+                               float initial_scale)
+{
+    struct graph_value_info info = values(graph)[op.x].info;
+    graph_value y = op_add(graph, op, info);
+    bool added =
+        y != GRAPH_BAD &&
+        param_add(graph, name, "scale", 0, vector_param(PARAM_SCALE, info.c, initial_scale)) &&
+        param_add(graph, name, "offset", 1, vector_param(PARAM_OFFSET, info.c, 0));
+    return added ? y : GRAPH_BAD;
+}
+
 graph_value graph_batch_norm(struct graph *graph, const char *name, graph_value x, bool relu,
                              float initial_scale)
 {
     if (!usable(graph, x)) {
         return GRAPH_BAD;
     }
-    struct graph_value_info info = values(graph)[x].info;
-    struct graph_op op = plain_op(OP_BATCH_NORM, x, info.c);
+    uint32_t channels = values(graph)[x].info.c;
+    struct graph_op op = plain_op(OP_BATCH_NORM, x, channels);
     op.relu = relu;
-    graph_value y = op_add(graph, op, info);
-    bool added =
-        y != GRAPH_BAD &&
-        param_add(graph, name, "scale", 0, vector_param(PARAM_SCALE, info.c, initial_scale)) &&
-        param_add(graph, name, "offset", 1, vector_param(PARAM_OFFSET, info.c, 0)) &&
-        state_add(graph, name, info.c);
-    return added ? y : GRAPH_BAD;
+    graph_value y = scaling_add(graph, name, op, initial_scale);
+    return y != GRAPH_BAD && state_add(graph, name, channels) ? y : GRAPH_BAD;
+}
+
+graph_value graph_group_norm(struct graph *graph, const char *name, graph_value x,
+                             uint32_t channel_groups, bool relu, float initial_scale)
+{
+    if (!usable(graph, x)) {
+        return GRAPH_BAD;
+    }
+    uint32_t channels = values(graph)[x].info.c;
+    if (channel_groups == 0 || channels % channel_groups != 0) {
+        return fail(graph, STATUS_INVALID, "%u groups do not divide the %u channels of '%.64s'",
+                    channel_groups, channels, name);
+    }
+    struct graph_op op = plain_op(OP_GROUP_NORM, x, channels);
+    op.channel_groups = channel_groups;
+    op.relu = relu;
+    return scaling_add(graph, name, op, initial_scale);
+}
+
+graph_value graph_affine(struct graph *graph, const char *name, graph_value x, bool relu,
+                         float initial_scale)
+{
+    if (!usable(graph, x)) {
+        return GRAPH_BAD;
+    }
+    struct graph_op op = plain_op(OP_AFFINE, x, values(graph)[x].info.c);
+    op.relu = relu;
+    return scaling_add(graph, name, op, initial_scale);
 }
 
 graph_value graph_add(struct graph *graph, graph_value x, graph_value x2, bool relu)
@@ -325,6 +361,19 @@ graph_value graph_linear(struct graph *graph, const char *name, graph_value x,
         y != GRAPH_BAD && param_add(graph, name, "w", 0, weights) &&
         (!bias || param_add(graph, name, "b", 1, vector_param(PARAM_BIAS, out_features, 0)));
     return added ? y : GRAPH_BAD;
+}
+
+graph_value graph_standardise(struct graph *graph, graph_value x)
+{
+    if (!usable(graph, x)) {
+        return GRAPH_BAD;
+    }
+    struct graph_op *last = graph->ops.count > 0 ? &ops(graph)[graph->ops.count - 1] : NULL;
+    if (last == NULL || last->y != x || (last->kind != OP_CONV && last->kind != OP_LINEAR)) {
+        return fail(graph, STATUS_INVALID, "only the newest layer's weights can be standardised");
+    }
+    last->standardise = true;
+    return x;
 }
 
 graph_value graph_stop_gradient(struct graph *graph, graph_value x)

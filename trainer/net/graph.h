@@ -48,7 +48,9 @@ struct graph_op {
     graph_value x, x2, y; // x2 GRAPH_BAD unless ADD
     uint32_t out_channels, kernel, stride;
     enum graph_padding padding;
+    uint32_t channel_groups;        // GROUP_NORM
     bool relu, bias, stop_gradient; // stop_gradient: x is treated as a constant
+    bool standardise;               // CONV, LINEAR
     int param, state; // first index in the tables (SCALE is followed by OFFSET, weights by bias:
                       // one piece of the flat block, as the device wants it), -1 when none
 };
@@ -73,6 +75,10 @@ graph_value graph_conv(struct graph *graph, const char *name, graph_value x, uin
                        uint32_t kernel, uint32_t stride, enum graph_padding padding);
 graph_value graph_batch_norm(struct graph *graph, const char *name, graph_value x, bool relu,
                              float initial_scale);
+graph_value graph_group_norm(struct graph *graph, const char *name, graph_value x,
+                             uint32_t channel_groups, bool relu, float initial_scale);
+graph_value graph_affine(struct graph *graph, const char *name, graph_value x, bool relu,
+                         float initial_scale);
 graph_value graph_add(struct graph *graph, graph_value x, graph_value x2, bool relu);
 graph_value graph_relu(struct graph *graph, graph_value x);
 graph_value graph_max_pool(struct graph *graph, graph_value x, uint32_t kernel, uint32_t stride,
@@ -80,6 +86,8 @@ graph_value graph_max_pool(struct graph *graph, graph_value x, uint32_t kernel, 
 graph_value graph_mean_pool(struct graph *graph, graph_value x);
 graph_value graph_linear(struct graph *graph, const char *name, graph_value x,
                          uint32_t out_features, bool bias);
+// Standardises the weights of the convolution or linear layer that made x, the newest value.
+graph_value graph_standardise(struct graph *graph, graph_value x);
 graph_value graph_stop_gradient(struct graph *graph,
                                 graph_value x); // marks; costs nothing at run time. Not for
                                                 // graph_add or graph_output_add.

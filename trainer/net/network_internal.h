@@ -84,6 +84,8 @@ enum status network_recompute(struct network *network, struct error *error);
 
 // The device contract: backward reads x of some ops, y of some, and nothing else that forward made
 // but what it saved itself.
+// The normalisations, and what stands in their place.
+bool network_scales_channels(enum op_kind kind);
 bool network_backward_reads_x(const struct planned_op *planned);
 bool network_backward_reads_y(const struct planned_op *planned);
 

@@ -136,8 +136,10 @@ static struct op_desc describe(const struct planner *planner, const struct graph
         .in = shape_of(planner, op->x == GRAPH_BAD ? op->y : op->x),
         .out = shape_of(planner, op->y),
         .groups = planner->network->config.groups,
+        .channel_groups = op->channel_groups,
         .relu = op->relu,
         .bias = op->bias,
+        .standardise = op->standardise,
     };
     if (op->kind == OP_CONV || op->kind == OP_MAX_POOL) {
         desc.kernel = op->kernel;
@@ -377,7 +379,7 @@ static void plan_outputs(const struct planner *planner)
 static bool may_work_in_place(const struct planned_op *planned)
 {
     enum op_kind kind = planned->desc.kind;
-    return kind == OP_RELU || kind == OP_ADD || kind == OP_BATCH_NORM;
+    return kind == OP_RELU || kind == OP_ADD || network_scales_channels(kind);
 }
 
 // Where the gradient of one input goes. The first consumer to run writes it; the others write

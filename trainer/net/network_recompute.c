@@ -8,10 +8,16 @@
 
 #include <stdlib.h>
 
+bool network_scales_channels(enum op_kind kind)
+{
+    return kind == OP_BATCH_NORM || kind == OP_GROUP_NORM || kind == OP_AFFINE;
+}
+
 bool network_backward_reads_x(const struct planned_op *planned)
 {
     enum op_kind kind = planned->desc.kind;
-    return planned->backward && (kind == OP_CONV || kind == OP_BATCH_NORM || kind == OP_LINEAR);
+    return planned->backward &&
+           (kind == OP_CONV || kind == OP_LINEAR || network_scales_channels(kind));
 }
 
 bool network_backward_reads_y(const struct planned_op *planned)

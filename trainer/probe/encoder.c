@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "trainer/net/data_init.h"
 #include "trainer/run/checkpoint.h"
 
 #define STATISTICS_BATCHES 32 // averages with decay 0.9 forget all but the last few dozen
@@ -105,11 +106,18 @@ static enum status load_weights(struct encoder *encoder, const struct safetensor
     return status;
 }
 
+// The encoder and its projector.
+static struct model_config encoder_model(const struct encoder *encoder)
+{
+    struct model_config model = encoder->config.model;
+    model.predictor_hidden = model.classes = 0;
+    return model;
+}
+
 static enum status build(struct encoder *encoder, const char *device, int threads,
                          struct error *error)
 {
-    struct model_config model = encoder->config.model; // the encoder and its projector
-    model.predictor_hidden = model.classes = 0;
+    struct model_config model = encoder_model(encoder);
     enum status status = model_build(&encoder->graph, &model, error);
     if (status == STATUS_OK) {
         const struct graph_output *output = graph_output_find(encoder->graph, "embedding");
@@ -290,6 +298,25 @@ enum status encoder_loader(struct loader **out, const struct encoder *encoder,
     return loader_open(out, dataset, config, error);
 }
 
+// What pre-training did before its first step: without it, an encoder that normalises nothing would
+// say nothing.
+static enum status start_from_data(struct encoder *encoder, const struct batch *batch,
+                                   struct error *error)
+{
+    struct model_config model = encoder_model(encoder);
+    if (!data_init_needed(&model)) {
+        return STATUS_OK;
+    }
+    size_t bytes = batch->count * image_floats(encoder) * sizeof(float);
+    enum status status = device_failed(
+        encoder->device->ops->copy_in(encoder->device, encoder->input, batch->view[0], bytes),
+        error);
+    const char *last = model.projector_output > 0 ? "projection" : "embedding";
+    return status == STATUS_OK ? data_init(encoder->device, &model, last, encoder->input,
+                                           batch->count, encoder->params, error)
+                               : status;
+}
+
 enum status encoder_fill_statistics(struct encoder *encoder, const struct dataset *dataset,
                                     const struct probe_options *options, struct error *error)
 {
@@ -312,6 +339,9 @@ enum status encoder_fill_statistics(struct encoder *encoder, const struct datase
     for (int i = 0; status == STATUS_OK && i < STATISTICS_BATCHES; i++) {
         const struct batch *batch;
         status = loader_next(loader, &batch, error);
+        if (status == STATUS_OK && i == 0) {
+            status = start_from_data(encoder, batch, error);
+        }
         if (status == STATUS_OK) {
             status = forward(encoder, batch->view[0], batch->count, OP_TRAIN, error);
             loader_release(loader, batch);

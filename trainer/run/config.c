@@ -25,6 +25,12 @@
         .key = #member, .type = SETTINGS_STRING, .offset = offsetof(struct run_config, member),    \
         .capacity = sizeof(((struct run_config *)0)->member), .help = (text)                       \
     }
+#define MODEL_STRING(member, text)                                                                 \
+    {                                                                                              \
+        .key = #member, .type = SETTINGS_STRING,                                                   \
+        .offset = offsetof(struct run_config, model.member),                                       \
+        .capacity = sizeof(((struct run_config *)0)->model.member), .help = (text)                 \
+    }
 #define CHOICE(name, member, names, text)                                                          \
     {                                                                                              \
         .key = (name), .type = SETTINGS_CHOICE, .offset = offsetof(struct run_config, member),     \
@@ -46,14 +52,36 @@ static const struct settings_field run_fields[] = {
            "px)"),
     CHOICE("padding", model.padding, MODEL_PADDING_CHOICES,
            "how convolutions pad: same (the reference) or torch (symmetric)"),
-    MODEL_FIELD(last_gamma_zero, SETTINGS_BOOL, 0, 0,
-                "start the last normalisation scale of each v1 bottleneck block at 0"),
+    CHOICE("shortcut", model.shortcut, MODEL_SHORTCUT_CHOICES,
+           "blocks whose shortcut is a convolution: the first of each group (the reference), or "
+           "torch (only where stride or channels change, as in torchvision)"),
+    CHOICE("last_gamma_zero", model.last_gamma_zero, MODEL_LAST_GAMMA_CHOICES,
+           "start the last normalisation scale of v1 blocks at 0: false (never), true (in "
+           "bottlenecks, the reference), all (in basic blocks too)"),
+    CHOICE("norm", model.norm, MODEL_NORM_CHOICES,
+           "what features are normalised over: batch (the reference), group (each image by itself, "
+           "norm_groups runs of channels), layer (one run), or affine (nothing; scale and offset "
+           "start as the "
+           "first batch would have it)"),
+    CHOICE("head_norm", model.head_norm, MODEL_HEAD_NORM_CHOICES,
+           "norm of projector and predictor; same = as the encoder"),
+    MODEL_FIELD(norm_groups, SETTINGS_INT, 1, 65536,
+                "runs of channels of norm group, or the next smaller number that divides them"),
+    MODEL_FIELD(weight_standardisation, SETTINGS_BOOL, 0, 0,
+                "weights of convolutions and heads with mean 0 and variance 1 (goes with norm "
+                "group)"),
     MODEL_FIELD(v2, SETTINGS_BOOL, 0, 0, "pre-activation blocks (ResNet v2)"),
     MODEL_FIELD(projector_hidden, SETTINGS_INT, 1, 65536,
                 "hidden units of the projector (paper: 4096)"),
     MODEL_FIELD(projector_output, SETTINGS_INT, 2, 65536, "size of the projection (paper: 256)"),
     MODEL_FIELD(predictor_hidden, SETTINGS_INT, 1, 65536,
                 "hidden units of the predictor (paper: 4096)"),
+    MODEL_STRING(projector_layers,
+                 "other depths: sizes of all hidden layers such as 4096,2048, or none; empty = one "
+                 "of projector_hidden"),
+    MODEL_STRING(predictor_layers,
+                 "other depths: sizes of all hidden layers such as 4096,2048, or none; empty = one "
+                 "of predictor_hidden"),
     FIELD(seed, SETTINGS_INT, 0, 9007199254740992.0,
           "of the initialisation, the order of the images and their views"),
     FIELD(batch, SETTINGS_INT, 2, 65536, "images per step; each gives two views (paper: 4096)"),
@@ -385,9 +413,21 @@ static enum status validate_optimizer(const struct run_config *config, struct er
     return STATUS_OK;
 }
 
+static enum status validate_model(const struct model_config *model, struct error *error)
+{
+    struct error mistake;
+    if (model_config_check(model, &mistake) == STATUS_OK) {
+        return STATUS_OK;
+    }
+    return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE, "%s", mistake.reason);
+}
+
 enum status run_config_validate(const struct run_config *config, struct error *error)
 {
     enum status status = recipe_validate(&config->recipe, error);
+    if (status == STATUS_OK) {
+        status = validate_model(&config->model, error);
+    }
     if (status != STATUS_OK) {
         return status;
     }
