@@ -30,7 +30,7 @@ static void seed_of(const struct scratch *scratch, const struct dataset_writer_c
 static void open_index(void)
 {
     const struct dataset_writer_config many = {.store = DATASET_SHARDS, .shard_bytes = 4096};
-    struct scratch scratch;
+    struct scratch scratch = {0};
     scratch_make(&scratch);
     seed_of(&scratch, &sample_lmdb, 1);
     seed_of(&scratch, &sample_lmdb, 12);

@@ -548,7 +548,7 @@ static void test_metrics_of_micro_batches(void **state)
     struct fixture half = open_configured("ref", config);
     size_t floats = (size_t)BATCH / 2 * SIDE * SIDE * 3;
     for (unsigned v = 0; v < 2; v++) {
-        memcpy(whole.views[v] + floats, whole.views[v], floats * sizeof(float));
+        memmove(whole.views[v] + floats, whole.views[v], floats * sizeof(float));
     }
     const int32_t labels[BATCH] = {0, 1, -1, 0, 1, -1};
     step(&whole, labels, 0.1f, 0.9f);

@@ -25,8 +25,8 @@ static struct workspace workspace_of(const struct cpu_standard *standard, void *
 {
     char *at = scratch;
     return (struct workspace){
-        .weights = (float *)at,
-        .inverses = (float *)(at + standard->weights_bytes),
+        .weights = (void *)at,
+        .inverses = (void *)(at + standard->weights_bytes),
         .inner = at + standard->weights_bytes + standard->inverses_bytes,
     };
 }

@@ -99,7 +99,7 @@ static void plan_memory(struct op *op)
 static float *standard_weights(const struct op *op, const struct op_buffers *buffers)
 {
     size_t bytes = weight_count(&op->desc) * sizeof(float);
-    return (float *)((char *)buffers->scratch + op->scratch_bytes - bytes);
+    return (void *)((char *)buffers->scratch + op->scratch_bytes - bytes);
 }
 
 // The same buffers with standardised weights in the place of the parameters.
