@@ -228,7 +228,7 @@ static void conventions_have_names(void **state)
     (void)state;
     struct knn_config config, usual;
     struct error error;
-    knn_config_init(&usual);
+    usual = knn_conventions[0].config;
     assert_status(knn_config_named(&config, "lightly", &error), STATUS_OK, &error);
     assert_true(config.k == usual.k && config.temperature == usual.temperature);
     assert_true(usual.distance == KNN_COSINE && usual.more[0] == 0);

@@ -47,11 +47,6 @@ const struct knn_convention knn_conventions[] = {
     {0},
 };
 
-void knn_config_init(struct knn_config *config)
-{
-    *config = knn_conventions[0].config;
-}
-
 enum status knn_config_named(struct knn_config *config, const char *name, struct error *error)
 {
     const char *names[sizeof knn_conventions / sizeof knn_conventions[0]];

@@ -84,12 +84,11 @@ enum knn_distance {
 };
 
 struct knn_config {
-    int64_t k;              // 200
+    int64_t k;              // neighbours that vote
     int64_t more[KNN_MORE]; // other k that the same search scores too, 0 = no further one
-    double temperature;     // 0.1
+    double temperature;     // of the votes
     enum knn_distance distance;
 };
-void knn_config_init(struct knn_config *config);
 
 // How others do it, by name; the first is the default. A table ends with a NULL name.
 //   lightly               k 200, temperature 0.1, cosine (also MoCo's and InstDisc's)
