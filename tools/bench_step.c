@@ -200,7 +200,7 @@ static enum status run_steps(struct bench *bench, struct error *error)
 static enum status measure(struct bench *bench, struct error *error)
 {
     enum status status =
-        device_open(&bench->device, bench->device_name, (int)bench->threads, error);
+        device_open(&bench->device, bench->device_name, (int)bench->threads, DEVICE_F32, error);
     if (status == STATUS_OK) {
         status = method_open(&bench->method, "byol", bench->device, &bench->config, error);
     }

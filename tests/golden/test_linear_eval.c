@@ -96,7 +96,7 @@ static void check_device(const struct golden_case *golden, const char *name)
     struct device *device;
     struct error error;
     size_t weights = (size_t)golden->width * golden->classes, classes = golden->classes;
-    assert_status(device_open(&device, name, 0, &error), STATUS_OK, &error);
+    assert_status(device_open(&device, name, 0, DEVICE_F32, &error), STATUS_OK, &error);
     struct linear_classifier classifier = {
         .width = golden->width,
         .classes = golden->classes,

@@ -192,7 +192,7 @@ static void check_case(const char *folder, const struct table *index, size_t row
                             .row = row,
                             .n = (uint32_t)table_int(table_cell(index, row, "N")),
                             .width = (uint32_t)table_int(table_cell(index, row, "D"))};
-        assert_int_equal(device_open(&desk.device, (*ops)->name, 2, NULL), STATUS_OK);
+        assert_int_equal(device_open(&desk.device, (*ops)->name, 2, DEVICE_F32, NULL), STATUS_OK);
         if (strcmp(function, "regression_loss") == 0) {
             check_regression(&desk);
         } else if (strcmp(function, "byol_loss") == 0) {

@@ -148,7 +148,7 @@ static void check_case(const char *folder, const struct table *index, size_t row
     struct trace trace = read_trace(folder, index, row);
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
         struct device *device;
-        assert_int_equal(device_open(&device, (*ops)->name, 2, NULL), STATUS_OK);
+        assert_int_equal(device_open(&device, (*ops)->name, 2, DEVICE_F32, NULL), STATUS_OK);
         check_trace(device, &layout, index, row, &trace);
         device_close(&device);
     }

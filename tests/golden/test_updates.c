@@ -240,7 +240,7 @@ static void check_device(const char *name)
 {
     shared.name = name;
     shared.ran = 0;
-    if (device_open(&shared.device, name, 0, &error) != STATUS_OK) {
+    if (device_open(&shared.device, name, 0, DEVICE_F32, &error) != STATUS_OK) {
         print_message("skipped: %s\n", error.reason);
         skip();
     }

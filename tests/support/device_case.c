@@ -265,7 +265,7 @@ struct device *rig_open_device(const struct device_ops *ops, int threads)
 {
     struct device *device;
     struct error error;
-    if (device_open(&device, ops->name, threads, &error) != STATUS_OK) {
+    if (device_open(&device, ops->name, threads, DEVICE_F32, &error) != STATUS_OK) {
         fail_msg("%s", error.reason);
     }
     return device;

@@ -68,7 +68,7 @@ static uint64_t check_arena(const struct graph *graph, struct device *device,
 static void check_arenas(const char *name)
 {
     struct device *device;
-    check_status(device_open(&device, name, 1, &error));
+    check_status(device_open(&device, name, 1, DEVICE_F32, &error));
     for (int v2 = 0; v2 < 2; v2++) {
         for (int encoder = MODEL_TINY; encoder <= MODEL_RESNET50; encoder++) {
             struct model_config config;

@@ -43,7 +43,8 @@ static int set_up(void **state)
     struct error error;
     assert_non_null(fixture);
     scratch_make(&fixture->scratch);
-    assert_status(device_open(&fixture->device, tiny_device(), 1, &error), STATUS_OK, &error);
+    assert_status(device_open(&fixture->device, tiny_device(), 1, DEVICE_F32, &error), STATUS_OK,
+                  &error);
     fixture->method = open_method(fixture->device, 1, 8);
     int lock;
     assert_status(run_directory_open(fixture->scratch.path, &lock, &error), STATUS_OK, &error);

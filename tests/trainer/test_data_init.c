@@ -126,7 +126,7 @@ static void test_starts_as_batch_normalisation(void **state)
     (void)state;
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
         struct device *device;
-        check_status(device_open(&device, (*ops)->name, 2, &error));
+        check_status(device_open(&device, (*ops)->name, 2, DEVICE_F32, &error));
         for (int v2 = 0; v2 < 2; v2++) {
             compare(device, MODEL_NORM_AFFINE, 0, MODEL_NORM_BATCH, 0, v2);
             compare(device, MODEL_NORM_AFFINE, 1 + MODEL_NORM_LAYER, MODEL_NORM_BATCH,

@@ -24,7 +24,7 @@ static struct device *open_device(const char *name, int threads)
 {
     struct device *device;
     struct error error;
-    if (device_open(&device, name, threads, &error) != STATUS_OK) {
+    if (device_open(&device, name, threads, DEVICE_F32, &error) != STATUS_OK) {
         fail_msg("%s", error.reason);
     }
     return device;
@@ -381,7 +381,7 @@ static void test_failures_say_why(void **state)
     (void)state;
     struct device *device;
     struct error error = {0};
-    assert_int_equal(device_open(&device, "gpu", 1, &error), STATUS_NO_DEVICE);
+    assert_int_equal(device_open(&device, "gpu", 1, DEVICE_F32, &error), STATUS_NO_DEVICE);
     assert_null(device);
     assert_non_null(strstr(error.reason, "gpu"));
     assert_non_null(strstr(error.reason, "ref"));

@@ -142,7 +142,7 @@ static void test_devices_agree(void **state)
 {
     (void)state;
     struct device *ref;
-    assert_int_equal(device_open(&ref, "ref", 1, NULL), STATUS_OK);
+    assert_int_equal(device_open(&ref, "ref", 1, DEVICE_F32, NULL), STATUS_OK);
     mistakes = 0;
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
@@ -216,7 +216,7 @@ static void test_reference_against_differences(void **state)
 {
     (void)state;
     struct device *ref;
-    assert_int_equal(device_open(&ref, "ref", 1, NULL), STATUS_OK);
+    assert_int_equal(device_open(&ref, "ref", 1, DEVICE_F32, NULL), STATUS_OK);
     mistakes = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const struct device_case *row = &cases[i];

@@ -61,7 +61,7 @@ static float noise(uint32_t *seed)
 static struct fixture open_configured(const char *device, struct method_config config)
 {
     struct fixture fixture = {0};
-    check_status(device_open(&fixture.device, device, 1, &error));
+    check_status(device_open(&fixture.device, device, 1, DEVICE_F32, &error));
     check_status(method_open(&fixture.method, "byol", fixture.device, &config, &error));
     const struct method_ops *ops = fixture.method->ops;
     fixture.tensor_count = ops->tensors(fixture.method, NULL, 0);
@@ -170,7 +170,7 @@ static void test_refusals(void **state)
     (void)state;
     struct device *device;
     struct method *method;
-    check_status(device_open(&device, "ref", 1, &error));
+    check_status(device_open(&device, "ref", 1, DEVICE_F32, &error));
     struct method_config config = small_config(0);
     config.model.predictor_hidden = 0;
     assert_int_equal(method_open(&method, "byol", device, &config, &error), STATUS_CONFIG);
@@ -589,7 +589,7 @@ static void test_accumulation_takes_less_memory(void **state)
         config.accumulate = i ? 16 : 1;
         struct device *device;
         struct method *method;
-        check_status(device_open(&device, "ref", 1, &error));
+        check_status(device_open(&device, "ref", 1, DEVICE_F32, &error));
         check_status(method_open(&method, "byol", device, &config, &error));
         bytes[i] = method->ops->memory(method);
         method_close(&method);

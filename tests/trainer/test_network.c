@@ -119,7 +119,7 @@ static struct network *plan(const struct fixture *fixture, uint32_t images, uint
 static struct fixture open_fixture(const char *device, const char *outputs)
 {
     struct fixture fixture = {.graph = tangled_graph()};
-    check_status(device_open(&fixture.device, device, 1, &error));
+    check_status(device_open(&fixture.device, device, 1, DEVICE_F32, &error));
     fixture.network = plan(&fixture, IMAGES, 2, true, outputs);
     uint64_t params = graph_param_floats(fixture.graph);
     uint64_t pixels = (uint64_t)IMAGES * SIDE * SIDE * 3;

@@ -216,7 +216,7 @@ static struct device_run *device_run(const char *name, int threads,
     struct device *device;
     struct device_run *run = calloc(1, sizeof *run);
     assert_non_null(run);
-    assert_int_equal(device_open(&device, name, threads, NULL), STATUS_OK);
+    assert_int_equal(device_open(&device, name, threads, DEVICE_F32, NULL), STATUS_OK);
     size_t bytes = sizeof run->w;
     struct optimiser_blocks blocks = {zeros(device, bytes), zeros(device, bytes),
                                       zeros(device, bytes), zeros(device, bytes),

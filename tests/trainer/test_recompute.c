@@ -154,7 +154,7 @@ static void test_same_bytes_from_less_memory(void **state)
     (void)state;
     for (size_t i = 0; device_table[i] != NULL; i++) {
         struct device *device;
-        check_status(device_open(&device, device_table[i]->name, 1, &error));
+        check_status(device_open(&device, device_table[i]->name, 1, DEVICE_F32, &error));
         for (int v2 = 0; v2 < 2; v2++) {
             check_model(device, MODEL_TINY, v2);
             check_model(device, MODEL_RESNET18, v2);

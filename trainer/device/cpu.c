@@ -27,14 +27,32 @@ static void cpu_close(struct device *device)
     free(cpu);
 }
 
-static enum status cpu_open(struct device **out, int threads, struct error *error)
+// Whether vectors of bfloat16 are multiplied by hardware: otherwise they would only be slow.
+static bool has_half(void)
+{
+#if defined(__x86_64__)
+    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) ==
+           dnnl_cpu_isa_avx512_core_bf16;
+#else
+    return false;
+#endif
+}
+
+static enum status cpu_open(struct device **out, int threads, enum device_precision precision,
+                            struct error *error)
 {
     *out = NULL;
+    if (precision == DEVICE_BF16 && !has_half()) {
+        return error_set(error, STATUS_UNSUPPORTED, NULL, NOWHERE, NOWHERE,
+                         "this processor has no bf16 arithmetic (avx512_bf16): use precision f32");
+    }
     struct cpu_device *device = calloc(1, sizeof *device);
     if (device == NULL) {
         return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory");
     }
     device->base.ops = &cpu_device_ops;
+    device->half = precision == DEVICE_BF16 || (precision == DEVICE_AUTO && has_half());
+    device->base.precision = device->half ? DEVICE_BF16 : DEVICE_F32;
     // oneDNN's kernels wait for as many threads as it was promised: for ever, where OpenMP may not
     // start so many (OMP_THREAD_LIMIT).
     int limit = omp_get_thread_limit();
@@ -79,17 +97,20 @@ static void cpu_describe(const struct device *device, char *text, size_t capacit
 {
     const struct cpu_device *cpu = (const struct cpu_device *)device;
     const dnnl_version_t *version = dnnl_version();
-    snprintf(text, capacity, "oneDNN %d.%d.%d, %s, %d thread%s", version->major, version->minor,
-             version->patch, isa_name(), cpu->threads, cpu->threads == 1 ? "" : "s");
+    snprintf(text, capacity, "oneDNN %d.%d.%d, %s, %s, %d thread%s", version->major, version->minor,
+             version->patch, isa_name(), cpu->half ? "bf16" : "f32", cpu->threads,
+             cpu->threads == 1 ? "" : "s");
 }
 
 // --- layouts
 
 static size_t cpu_tensor_bytes(const struct device *device, struct tensor_shape shape)
 {
-    (void)device;
-    size_t values = shape.kind == TENSOR_IMAGE ? cpu_layout_of(shape).values : tensor_count(shape);
-    return values * sizeof(float);
+    const struct cpu_device *cpu = (const struct cpu_device *)device;
+    if (shape.kind == TENSOR_MATRIX) {
+        return tensor_count(shape) * sizeof(float);
+    }
+    return cpu_layout_of(shape).values * cpu_value_bytes(cpu->half);
 }
 
 // Where value (pixel, c) of an image lies.
@@ -106,12 +127,16 @@ static enum status cpu_tensor_store(struct device *device, struct tensor_shape s
         return host_copy(device, to, host, tensor_count(shape) * sizeof(float));
     }
     struct cpu_layout layout = cpu_layout_of(shape);
-    float *values = to;
-    memset(values, 0, layout.values * sizeof *values);
+    bool half = ((struct cpu_device *)device)->half;
+    memset(to, 0, layout.values * cpu_value_bytes(half));
     for (size_t row = 0; row < shape.n * layout.pixels; row++) {
         for (uint32_t c = 0; c < shape.c; c++) {
-            values[image_index(&layout, row / layout.pixels, row % layout.pixels, c)] =
-                host[row * shape.c + c];
+            size_t at = image_index(&layout, row / layout.pixels, row % layout.pixels, c);
+            if (half) {
+                ((uint16_t *)to)[at] = cpu_half_round(host[row * shape.c + c]);
+            } else {
+                ((float *)to)[at] = host[row * shape.c + c];
+            }
         }
     }
     return STATUS_OK;
@@ -124,11 +149,12 @@ static enum status cpu_tensor_fetch(struct device *device, struct tensor_shape s
         return host_copy(device, host, from, tensor_count(shape) * sizeof(float));
     }
     struct cpu_layout layout = cpu_layout_of(shape);
-    const float *values = from;
+    bool half = ((struct cpu_device *)device)->half;
     for (size_t row = 0; row < shape.n * layout.pixels; row++) {
         for (uint32_t c = 0; c < shape.c; c++) {
+            size_t at = image_index(&layout, row / layout.pixels, row % layout.pixels, c);
             host[row * shape.c + c] =
-                values[image_index(&layout, row / layout.pixels, row % layout.pixels, c)];
+                half ? cpu_half_widen(((const uint16_t *)from)[at]) : ((const float *)from)[at];
         }
     }
     return STATUS_OK;
@@ -138,7 +164,7 @@ static enum status cpu_tensor_add(struct device *device, struct tensor_shape sha
                                   const void *from)
 {
     struct cpu_device *cpu = (struct cpu_device *)device;
-    cpu_accumulate(cpu, to, from, cpu_tensor_bytes(device, shape) / sizeof(float));
+    cpu_image_add(cpu, to, from, shape);
     return STATUS_OK;
 }
 
@@ -230,7 +256,7 @@ static enum status cpu_op_backward(struct device *device, struct op *op,
 
 const struct device_ops cpu_device_ops = {
     .name = "cpu",
-    .summary = "oneDNN and OpenMP on the processor's cores, float32",
+    .summary = "oneDNN and OpenMP on the processor's cores, in f32 or bf16",
     .open = cpu_open,
     .close = cpu_close,
     .describe = cpu_describe,

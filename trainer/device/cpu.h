@@ -3,10 +3,12 @@
 //
 // IMAGE tensors are blocked by 16 (AVX-512) or 8 channels, the last block filled up with zeros;
 // images of fewer than 4 channels are planar, which is what the first convolution's kernels read.
-// Whatever writes an image keeps the padding channels zero.
+// Whatever writes an image keeps the padding channels zero. Values of images are float32, or
+// bfloat16 when the device's precision is that (`half`, cpu_lanes.h).
 #ifndef TRAINER_DEVICE_CPU_H
 #define TRAINER_DEVICE_CPU_H
 
+#include "trainer/device/cpu_lanes.h"
 #include "trainer/device/op.h"
 
 #include <oneapi/dnnl/dnnl.h>
@@ -24,6 +26,7 @@ struct cpu_device {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     int threads;
+    bool half;    // images are bfloat16
     double *sums; // of the optimiser: two per chunk
     size_t sums_capacity;
 };
@@ -36,7 +39,7 @@ struct cpu_layout {
     size_t values;   // in all, with padding
 };
 struct cpu_layout cpu_layout_of(struct tensor_shape shape);
-dnnl_memory_desc_t cpu_image_desc(struct tensor_shape shape);
+dnnl_memory_desc_t cpu_image_desc(const struct cpu_device *device, struct tensor_shape shape);
 
 struct cpu_op {
     struct op base;
@@ -127,6 +130,10 @@ enum status cpu_matrix_product(struct device *device, bool transpose_a, bool tra
 // One step of the running statistics of one batch normalisation: `mean` and `variance` [c] of one
 // group.
 void cpu_running_update(float *state, const float *mean, const float *variance, uint32_t channels);
+
+// to += from, tensors of `shape`
+void cpu_image_add(struct cpu_device *device, void *to, const void *from,
+                   struct tensor_shape shape);
 
 // to[i] += from[i]
 void cpu_accumulate(struct cpu_device *device, float *to, const float *from, size_t count);

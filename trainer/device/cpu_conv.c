@@ -13,20 +13,25 @@ struct cpu_conv {
 
 enum pass { PASS_FORWARD, PASS_BACKWARD_DATA, PASS_BACKWARD_WEIGHTS };
 
-static dnnl_memory_desc_t weights_desc(const struct op_desc *desc, dnnl_format_tag_t tag)
+static dnnl_memory_desc_t weights_desc(const struct op_desc *desc, dnnl_format_tag_t tag,
+                                       dnnl_data_type_t type)
 {
     dnnl_dims_t dims = {desc->out.c, desc->in.c, desc->kernel, desc->kernel};
     dnnl_memory_desc_t weights;
     memset(&weights, 0, sizeof weights);
-    dnnl_memory_desc_init_by_tag(&weights, 4, dims, dnnl_f32, tag);
+    dnnl_memory_desc_init_by_tag(&weights, 4, dims, type, tag);
     return weights;
 }
 
-static dnnl_status_t describe_pass(dnnl_convolution_desc_t *out, const struct op_desc *desc,
-                                   enum pass pass, dnnl_alg_kind_t algorithm)
+static dnnl_status_t describe_pass(const struct cpu_device *device, dnnl_convolution_desc_t *out,
+                                   const struct op_desc *desc, enum pass pass,
+                                   dnnl_alg_kind_t algorithm)
 {
-    dnnl_memory_desc_t in = cpu_image_desc(desc->in), result = cpu_image_desc(desc->out);
-    dnnl_memory_desc_t weights = weights_desc(desc, dnnl_format_tag_any);
+    dnnl_memory_desc_t in = cpu_image_desc(device, desc->in);
+    dnnl_memory_desc_t result = cpu_image_desc(device, desc->out);
+    bool half = device->half && pass != PASS_BACKWARD_WEIGHTS;
+    dnnl_memory_desc_t weights =
+        weights_desc(desc, dnnl_format_tag_any, half ? dnnl_bf16 : dnnl_f32);
     dnnl_dims_t strides = {desc->stride, desc->stride};
     dnnl_dims_t low = {desc->pad_top, desc->pad_left}, high = {desc->pad_bottom, desc->pad_right};
     switch (pass) {
@@ -64,9 +69,9 @@ static enum status describe_conv(struct cpu_device *device, dnnl_primitive_desc_
     static const dnnl_alg_kind_t algorithms[] = {dnnl_convolution_winograd,
                                                  dnnl_convolution_direct};
     dnnl_status_t status = dnnl_unimplemented;
-    for (size_t i = winograd_pays(desc) ? 0 : 1; i < 2; i++) {
+    for (size_t i = !device->half && winograd_pays(desc) ? 0 : 1; i < 2; i++) {
         dnnl_convolution_desc_t operation;
-        status = describe_pass(&operation, desc, pass, algorithms[i]);
+        status = describe_pass(device, &operation, desc, pass, algorithms[i]);
         if (status == dnnl_success) {
             status = cpu_describe_primitive(device, out, &operation, hint);
         }
@@ -81,7 +86,7 @@ static enum status create_forward(struct cpu_device *device, struct cpu_conv *co
                                   dnnl_primitive_desc_t desc, struct error *error)
 {
     static const int arguments[] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST};
-    dnnl_memory_desc_t plain = weights_desc(&conv->base.base.desc, dnnl_hwio);
+    dnnl_memory_desc_t plain = weights_desc(&conv->base.base.desc, dnnl_hwio, dnnl_f32);
     conv->forward_bytes = cpu_argument_bytes(desc, DNNL_ARG_WEIGHTS);
     enum status status = cpu_primitive_create(device, &conv->forward, desc, arguments, 3, error);
     if (status == STATUS_OK) {
@@ -96,7 +101,7 @@ static enum status create_backward_data(struct cpu_device *device, struct cpu_co
 {
     static const int arguments[] = {DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC};
     const struct op_desc *op = &conv->base.base.desc;
-    dnnl_memory_desc_t plain = weights_desc(op, dnnl_hwio);
+    dnnl_memory_desc_t plain = weights_desc(op, dnnl_hwio, dnnl_f32);
     dnnl_primitive_desc_t desc = NULL;
     enum status status = describe_conv(device, &desc, op, PASS_BACKWARD_DATA, hint, error);
     if (status != STATUS_OK) {
@@ -117,7 +122,7 @@ static enum status create_backward_weights(struct cpu_device *device, struct cpu
 {
     static const int arguments[] = {DNNL_ARG_SRC, DNNL_ARG_DIFF_DST, DNNL_ARG_DIFF_WEIGHTS};
     const struct op_desc *op = &conv->base.base.desc;
-    dnnl_memory_desc_t plain = weights_desc(op, dnnl_hwio);
+    dnnl_memory_desc_t plain = weights_desc(op, dnnl_hwio, dnnl_f32);
     dnnl_primitive_desc_t desc = NULL;
     enum status status = describe_conv(device, &desc, op, PASS_BACKWARD_WEIGHTS, hint, error);
     if (status != STATUS_OK) {

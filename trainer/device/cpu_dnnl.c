@@ -66,14 +66,15 @@ struct cpu_layout cpu_layout_of(struct tensor_shape shape)
     return layout;
 }
 
-dnnl_memory_desc_t cpu_image_desc(struct tensor_shape shape)
+dnnl_memory_desc_t cpu_image_desc(const struct cpu_device *device, struct tensor_shape shape)
 {
     uint32_t block = cpu_layout_of(shape).block;
     dnnl_format_tag_t tag = block == 16 ? dnnl_nChw16c : block == 8 ? dnnl_nChw8c : dnnl_nchw;
     dnnl_dims_t dims = {shape.n, shape.c, shape.h, shape.w};
     dnnl_memory_desc_t desc;
     memset(&desc, 0, sizeof desc);
-    dnnl_memory_desc_init_by_tag(&desc, 4, dims, dnnl_f32, tag); // shapes are checked: cannot fail
+    // Shapes are checked: this cannot fail.
+    dnnl_memory_desc_init_by_tag(&desc, 4, dims, device->half ? dnnl_bf16 : dnnl_f32, tag);
     return desc;
 }
 

@@ -77,6 +77,11 @@ void cpu_accumulate(struct cpu_device *device, float *to, const float *from, siz
     }
 }
 
+void cpu_image_add(struct cpu_device *device, void *to, const void *from, struct tensor_shape shape)
+{
+    cpu_accumulate(device, to, from, image_values(shape));
+}
+
 // --- input: [h][w][3] to planes
 
 static enum status input_forward(struct cpu_device *device, struct cpu_op *op,

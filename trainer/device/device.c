@@ -21,13 +21,14 @@ static int thread_count(int wanted)
     return count < MAX_THREADS ? count : MAX_THREADS;
 }
 
-enum status device_open(struct device **out, const char *name, int threads, struct error *error)
+enum status device_open(struct device **out, const char *name, int threads,
+                        enum device_precision precision, struct error *error)
 {
     *out = NULL;
     char known[128] = "";
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
         if (strcmp((*ops)->name, name) == 0) {
-            return (*ops)->open(out, thread_count(threads), error);
+            return (*ops)->open(out, thread_count(threads), precision, error);
         }
         size_t used = strlen(known);
         snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", (*ops)->name);

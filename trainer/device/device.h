@@ -24,6 +24,17 @@
 
 enum tensor_kind { TENSOR_IMAGE, TENSOR_MATRIX };
 
+// What a device computes images with. Matrices, parameters, their gradients, statistics and
+// losses are float32 in every precision.
+enum device_precision {
+    DEVICE_AUTO, // bf16 where the hardware multiplies it, else f32; an open device has one of the
+                 // others
+    DEVICE_F32,
+    DEVICE_BF16, // images, their gradients and the weights that convolutions read are rounded to
+                 // bfloat16; sums are float32
+};
+#define DEVICE_PRECISION_CHOICES "auto|f32|bf16"
+
 struct tensor_shape {
     enum tensor_kind kind;
     uint32_t n, h, w, c;
@@ -34,7 +45,7 @@ enum op_kind {
                    // ImageNet's constants. No backward.
     OP_CONV,       // IMAGE -> IMAGE, no bias; weights HWIO [kernel][kernel][in][out]
     OP_BATCH_NORM, // IMAGE or MATRIX, same shape; parameters: scale [c] then offset [c]; optional
-                   // fused ReLU
+                   // fused sum with x2 (`join`), then ReLU
     OP_ADD,        // x + x2, IMAGE; optional fused ReLU
     OP_RELU,       // IMAGE or MATRIX
     OP_MAX_POOL,   // IMAGE -> IMAGE, window `kernel`, padded with -inf; the first maximum in row
@@ -61,6 +72,7 @@ struct op_desc {
     uint32_t pad_top, pad_left, pad_bottom, pad_right;
     uint32_t channel_groups;  // GROUP_NORM: divides the channels
     bool relu;                // fused: BATCH_NORM, GROUP_NORM, AFFINE, ADD
+    bool join;                // BATCH_NORM of IMAGE: x2 is added before the ReLU
     bool bias;                // LINEAR
     bool standardise;         // CONV, LINEAR: see WEIGHT_STANDARD_EPSILON
     bool need_backward;       // false: forward only, nothing is saved
@@ -86,7 +98,8 @@ enum op_mode {
 
 // Where an op finds everything when it runs. Unused pointers are NULL. Gradients of parameters are
 // overwritten, not added. Of the values of the forward pass, backward reads only: x of CONV,
-// the normalisations, AFFINE and LINEAR; y of RELU and of ADD with `relu`; params; saved.
+// the normalisations, AFFINE and LINEAR; y of RELU, of ADD with `relu` and of BATCH_NORM with
+// `join` and `relu`; params; saved.
 struct op_buffers {
     const void *x, *x2; // inputs
     void *y;            // output
@@ -96,8 +109,8 @@ struct op_buffers {
     void *saved;    // op_saved_bytes: what forward leaves for backward
     void *scratch;  // op_scratch_bytes: free between calls, shared by all ops
     const void *dy; // gradient of the output
-    void *dx, *dx2; // gradients of the inputs, overwritten; NULL when not needed. dx may equal dy
-                    // for RELU, ADD, the normalisations and AFFINE.
+    void *dx, *dx2; // gradients of the inputs, overwritten; NULL when not needed. One of the two
+                    // may equal dy for RELU, ADD, the normalisations and AFFINE.
 };
 
 struct op; // an op created for one device; opaque
@@ -138,7 +151,8 @@ struct device_ops {
     const char *name;    // "ref", "cpu"
     const char *summary; // one line for `byol --help`
 
-    enum status (*open)(struct device **out, int threads, struct error *error);
+    enum status (*open)(struct device **out, int threads, enum device_precision precision,
+                        struct error *error);
     void (*close)(struct device *device);
     // Hardware and library in words: "oneDNN 2.6.3, avx512_core, 2 threads".
     void (*describe)(const struct device *device, char *text, size_t capacity);
@@ -223,14 +237,27 @@ struct device_ops {
                                   const float *b, float *c, bool accumulate);
 };
 
+// Processes that learn together, each with its share of every batch. Whatever looks at a whole
+// batch (the statistics of BATCH_NORM and their gradients) adds up its sums over all of them.
+struct device_peers {
+    unsigned count;
+    void *context;
+    // values[i] becomes the sum over all peers, the same bits everywhere. All call it in the same
+    // order with the same `count`.
+    enum status (*sum)(void *context, double *values, size_t count);
+};
+
 // Every device begins with this.
 struct device {
     const struct device_ops *ops;
+    enum device_precision precision;
+    const struct device_peers *peers; // NULL: alone. Set by the owner before the first op runs
 };
 
 // "ref" or "cpu"; STATUS_NO_DEVICE with advice when it was not built in. `threads` 0 = one per
-// core.
-enum status device_open(struct device **out, const char *name, int threads, struct error *error);
+// core. A precision that the hardware lacks is STATUS_UNSUPPORTED; `ref` has only f32.
+enum status device_open(struct device **out, const char *name, int threads,
+                        enum device_precision precision, struct error *error);
 void device_close(struct device **device);
 
 // NULL-terminated list of what was built in.

@@ -7,15 +7,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum status ref_open(struct device **out, int threads, struct error *error)
+static enum status ref_open(struct device **out, int threads, enum device_precision precision,
+                            struct error *error)
 {
     (void)threads;
-    struct device *device = malloc(sizeof *device);
+    *out = NULL;
+    if (precision == DEVICE_BF16) {
+        return error_set(error, STATUS_UNSUPPORTED, NULL, NOWHERE, NOWHERE,
+                         "device 'ref' computes in f32 only");
+    }
+    struct device *device = calloc(1, sizeof *device);
     *out = device;
     if (device == NULL) {
         return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory");
     }
     device->ops = &ref_device_ops;
+    device->precision = DEVICE_F32;
     return STATUS_OK;
 }
 

@@ -122,8 +122,8 @@ static enum status build(struct encoder *encoder, const char *device, int thread
     if (status == STATUS_OK) {
         const struct graph_output *output = graph_output_find(encoder->graph, "embedding");
         encoder->width = graph_value_at(encoder->graph, output->value)->c;
-        status =
-            device_open(&encoder->device, device ? device : encoder->config.device, threads, error);
+        status = device_open(&encoder->device, device ? device : encoder->config.device, threads,
+                             DEVICE_F32, error);
     }
     return status;
 }

@@ -292,8 +292,8 @@ static enum status check(const struct features *train, const struct features *te
 
 static enum status open_device(struct device **device, struct error *error)
 {
-    enum status status = device_open(device, "cpu", 0, error);
-    return status == STATUS_NO_DEVICE ? device_open(device, "ref", 0, error) : status;
+    enum status status = device_open(device, "cpu", 0, DEVICE_F32, error);
+    return status == STATUS_NO_DEVICE ? device_open(device, "ref", 0, DEVICE_F32, error) : status;
 }
 
 static enum status allocate_on_device(struct search *search, struct error *error)

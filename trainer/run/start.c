@@ -159,7 +159,8 @@ static enum status open_method(struct run *run, struct error *error)
                   {"predictor", config->predictor_rate},
                   {"classifier", config->classifier_rate}},
     };
-    enum status status = device_open(&run->device, config->device, (int)config->threads, error);
+    enum status status =
+        device_open(&run->device, config->device, (int)config->threads, DEVICE_F32, error);
     if (status == STATUS_OK) {
         status = method_open(&run->method, config->method, run->device, &method, error);
     }
