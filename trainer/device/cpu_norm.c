@@ -35,10 +35,11 @@ struct norm_call {
     const struct cpu_norm *norm;
     const struct cpu_device *device;
     const struct op_buffers *buffers;
+    const struct device_peers *peers; // NULL: alone
     struct workspace work;
     struct norm_tensors tensors;
     float *statistics; // kept for backward, or in the workspace
-    double count;      // of values that a channel's sums are made of
+    double count;      // of values that a channel's sums are made of, over all peers
     float steps;       // that the running statistics have seen before
 };
 
@@ -290,7 +291,14 @@ static void each_piece(const struct norm_call *call, piece_work *work)
 static bool blocks_stand_alone(const struct norm_call *call)
 {
     size_t threads = (size_t)call->device->threads, blocks = call->norm->layout.blocks;
-    return blocks % threads == 0 || blocks >= 4 * threads;
+    return call->peers == NULL && (blocks % threads == 0 || blocks >= 4 * threads);
+}
+
+static enum status sum_over_peers(const struct norm_call *call)
+{
+    size_t count = desc_of(call)->groups * 2 * call->norm->padded;
+    return call->peers == NULL ? STATUS_OK
+                               : call->peers->sum(call->peers->context, call->work.totals, count);
 }
 
 static void forward_block(const struct norm_call *call, size_t group, size_t block)
@@ -310,6 +318,33 @@ static void backward_block(const struct norm_call *call, size_t group, size_t bl
     take_gradients(call, group, block);
     take_means(call, group, block);
     differentiate_piece(call, &whole);
+}
+
+// The same in steps that all threads take together.
+static enum status forward_together(const struct norm_call *call)
+{
+    each_piece(call, measure_piece);
+    each_block(call, fold);
+    enum status status = sum_over_peers(call);
+    if (status == STATUS_OK) {
+        each_block(call, take_statistics);
+        each_piece(call, apply_piece);
+    }
+    return status;
+}
+
+// The parameters' gradients are this process's share: whoever adds up gradients adds them up too.
+static enum status backward_together(const struct norm_call *call)
+{
+    each_piece(call, collect_piece);
+    each_block(call, fold);
+    each_block(call, take_gradients);
+    enum status status = sum_over_peers(call);
+    if (status == STATUS_OK) {
+        each_block(call, take_means);
+        each_piece(call, differentiate_piece);
+    }
+    return status;
 }
 
 // --- the op --------------------------------------------------------------------------------------
@@ -335,7 +370,11 @@ static struct norm_call call_of(const struct cpu_device *device, const struct cp
     struct norm_call call = {.norm = norm,
                              .device = device,
                              .buffers = buffers,
+                             .peers = device->base.peers,
                              .count = (double)(norm->images * norm->layout.pixels)};
+    if (call.peers != NULL) {
+        call.count *= (double)call.peers->count;
+    }
     workspace_of(&call.work, norm, buffers->scratch);
     return call;
 }
@@ -354,18 +393,16 @@ static enum status norm_forward(struct cpu_device *device, struct cpu_op *op,
         each_piece(&call, apply_piece);
         return STATUS_OK;
     }
+    enum status status = STATUS_OK;
     if (blocks_stand_alone(&call)) {
         each_block(&call, forward_block);
     } else {
-        each_piece(&call, measure_piece);
-        each_block(&call, fold);
-        each_block(&call, take_statistics);
-        each_piece(&call, apply_piece);
+        status = forward_together(&call);
     }
     for (uint32_t group = 0; group < desc->groups; group++) {
         buffers->state[0] += 1.0f;
     }
-    return STATUS_OK;
+    return status;
 }
 
 static enum status norm_backward(struct cpu_device *device, struct cpu_op *op,
@@ -373,21 +410,17 @@ static enum status norm_backward(struct cpu_device *device, struct cpu_op *op,
 {
     const struct op_desc *desc = &op->base.desc;
     struct norm_call call = call_of(device, op, buffers);
+    bool pass_on = desc->need_input_gradient;
     call.tensors = (struct norm_tensors){.x = buffers->x,
                                          .dy = buffers->dy,
                                          .y = buffers->y,
-                                         .dx = desc->need_input_gradient ? buffers->dx : NULL,
-                                         .dx2 = desc->need_input_gradient ? buffers->dx2 : NULL};
+                                         .dx = pass_on ? buffers->dx : NULL,
+                                         .dx2 = pass_on && desc->join ? buffers->dx2 : NULL};
     call.statistics = buffers->saved;
-    if (blocks_stand_alone(&call)) {
-        each_block(&call, backward_block);
-    } else {
-        each_piece(&call, collect_piece);
-        each_block(&call, fold);
-        each_block(&call, take_gradients);
-        each_block(&call, take_means);
-        each_piece(&call, differentiate_piece);
+    if (!blocks_stand_alone(&call)) {
+        return backward_together(&call);
     }
+    each_block(&call, backward_block);
     return STATUS_OK;
 }
 
