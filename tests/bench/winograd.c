@@ -24,11 +24,11 @@
 
 static const uint32_t shapes[][4] = {
     // n, in and out channels, side
-    {128, 64, 64, 32}, {128, 128, 128, 16}, {128, 256, 256, 8}, {128, 512, 512, 4},
-    {128, 64, 64, 16}, {128, 128, 128, 8},  {128, 256, 256, 4}, {128, 512, 512, 2},
+    {128, 64, 64, 32}, {128, 128, 128, 16}, {128, 256, 256, 8},  {128, 512, 512, 4},
+    {128, 64, 64, 16}, {128, 128, 128, 8},  {128, 256, 256, 4},  {128, 512, 512, 2},
     {128, 64, 64, 56}, {128, 128, 128, 28}, {128, 256, 256, 14}, {128, 512, 512, 7},
-    {16, 64, 64, 32},  {16, 128, 128, 16},  {16, 256, 256, 8},  {16, 512, 512, 4},
-    {16, 64, 64, 56},  {16, 128, 128, 28},  {16, 256, 256, 14}, {16, 512, 512, 7},
+    {16, 64, 64, 32},  {16, 128, 128, 16},  {16, 256, 256, 8},   {16, 512, 512, 4},
+    {16, 64, 64, 56},  {16, 128, 128, 28},  {16, 256, 256, 14},  {16, 512, 512, 7},
 };
 
 static void die(const char *what)
@@ -187,8 +187,8 @@ static double error_of(bool half, const void *result, const float *right, size_t
 {
     double square = 0, all = 0;
     for (size_t i = 0; i < count; i++) {
-        double value = half ? cpu_half_widen(((const uint16_t *)result)[i])
-                            : ((const float *)result)[i];
+        double value =
+            half ? cpu_half_widen(((const uint16_t *)result)[i]) : ((const float *)result)[i];
         square += (value - right[i]) * (value - right[i]);
         all += (double)right[i] * right[i];
     }
@@ -260,11 +260,9 @@ static void contest_prepare(struct contest *contest)
     library_free(&exact);
     contest->runs[DIRECT] =
         library_make(&contest->direct, contest->device, desc, forward, dnnl_convolution_direct);
-    contest->runs[WINOGRAD] =
-        !half && library_make(&contest->winograd, contest->device, desc, forward,
-                              dnnl_convolution_winograd);
-    contest->runs[OURS] = contest->runs[KERNEL] =
-        cpu_winograd_pays(contest->device, desc, pass);
+    contest->runs[WINOGRAD] = !half && library_make(&contest->winograd, contest->device, desc,
+                                                    forward, dnnl_convolution_winograd);
+    contest->runs[OURS] = contest->runs[KERNEL] = cpu_winograd_pays(contest->device, desc, pass);
     if (contest->runs[OURS]) {
         contest->own_weights = zeros(cpu_winograd_weights_bytes(contest->device, desc));
         contest->scratch = zeros(cpu_winograd_scratch_bytes(contest->device, desc, pass));

@@ -148,8 +148,7 @@ static void transform_panel(const struct plan *plan, const struct op_desc *desc,
         struct winograd_taps taps = {weights + in * desc->out.c + out, tap_stride, desc->out.c};
         if (pass == WINOGRAD_BACKWARD_DATA) {
             turn_taps(turned, weights + out * desc->out.c + in, tap_stride, desc->out.c);
-            taps =
-                (struct winograd_taps){turned, WINOGRAD_LANES * WINOGRAD_LANES, WINOGRAD_LANES};
+            taps = (struct winograd_taps){turned, WINOGRAD_LANES * WINOGRAD_LANES, WINOGRAD_LANES};
         }
         kernel->transform(&taps, to + v * WINOGRAD_LINE, plan->shape.in_blocks * block_stride,
                           step_stride);
@@ -187,14 +186,66 @@ static struct winograd_run run_of(const struct winograd_shape *shape, size_t til
     };
 }
 
+// Asks for the pixels of a tile that its neighbours before it do not have. Inlined, because gcc
+// takes a function that only prefetches for one without effect, and drops its calls.
+CPU_INLINE void prefetch_tile(const struct plan *plan, const void *x, size_t tile)
+{
+    const struct winograd_shape *shape = &plan->shape;
+    size_t pixel_bytes = plan->kernel->pixel_bytes, side = plan->kernel->tile;
+    size_t row_bytes = shape->width * pixel_bytes, plane_bytes = shape->height * row_bytes;
+    struct winograd_run run = run_of(shape, tile, tile + 1, tile);
+    const char *plane = (const char *)x + run.image * shape->in_blocks * plane_bytes;
+    size_t last_row =
+        (run.row + 1) * side < shape->height ? (run.row + 1) * side : shape->height - 1;
+    size_t first = run.column * side * pixel_bytes;
+    size_t end = first + side * pixel_bytes < row_bytes ? first + side * pixel_bytes : row_bytes;
+    for (uint32_t block = 0; block < shape->in_blocks; block++, plane += plane_bytes) {
+        for (size_t row = run.row * side + 1; row <= last_row; row++) {
+            for (size_t at = first; at < end; at += WINOGRAD_LINE) {
+                __builtin_prefetch(plane + row * row_bytes + at, 0, 2);
+            }
+        }
+    }
+}
+
+// One place after the other; meanwhile, the pixels of the block of tiles from `next` on come
+// nearer.
+static void multiply_places(const struct plan *plan, struct winograd_product *product,
+                            const char *tiles, const char *weights, const void *x, size_t next)
+{
+    const struct winograd_shape *shape = &plan->shape;
+    const struct winograd_kernel *kernel = plan->kernel;
+    size_t lines = (size_t)shape->in_blocks * WINOGRAD_LINE;
+    size_t end = next + plan->block_tiles < shape->tiles ? next + plan->block_tiles : shape->tiles;
+    size_t share = divide_up(plan->block_tiles, kernel->places);
+    float *products = product->products;
+    product->weights = weights;
+    for (uint32_t place = 0; place < kernel->places; place++) {
+        for (size_t tile = next; tile < end && tile < next + share; tile++) {
+            prefetch_tile(plan, x, tile);
+        }
+        next += share;
+        product->tiles = tiles + kernel->place_offset(place, shape->groups * WINOGRAD_ROWS * lines);
+        kernel->multiply(product);
+        product->products += (size_t)WINOGRAD_ROWS * product->vectors * WINOGRAD_LANES;
+        product->weights += kernel->steps * product->vectors * lines;
+    }
+    product->products = products;
+}
+
 static void convolve_block(const struct plan *plan, void *y, const void *x, const char *weights,
                            char *scratch, size_t block)
 {
     const struct winograd_shape *shape = &plan->shape;
     size_t start = block * plan->block_tiles;
-    size_t end = start + plan->block_tiles < shape->tiles ? start + plan->block_tiles : shape->tiles;
+    size_t end =
+        start + plan->block_tiles < shape->tiles ? start + plan->block_tiles : shape->tiles;
     char *tiles = scratch;
-    float *products = (float *)(scratch + plan->tiles_bytes);
+    struct winograd_product product = {
+        .products = (float *)(scratch + plan->tiles_bytes),
+        .groups = divide_up(end - start, WINOGRAD_ROWS),
+        .in_blocks = shape->in_blocks,
+    };
     struct winograd_run run;
     for (size_t tile = start; tile < end; tile += run.count) {
         run = run_of(shape, tile, end, start);
@@ -202,12 +253,12 @@ static void convolve_block(const struct plan *plan, void *y, const void *x, cons
     }
     for (uint32_t out = 0; out < shape->out_blocks; out += WINOGRAD_VECTORS) {
         size_t panel = out / WINOGRAD_VECTORS;
-        uint32_t vectors = vectors_of(shape, panel);
-        plan->kernel->multiply(shape, products, tiles, weights + panel * panel_bytes(plan),
-                               divide_up(end - start, WINOGRAD_ROWS), vectors);
+        product.vectors = vectors_of(shape, panel);
+        multiply_places(plan, &product, tiles, weights + panel * panel_bytes(plan), x,
+                        panel == 0 ? end : shape->tiles);
         for (size_t tile = start; tile < end; tile += run.count) {
             run = run_of(shape, tile, end, start);
-            plan->kernel->scatter(shape, y, products, &run, out, vectors);
+            plan->kernel->scatter(shape, y, product.products, &run, out, product.vectors);
         }
     }
 }

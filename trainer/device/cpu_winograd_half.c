@@ -2,10 +2,11 @@
 //
 // An image line holds 16 channels of two neighbouring pixels. Shifted and masked it becomes two
 // vectors of float32, the channels of even and of odd number; both hold the left pixel in the lower
-// and the right one in the upper half. The horizontal transform of the pixel pairs (0 1) (2 3) makes
-// places (0 3) as their difference and places (1 2) as a sum with one sign changed, so that a slab
-// holds two places without any reordering: a line is [first place even][second place even][first
-// odd][second odd], 8 channels each. The product takes channels in that order, by pairs.
+// and the right one in the upper half. The horizontal transform of the pixel pairs (0 1) (2 3)
+// makes places (0 3) as their difference and places (1 2) as a sum with one sign changed, so that a
+// slab holds two places without any reordering: a line is [first place even][second place
+// even][first odd][second odd], 8 channels each. The product takes channels in that order, by
+// pairs.
 #include "trainer/device/cpu_winograd_kernel.h"
 
 #if defined(__x86_64__)
@@ -20,8 +21,8 @@
 #define SIDE       4 // of a transformed tile
 #define PLACES     16
 #define SLABS      8
-#define STEPS      8 // of two channels
-#define HALF_PAIR  4 // bytes
+#define STEPS      8  // of two channels
+#define HALF_PAIR  4  // bytes
 #define LINE_FIRST 32 // where in a line the channels of odd number begin
 
 // --- tiles
@@ -164,8 +165,8 @@ HALF_INLINE void multiply_group(float *products, const char *tiles, const char *
             __m512bh line[WINOGRAD_VECTORS];
 #pragma GCC unroll 4
             for (uint32_t v = 0; v < vectors; v++) {
-                line[v] = (__m512bh)_mm512_loadu_si512(weights + (step * vectors + v) *
-                                                                     WINOGRAD_LINE);
+                line[v] =
+                    (__m512bh)_mm512_loadu_si512(weights + (step * vectors + v) * WINOGRAD_LINE);
             }
 #pragma GCC unroll 6
             for (uint32_t r = 0; r < WINOGRAD_ROWS; r++) {
@@ -197,39 +198,31 @@ static size_t place_offset(uint32_t place, size_t slab_bytes)
     return slab * slab_bytes + (column >= 2 ? 4 * HALF_PAIR : 0);
 }
 
-HALF_INLINE void multiply_places(const struct winograd_shape *shape, float *products,
-                                 const char *tiles, const char *weights, size_t groups,
-                                 uint32_t vectors)
+HALF_INLINE void multiply_groups(const struct winograd_product *product, uint32_t vectors)
 {
-    size_t group_bytes = (size_t)shape->in_blocks * WINOGRAD_ROWS * WINOGRAD_LINE;
-    size_t place_values = (size_t)WINOGRAD_ROWS * vectors * WINOGRAD_LANES;
-    size_t weight_bytes = (size_t)shape->in_blocks * STEPS * vectors * WINOGRAD_LINE;
-    for (uint32_t place = 0; place < PLACES; place++) {
-        const char *from = tiles + place_offset(place, shape->groups * group_bytes);
-        for (size_t group = 0; group < groups; group++) {
-            multiply_group(products + (group * PLACES + place) * place_values,
-                           from + group * group_bytes, weights + place * weight_bytes,
-                           shape->in_blocks, vectors);
-        }
+    float *to = product->products;
+    const char *tiles = product->tiles;
+    for (size_t group = 0; group < product->groups; group++) {
+        multiply_group(to, tiles, product->weights, product->in_blocks, vectors);
+        to += (size_t)PLACES * WINOGRAD_ROWS * vectors * WINOGRAD_LANES;
+        tiles += (size_t)product->in_blocks * WINOGRAD_ROWS * WINOGRAD_LINE;
     }
 }
 
-HALF_TARGET static void multiply(const struct winograd_shape *shape, float *products,
-                                 const char *tiles, const char *weights, size_t groups,
-                                 uint32_t vectors)
+HALF_TARGET static void multiply(const struct winograd_product *product)
 {
-    switch (vectors) {
+    switch (product->vectors) {
     case 1:
-        multiply_places(shape, products, tiles, weights, groups, 1);
+        multiply_groups(product, 1);
         return;
     case 2:
-        multiply_places(shape, products, tiles, weights, groups, 2);
+        multiply_groups(product, 2);
         return;
     case 3:
-        multiply_places(shape, products, tiles, weights, groups, 3);
+        multiply_groups(product, 3);
         return;
     default:
-        multiply_places(shape, products, tiles, weights, groups, WINOGRAD_VECTORS);
+        multiply_groups(product, WINOGRAD_VECTORS);
     }
 }
 
@@ -284,8 +277,7 @@ static void scatter(const struct winograd_shape *shape, void *y, const float *pr
 {
     size_t plane_values = (size_t)shape->height * shape->width * WINOGRAD_LANES;
     size_t row_values = (size_t)vectors * WINOGRAD_LANES;
-    uint16_t *plane =
-        (uint16_t *)y + (run->image * shape->out_blocks + out_block) * plane_values;
+    uint16_t *plane = (uint16_t *)y + (run->image * shape->out_blocks + out_block) * plane_values;
     for (uint32_t i = 0; i < run->count; i++) {
         size_t tile = run->first + i;
         size_t at = tile / WINOGRAD_ROWS * PLACES * WINOGRAD_ROWS + tile % WINOGRAD_ROWS;
@@ -326,8 +318,8 @@ HALF_INLINE void transform_taps(__m512 to[PLACES], const struct winograd_taps *t
 HALF_TARGET static void transform(const struct winograd_taps *taps, char *to, size_t place_stride,
                                   size_t step_stride)
 {
-    static const uint16_t pairs[2 * WINOGRAD_LANES] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,
-                                                       21, 6, 22, 7, 23, 8,  24, 9,  25, 10, 26,
+    static const uint16_t pairs[2 * WINOGRAD_LANES] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                       21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
                                                        11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     const __m512i order = _mm512_loadu_si512(pairs);
     for (size_t step = 0; step < STEPS; step++) {
@@ -348,6 +340,8 @@ const struct winograd_kernel winograd_half_kernel = {
     .places = PLACES,
     .slabs = SLABS,
     .steps = STEPS,
+    .pixel_bytes = WINOGRAD_LANES * sizeof(uint16_t),
+    .place_offset = place_offset,
     .gather = gather,
     .multiply = multiply,
     .scatter = scatter,

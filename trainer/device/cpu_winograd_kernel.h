@@ -43,15 +43,24 @@ struct winograd_taps {
     size_t tap_stride, input_stride;
 };
 
+// The product of one place: `groups` groups of tiles with the weights of one panel.
+struct winograd_product {
+    float *products;
+    const char *tiles, *weights;
+    size_t groups;
+    uint32_t in_blocks, vectors;
+};
+
 struct winograd_kernel {
     uint32_t tile;   // outputs of a tile, in each direction
     uint32_t places; // values of a transformed tile
     uint32_t slabs;
-    uint32_t steps; // lines of weights of 16 input channels
+    uint32_t steps;       // lines of weights of 16 input channels
+    uint32_t pixel_bytes; // of 16 channels
+    size_t (*place_offset)(uint32_t place, size_t slab_bytes); // where its tiles begin
     void (*gather)(const struct winograd_shape *shape, char *tiles, const void *x,
                    const struct winograd_run *run);
-    void (*multiply)(const struct winograd_shape *shape, float *products, const char *tiles,
-                     const char *weights, size_t groups, uint32_t vectors);
+    void (*multiply)(const struct winograd_product *product);
     void (*scatter)(const struct winograd_shape *shape, void *y, const float *products,
                     const struct winograd_run *run, uint32_t out_block, uint32_t vectors);
     // For one vector of outputs: `to` is its line of step 0 of place 0.
@@ -60,7 +69,7 @@ struct winograd_kernel {
 };
 
 #if defined(__x86_64__)
-extern const struct winograd_kernel winograd_half_kernel; // avx512_bf16
+extern const struct winograd_kernel winograd_half_kernel;  // avx512_bf16
 extern const struct winograd_kernel winograd_float_kernel; // avx512f
 #endif
 
