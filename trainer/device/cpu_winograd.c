@@ -9,7 +9,7 @@
 
 // Transformed tiles, products and the weights of one place shall fit into this much of the second
 // level cache; more tiles than MOST_GROUPS gain nothing.
-#define CACHE_BYTES (768 << 10)
+#define CACHE_BYTES (640 << 10)
 #define MOST_GROUPS 8
 
 struct plan {
@@ -78,13 +78,19 @@ static struct plan plan_of(const struct cpu_device *device, const struct op_desc
     return plan;
 }
 
+bool cpu_winograd_fits(const struct cpu_device *device, const struct op_desc *desc,
+                       enum cpu_winograd_pass pass)
+{
+    return pass != WINOGRAD_BACKWARD_WEIGHTS && kernel_of(device) != NULL &&
+           desc->kernel == TAPS_WIDE && desc->stride == 1 && desc->pad_top == 1 &&
+           desc->pad_left == 1 && desc->pad_bottom == 1 && desc->pad_right == 1 &&
+           desc->in.c % WINOGRAD_LANES == 0 && desc->out.c % WINOGRAD_LANES == 0;
+}
+
 bool cpu_winograd_pays(const struct cpu_device *device, const struct op_desc *desc,
                        enum cpu_winograd_pass pass)
 {
-    bool fits = desc->kernel == TAPS_WIDE && desc->stride == 1 && desc->pad_top == 1 &&
-                desc->pad_left == 1 && desc->pad_bottom == 1 && desc->pad_right == 1 &&
-                desc->in.c % WINOGRAD_LANES == 0 && desc->out.c % WINOGRAD_LANES == 0;
-    return fits && pass != WINOGRAD_BACKWARD_WEIGHTS && kernel_of(device) != NULL;
+    return cpu_winograd_fits(device, desc, pass);
 }
 
 size_t cpu_winograd_scratch_bytes(const struct cpu_device *device, const struct op_desc *desc,
