@@ -5,21 +5,31 @@
 
 #include "trainer/device/cpu_winograd_weights.h"
 
-#define STEPS   64             // of a panel: four of output and one of input channels fit into L1
-#define ROUND   (8 << 20)      // bytes of panels that are made and multiplied at a time
-#define STAGGER WINOGRAD_BLOCK // words between places, so that they share no cache set
+#include <omp.h>
 
+#define SHARED_STEPS 64        // of a panel: four of output and one of input channels fit into L1
+#define SHARED_BYTES (8 << 20) // of panels that are made and multiplied at a time
+#define ALONE_STEPS  32        // so that the panels of 64 channels, in and out, and the sums fit
+#define ALONE_BYTES  (1 << 19) // into L2
+#define GROUPS       16
+#define STAGGER      WINOGRAD_BLOCK // words between places, so that they share no cache set
+
+// Few channels: each thread makes panels for itself and multiplies them while they are in its L2,
+// for one group of chunks of tiles after the other. Each group has its own sums, which are added in
+// the end in the order of groups. Many channels: the sums of a group would be too many. The threads
+// together make the panels of a round of chunks, then share its places.
 struct plan {
     const struct winograd_form *form;
     size_t in_blocks, out_blocks;
     uint32_t high, wide;
-    size_t tiles, chunk_tiles; // all; of the panels of one chunk
-    size_t chunks, round_chunks;
+    size_t tiles, steps, chunk_tiles; // all; of the panels of a chunk
+    size_t chunks, groups;
+    size_t slots;                     // chunks whose panels there are at a time
     size_t panel;                     // words of a panel
     size_t in_pitch, out_pitch;       // words of the panels of a place
-    size_t sum_pitch;                 // sums of a place
-    float *sums;                      // [places]
-    uint32_t *in_panels, *out_panels; // [chunks of a round][places]
+    size_t sum_pitch, group_pitch;    // sums of a place, of a group
+    float *sums;                      // [groups][places]
+    uint32_t *in_panels, *out_panels; // [slots][places]
 };
 
 static const struct winograd_form *choose_form(const struct cpu_device *device)
@@ -37,46 +47,61 @@ static size_t divided_up(size_t count, size_t by)
     return (count + by - 1) / by;
 }
 
-static size_t round_bytes(const struct plan *plan)
+static size_t smaller(size_t a, size_t b)
 {
-    return plan->round_chunks * plan->form->places * (plan->in_pitch + plan->out_pitch) *
-           sizeof(uint32_t);
+    return a < b ? a : b;
 }
 
-static struct plan make_plan(const struct winograd_form *form, const struct op_desc *desc)
+static size_t slot_bytes(const struct plan *plan)
 {
-    struct plan plan = {.form = form,
+    return plan->form->places * (plan->in_pitch + plan->out_pitch) * sizeof(uint32_t);
+}
+
+static void plan_chunks(struct plan *plan, size_t steps)
+{
+    plan->steps = steps;
+    plan->chunk_tiles = steps * plan->form->step_tiles;
+    plan->chunks = divided_up(plan->tiles, plan->chunk_tiles);
+    plan->panel = steps * WINOGRAD_BLOCK;
+    plan->in_pitch = plan->in_blocks * plan->panel + STAGGER;
+    plan->out_pitch = plan->out_blocks * plan->panel + STAGGER;
+}
+
+static struct plan make_plan(const struct cpu_device *device, const struct op_desc *desc)
+{
+    struct plan plan = {.form = choose_form(device),
                         .in_blocks = desc->in.c / WINOGRAD_BLOCK,
-                        .out_blocks = desc->out.c / WINOGRAD_BLOCK,
-                        .high = (uint32_t)divided_up(desc->out.h, form->outputs),
-                        .wide = (uint32_t)divided_up(desc->out.w, form->outputs),
-                        .panel = STEPS * WINOGRAD_BLOCK,
-                        .round_chunks = 1};
+                        .out_blocks = desc->out.c / WINOGRAD_BLOCK};
+    plan.high = (uint32_t)divided_up(desc->out.h, plan.form->outputs);
+    plan.wide = (uint32_t)divided_up(desc->out.w, plan.form->outputs);
     plan.tiles = (size_t)desc->out.n * plan.high * plan.wide;
-    plan.chunk_tiles = STEPS * form->step_tiles;
-    plan.chunks = divided_up(plan.tiles, plan.chunk_tiles);
-    plan.in_pitch = plan.in_blocks * plan.panel + STAGGER;
-    plan.out_pitch = plan.out_blocks * plan.panel + STAGGER;
     plan.sum_pitch = (size_t)desc->in.c * desc->out.c + STAGGER;
-    plan.round_chunks = ROUND / round_bytes(&plan);
-    plan.round_chunks = plan.round_chunks < 1 ? 1 : plan.round_chunks;
-    plan.round_chunks = plan.round_chunks < plan.chunks ? plan.round_chunks : plan.chunks;
+    plan.group_pitch = plan.form->places * plan.sum_pitch;
+    if (plan.group_pitch * sizeof(float) <= ALONE_BYTES) {
+        plan_chunks(&plan, ALONE_STEPS);
+        plan.groups = smaller(plan.chunks, GROUPS);
+        plan.slots = (size_t)device->threads;
+    } else {
+        plan_chunks(&plan, SHARED_STEPS);
+        plan.groups = 1;
+        plan.slots = smaller(plan.chunks, 1 + SHARED_BYTES / slot_bytes(&plan));
+    }
     return plan;
 }
 
 static size_t sums_bytes(const struct plan *plan)
 {
-    return plan->form->places * plan->sum_pitch * sizeof(float);
+    return plan->groups * plan->group_pitch * sizeof(float);
 }
 
 static void place_plan(struct plan *plan, void *scratch)
 {
     plan->sums = scratch;
-    plan->in_panels = (uint32_t *)(plan->sums + plan->form->places * plan->sum_pitch);
-    plan->out_panels = plan->in_panels + plan->round_chunks * plan->form->places * plan->in_pitch;
+    plan->in_panels = (uint32_t *)(plan->sums + plan->groups * plan->group_pitch);
+    plan->out_panels = plan->in_panels + plan->slots * plan->form->places * plan->in_pitch;
 }
 
-bool cpu_winograd_weights_pays(const struct cpu_device *device, const struct op_desc *desc)
+bool cpu_winograd_weights_possible(const struct cpu_device *device, const struct op_desc *desc)
 {
     return choose_form(device) != NULL && desc->kernel == 3 && desc->stride == 1 &&
            desc->pad_top == 1 && desc->pad_left == 1 && desc->pad_bottom == 1 &&
@@ -84,31 +109,44 @@ bool cpu_winograd_weights_pays(const struct cpu_device *device, const struct op_
            desc->out.c % WINOGRAD_BLOCK == 0;
 }
 
+bool cpu_winograd_weights_pays(const struct cpu_device *device, const struct op_desc *desc)
+{
+    return cpu_winograd_weights_possible(device, desc);
+}
+
 size_t cpu_winograd_weights_scratch(const struct cpu_device *device, const struct op_desc *desc)
 {
-    struct plan plan = make_plan(choose_form(device), desc);
-    return cpu_aligned(sums_bytes(&plan) + round_bytes(&plan));
+    struct plan plan = make_plan(device, desc);
+    return cpu_aligned(sums_bytes(&plan) + plan.slots * slot_bytes(&plan));
 }
+
+// --- one chunk of tiles
+
+struct images {
+    const void *x, *dy;
+    size_t pixels; // of one image
+    uint32_t h, w;
+    bool half;
+};
 
 static size_t tiles_of_chunk(const struct plan *plan, size_t chunk)
 {
-    size_t left = plan->tiles - chunk * plan->chunk_tiles;
-    return left < plan->chunk_tiles ? left : plan->chunk_tiles;
+    return smaller(plan->tiles - chunk * plan->chunk_tiles, plan->chunk_tiles);
 }
 
-// The panels of one block of channels, first those of x, then those of dy, in one chunk.
-static void transform_block(const struct plan *plan, const struct op_desc *desc, const void *x,
-                            const void *dy, size_t block, size_t chunk, size_t slot, bool half)
+// The panels of one block of channels; those of x come before those of dy.
+static void transform_block(const struct plan *plan, const struct images *images, size_t block,
+                            size_t chunk, size_t slot)
 {
     bool image = block < plan->in_blocks;
     size_t index = image ? block : block - plan->in_blocks;
-    size_t blocks = image ? plan->in_blocks : plan->out_blocks;
-    size_t values = (size_t)desc->in.h * desc->in.w * WINOGRAD_BLOCK;
+    size_t values = images->pixels * WINOGRAD_BLOCK;
+    const char *first = image ? images->x : images->dy;
     struct winograd_walk walk = {
-        .plane = (const char *)(image ? x : dy) + index * values * cpu_value_bytes(half),
-        .image_pitch = blocks * values,
-        .h = desc->in.h,
-        .w = desc->in.w,
+        .plane = first + index * values * cpu_value_bytes(images->half),
+        .image_pitch = (image ? plan->in_blocks : plan->out_blocks) * values,
+        .h = images->h,
+        .w = images->w,
         .high = plan->high,
         .wide = plan->wide,
         .first = chunk * plan->chunk_tiles,
@@ -120,65 +158,105 @@ static void transform_block(const struct plan *plan, const struct op_desc *desc,
     (image ? plan->form->transform_image : plan->form->transform_gradient)(to, pitch, &walk);
 }
 
-// The products of a place with up to four blocks of output channels, over the chunks of a round.
-static void multiply_place(const struct plan *plan, size_t place, size_t out_block,
-                           size_t first_chunk, size_t count)
+// The products of a place with a part of up to four blocks of output channels.
+static void multiply_part(const struct plan *plan, size_t place, size_t part, size_t chunk,
+                          size_t slot, float *group_sums, bool add)
 {
-    size_t left = plan->out_blocks - out_block;
+    size_t out_block = part * WINOGRAD_VECTORS, at = slot * plan->form->places + place;
+    float *sums = group_sums + place * plan->sum_pitch + out_block * WINOGRAD_BLOCK;
     struct winograd_product product = {
         .pitch = plan->out_blocks * WINOGRAD_BLOCK,
+        .b = plan->out_panels + at * plan->out_pitch + out_block * plan->panel,
         .panel = plan->panel,
-        .vectors = left < WINOGRAD_VECTORS ? (unsigned)left : WINOGRAD_VECTORS,
+        .steps = divided_up(tiles_of_chunk(plan, chunk), plan->form->step_tiles),
+        .vectors = (unsigned)smaller(plan->out_blocks - out_block, WINOGRAD_VECTORS),
+        .add = add,
     };
-    float *sums = plan->sums + place * plan->sum_pitch + out_block * WINOGRAD_BLOCK;
-    for (size_t slot = 0; slot < count; slot++) {
-        size_t at = slot * plan->form->places + place;
-        product.steps =
-            divided_up(tiles_of_chunk(plan, first_chunk + slot), plan->form->step_tiles);
-        product.add = first_chunk + slot > 0;
-        product.b = plan->out_panels + at * plan->out_pitch + out_block * plan->panel;
-        for (size_t block = 0; block < plan->in_blocks; block++) {
-            product.sums = sums + block * WINOGRAD_BLOCK * product.pitch;
-            product.a = plan->in_panels + at * plan->in_pitch + block * plan->panel;
-            plan->form->multiply(&product);
+    for (size_t block = 0; block < plan->in_blocks; block++) {
+        product.sums = sums + block * WINOGRAD_BLOCK * product.pitch;
+        product.a = plan->in_panels + at * plan->in_pitch + block * plan->panel;
+        plan->form->multiply(&product);
+    }
+}
+
+// --- by all threads of a parallel region
+
+static void run_group(const struct plan *plan, const struct images *images, size_t group,
+                      size_t slot)
+{
+    size_t first = group * plan->chunks / plan->groups;
+    size_t end = (group + 1) * plan->chunks / plan->groups;
+    size_t parts = divided_up(plan->out_blocks, WINOGRAD_VECTORS);
+    float *sums = plan->sums + group * plan->group_pitch;
+    for (size_t chunk = first; chunk < end; chunk++) {
+        for (size_t block = 0; block < plan->in_blocks + plan->out_blocks; block++) {
+            transform_block(plan, images, block, chunk, slot);
+        }
+        for (size_t unit = 0; unit < plan->form->places * parts; unit++) {
+            multiply_part(plan, unit / parts, unit % parts, chunk, slot, sums, chunk > first);
         }
     }
 }
 
-// By all threads of a parallel region.
-static void run_round(const struct plan *plan, const struct op_desc *desc, const void *x,
-                      const void *dy, size_t first_chunk, bool half)
+static void run_groups(const struct plan *plan, const struct images *images)
 {
-    size_t left = plan->chunks - first_chunk;
-    size_t count = left < plan->round_chunks ? left : plan->round_chunks;
+#pragma omp for schedule(dynamic)
+    for (size_t group = 0; group < plan->groups; group++) {
+        run_group(plan, images, group, (size_t)omp_get_thread_num());
+    }
+}
+
+static void run_round(const struct plan *plan, const struct images *images, size_t first)
+{
+    size_t count = smaller(plan->chunks - first, plan->slots);
     size_t blocks = plan->in_blocks + plan->out_blocks;
     size_t parts = divided_up(plan->out_blocks, WINOGRAD_VECTORS);
 #pragma omp for schedule(static)
     for (size_t unit = 0; unit < count * blocks; unit++) {
-        transform_block(plan, desc, x, dy, unit % blocks, first_chunk + unit / blocks,
-                        unit / blocks, half);
+        transform_block(plan, images, unit % blocks, first + unit / blocks, unit / blocks);
     }
 #pragma omp for schedule(static)
     for (size_t unit = 0; unit < plan->form->places * parts; unit++) {
-        multiply_place(plan, unit / parts, unit % parts * WINOGRAD_VECTORS, first_chunk, count);
+        for (size_t slot = 0; slot < count; slot++) {
+            multiply_part(plan, unit / parts, unit % parts, first + slot, slot, plan->sums,
+                          first + slot > 0);
+        }
+    }
+}
+
+static void finish(const struct plan *plan, float *gradient)
+{
+    size_t in = plan->in_blocks * WINOGRAD_BLOCK, out = plan->out_blocks * WINOGRAD_BLOCK;
+#pragma omp for schedule(static)
+    for (size_t i = 0; i < in; i++) {
+        struct winograd_sums sums = {.values = plan->sums + i * out,
+                                     .pitch = plan->sum_pitch,
+                                     .groups = plan->groups,
+                                     .group_pitch = plan->group_pitch};
+        plan->form->finish(gradient + i * out, in * out, &sums, out);
     }
 }
 
 void cpu_winograd_backward_weights(const struct cpu_device *device, const struct op_desc *desc,
                                    float *gradient, const void *x, const void *dy, void *scratch)
 {
-    struct plan plan = make_plan(choose_form(device), desc);
+    struct plan plan = make_plan(device, desc);
+    struct images images = {.x = x,
+                            .dy = dy,
+                            .pixels = (size_t)desc->in.h * desc->in.w,
+                            .h = desc->in.h,
+                            .w = desc->in.w,
+                            .half = device->half};
     place_plan(&plan, scratch);
-    size_t in = desc->in.c, out = desc->out.c;
 #pragma omp parallel num_threads(device->threads)
     {
-        for (size_t chunk = 0; chunk < plan.chunks; chunk += plan.round_chunks) {
-            run_round(&plan, desc, x, dy, chunk, device->half);
+        if (plan.groups > 1) {
+            run_groups(&plan, &images);
+        } else {
+            for (size_t chunk = 0; chunk < plan.chunks; chunk += plan.slots) {
+                run_round(&plan, &images, chunk);
+            }
         }
-#pragma omp for schedule(static)
-        for (size_t i = 0; i < in; i++) {
-            plan.form->finish(gradient + i * out, in * out, plan.sums + i * out, plan.sum_pitch,
-                              out);
-        }
+        finish(&plan, gradient);
     }
 }

@@ -10,7 +10,12 @@
 
 #include "trainer/device/cpu.h"
 
+// Whether there are instructions for it and the shape fits; whether it is also faster than the
+// library's.
+bool cpu_winograd_weights_possible(const struct cpu_device *device, const struct op_desc *desc);
 bool cpu_winograd_weights_pays(const struct cpu_device *device, const struct op_desc *desc);
+
+// Of the scratch memory of cpu_winograd_backward_weights.
 size_t cpu_winograd_weights_scratch(const struct cpu_device *device, const struct op_desc *desc);
 
 #define WINOGRAD_BLOCK   16 // channels of a block of an image
@@ -36,6 +41,12 @@ struct winograd_product {
     bool add;         // to the sums; otherwise they are overwritten
 };
 
+// The sums of one place after the other, for each of some groups of tiles.
+struct winograd_sums {
+    const float *values;
+    size_t pitch, groups, group_pitch;
+};
+
 // Tiles of one size in one precision.
 struct winograd_form {
     unsigned places;     // of a transformed tile
@@ -46,8 +57,8 @@ struct winograd_form {
     void (*transform_image)(uint32_t *to, size_t pitch, const struct winograd_walk *walk);
     void (*transform_gradient)(uint32_t *to, size_t pitch, const struct winograd_walk *walk);
     void (*multiply)(const struct winograd_product *product);
-    // `count` gradients of each of the nine taps, `tap_pitch` apart, from sums `pitch` apart.
-    void (*finish)(float *gradient, size_t tap_pitch, const float *sums, size_t pitch,
+    // `count` gradients of each of the nine taps, `tap_pitch` apart, from the totals of the groups.
+    void (*finish)(float *gradient, size_t tap_pitch, const struct winograd_sums *sums,
                    size_t count);
 };
 

@@ -249,17 +249,26 @@ HALF_INLINE void finish_vector(__m512 *to, size_t pitch, const __m512 *from, siz
     to[2 * pitch] = sum + from[3 * from_pitch];
 }
 
+HALF_INLINE __m512 total(const struct winograd_sums *sums, size_t at)
+{
+    __m512 sum = _mm512_loadu_ps(sums->values + at);
+    for (size_t group = 1; group < sums->groups; group++) {
+        sum += _mm512_loadu_ps(sums->values + group * sums->group_pitch + at);
+    }
+    return sum;
+}
+
 #define TAPS 3
 
 // G' sums G
-HALF_TARGET static void finish(float *gradient, size_t tap_pitch, const float *sums, size_t pitch,
+HALF_TARGET static void finish(float *gradient, size_t tap_pitch, const struct winograd_sums *sums,
                                size_t count)
 {
     for (size_t i = 0; i < count; i += WINOGRAD_BLOCK) {
         __m512 places[PLACES], columns[TAPS * EDGE], taps[TAPS * TAPS];
 #pragma GCC unroll 16
         for (size_t place = 0; place < PLACES; place++) {
-            places[place] = _mm512_loadu_ps(sums + place * pitch + i);
+            places[place] = total(sums, place * sums->pitch + i);
         }
 #pragma GCC unroll 4
         for (size_t x = 0; x < EDGE; x++) {
