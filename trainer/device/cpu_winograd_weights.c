@@ -134,15 +134,15 @@ static size_t tiles_of_chunk(const struct plan *plan, size_t chunk)
     return smaller(plan->tiles - chunk * plan->chunk_tiles, plan->chunk_tiles);
 }
 
-// The panels of one block of channels; those of x come before those of dy.
-static void transform_block(const struct plan *plan, const struct images *images, size_t block,
-                            size_t chunk, size_t slot)
+// The tiles of one block of channels; the blocks of x come before those of dy.
+static struct winograd_walk make_walk(const struct plan *plan, const struct images *images,
+                                      size_t block, size_t chunk)
 {
     bool image = block < plan->in_blocks;
     size_t index = image ? block : block - plan->in_blocks;
     size_t values = images->pixels * WINOGRAD_BLOCK;
     const char *first = image ? images->x : images->dy;
-    struct winograd_walk walk = {
+    return (struct winograd_walk){
         .plane = first + index * values * cpu_value_bytes(images->half),
         .image_pitch = (image ? plan->in_blocks : plan->out_blocks) * values,
         .h = images->h,
@@ -152,7 +152,30 @@ static void transform_block(const struct plan *plan, const struct images *images
         .first = chunk * plan->chunk_tiles,
         .count = tiles_of_chunk(plan, chunk),
     };
+}
+
+// Address of the first pixel of a walk.
+static uintptr_t beginning(const struct plan *plan, const struct winograd_walk *walk, bool half)
+{
+    struct winograd_position position = winograd_start(walk);
+    size_t pixel = ((size_t)position.row * walk->w + position.column) * plan->form->outputs;
+    size_t value = position.image * walk->image_pitch + pixel * WINOGRAD_BLOCK;
+    return (uintptr_t)walk->plane + value * cpu_value_bytes(half);
+}
+
+static void transform_block(const struct plan *plan, const struct images *images, size_t block,
+                            size_t chunk, size_t slot)
+{
+    bool image = block < plan->in_blocks, last = block + 1 == plan->in_blocks + plan->out_blocks;
+    struct winograd_walk walk = make_walk(plan, images, block, chunk);
+    if (!last || chunk + 1 < plan->chunks) {
+        struct winograd_walk next =
+            make_walk(plan, images, last ? 0 : block + 1, last ? chunk + 1 : chunk);
+        walk.ahead = (ptrdiff_t)(beginning(plan, &next, images->half) -
+                                 beginning(plan, &walk, images->half));
+    }
     size_t pitch = image ? plan->in_pitch : plan->out_pitch;
+    size_t index = image ? block : block - plan->in_blocks;
     uint32_t *to = (image ? plan->in_panels : plan->out_panels) +
                    slot * plan->form->places * pitch + index * plan->panel;
     (image ? plan->form->transform_image : plan->form->transform_gradient)(to, pitch, &walk);

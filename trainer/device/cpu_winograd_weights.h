@@ -28,6 +28,7 @@ struct winograd_walk {
     uint32_t h, w;       // of the image
     uint32_t high, wide; // tiles of one image
     size_t first, count; // tiles
+    ptrdiff_t ahead;     // bytes from here to where the next walk begins, to be fetched beforehand
 };
 
 // One product of a place: sums [16][pitch] (+)= a' b over the steps of a panel of input channels

@@ -114,11 +114,23 @@ HALF_INLINE void transform_gradient_tile(__m512 to[PLACES], const struct winogra
     }
 }
 
+// The pixels where the same tile of the next walk will be.
+HALF_INLINE void fetch_ahead(const struct winograd_walk *walk,
+                             const struct winograd_position *position)
+{
+    size_t pixel = ((size_t)position->row * walk->w + position->column) * OUTPUTS;
+    uintptr_t at = (uintptr_t)walk->plane + (uintptr_t)walk->ahead +
+                   (position->image * walk->image_pitch + pixel * WINOGRAD_BLOCK) * HALF_BYTES;
+    _mm_prefetch((const char *)at, _MM_HINT_T0);
+    _mm_prefetch((const char *)(at + (size_t)walk->w * WINOGRAD_BLOCK * HALF_BYTES), _MM_HINT_T0);
+}
+
 HALF_INLINE void transform_tile(__m512 to[PLACES], const struct winograd_walk *walk,
                                 const struct winograd_position *position, bool image)
 {
     struct corner corner = find_corner(walk, position, image ? 1 : 0);
     bool whole = inside(walk, &corner, image ? EDGE : OUTPUTS);
+    fetch_ahead(walk, position);
     if (image) {
         if (whole) {
             transform_image_tile(to, walk, &corner, true);
