@@ -181,15 +181,31 @@ static void transform_block(const struct plan *plan, const struct images *images
     (image ? plan->form->transform_image : plan->form->transform_gradient)(to, pitch, &walk);
 }
 
-// The products of a place with a part of up to four blocks of output channels.
-static void multiply_part(const struct plan *plan, size_t place, size_t part, size_t chunk,
-                          size_t slot, float *group_sums, bool add)
+// Where the panels for one product begin.
+struct operands {
+    const uint32_t *in, *out;
+};
+
+static struct operands find_operands(const struct plan *plan, size_t place, size_t part,
+                                     size_t slot)
 {
-    size_t out_block = part * WINOGRAD_VECTORS, at = slot * plan->form->places + place;
+    size_t at = slot * plan->form->places + place;
+    return (struct operands){.in = plan->in_panels + at * plan->in_pitch,
+                             .out = plan->out_panels + at * plan->out_pitch +
+                                    part * WINOGRAD_VECTORS * plan->panel};
+}
+
+// The products of a place with a part of up to four blocks of output channels. `next`: what will be
+// multiplied after this.
+static void multiply_part(const struct plan *plan, size_t place, size_t part, size_t chunk,
+                          size_t slot, const struct operands *next, float *group_sums, bool add)
+{
+    size_t out_block = part * WINOGRAD_VECTORS;
     float *sums = group_sums + place * plan->sum_pitch + out_block * WINOGRAD_BLOCK;
+    struct operands now = find_operands(plan, place, part, slot);
     struct winograd_product product = {
         .pitch = plan->out_blocks * WINOGRAD_BLOCK,
-        .b = plan->out_panels + at * plan->out_pitch + out_block * plan->panel,
+        .b = now.out,
         .panel = plan->panel,
         .steps = divided_up(tiles_of_chunk(plan, chunk), plan->form->step_tiles),
         .vectors = (unsigned)smaller(plan->out_blocks - out_block, WINOGRAD_VECTORS),
@@ -197,7 +213,9 @@ static void multiply_part(const struct plan *plan, size_t place, size_t part, si
     };
     for (size_t block = 0; block < plan->in_blocks; block++) {
         product.sums = sums + block * WINOGRAD_BLOCK * product.pitch;
-        product.a = plan->in_panels + at * plan->in_pitch + block * plan->panel;
+        product.a = now.in + block * plan->panel;
+        product.next_a = block + 1 < plan->in_blocks ? product.a + plan->panel : next->in;
+        product.next_b = next->out + block % WINOGRAD_VECTORS * plan->panel;
         plan->form->multiply(&product);
     }
 }
@@ -216,7 +234,10 @@ static void run_group(const struct plan *plan, const struct images *images, size
             transform_block(plan, images, block, chunk, slot);
         }
         for (size_t unit = 0; unit < plan->form->places * parts; unit++) {
-            multiply_part(plan, unit / parts, unit % parts, chunk, slot, sums, chunk > first);
+            struct operands next =
+                find_operands(plan, (unit + 1) / parts, (unit + 1) % parts, slot);
+            multiply_part(plan, unit / parts, unit % parts, chunk, slot, &next, sums,
+                          chunk > first);
         }
     }
 }
@@ -241,7 +262,11 @@ static void run_round(const struct plan *plan, const struct images *images, size
 #pragma omp for schedule(static)
     for (size_t unit = 0; unit < plan->form->places * parts; unit++) {
         for (size_t slot = 0; slot < count; slot++) {
-            multiply_part(plan, unit / parts, unit % parts, first + slot, slot, plan->sums,
+            bool last = slot + 1 == count;
+            size_t next_unit = last ? unit + 1 : unit;
+            struct operands next =
+                find_operands(plan, next_unit / parts, next_unit % parts, last ? 0 : slot + 1);
+            multiply_part(plan, unit / parts, unit % parts, first + slot, slot, &next, plan->sums,
                           first + slot > 0);
         }
     }

@@ -38,8 +38,9 @@ struct winograd_product {
     size_t pitch;
     const uint32_t *a, *b;
     size_t panel, steps;
-    unsigned vectors; // 1 to WINOGRAD_VECTORS
-    bool add;         // to the sums; otherwise they are overwritten
+    unsigned vectors;                // 1 to WINOGRAD_VECTORS
+    bool add;                        // to the sums; otherwise they are overwritten
+    const uint32_t *next_a, *next_b; // panels to be fetched beforehand
 };
 
 // The sums of one place after the other, for each of some groups of tiles.
