@@ -473,7 +473,8 @@ static void update_by_hand(struct fixture *fresh, const float *gradients, size_t
     const struct lars_settings lars = {rate, 1e-4f, 0.9f, 1e-2f};
     ops->copy_in(fresh->device, byol->gradients, gradients, count * sizeof *gradients);
     assert_int_equal(ops->lars_step(fresh->device, byol->spans, graph_param_count(byol->graph),
-                                    &lars, byol->online_params, byol->gradients, byol->momentum),
+                                    &lars, byol->online_params, byol->gradients, byol->momentum,
+                                    NULL),
                      STATUS_OK);
     assert_int_equal(ops->moving_average(fresh->device, byol->target_params, byol->online_params,
                                          count, 1.0f - tau),

@@ -269,7 +269,6 @@ const struct device_ops ref_device_ops = {
     .softmax_loss = ref_softmax_loss,
     .lars_step = ref_lars_step,
     .sgd_step = ref_sgd_step,
-    .prepare_gradients = ref_prepare_gradients,
     .adamw_step = ref_adamw_step,
     .moving_average = ref_moving_average,
     .block_add = ref_block_add,

@@ -102,14 +102,11 @@ static enum status update(struct byol *byol, const struct method_step *step)
                                             .grads = byol->gradients,
                                             .momentum = byol->momentum,
                                             .second_moment = byol->second_moment,
-                                            .steps = byol->optimizer_steps};
+                                            .steps = byol->optimizer_steps,
+                                            .target = {byol->target_params, 1.0f - step->tau}};
     enum status status =
         optimiser_step(device, &byol->config, byol->spans, graph_param_count(byol->graph),
                        step->learning_rate, &blocks);
-    if (status == STATUS_OK) {
-        status = device->ops->moving_average(device, byol->target_params, byol->online_params,
-                                             graph_param_floats(byol->graph), 1.0f - step->tau);
-    }
     return status == STATUS_OK ? device->ops->synchronise(device) : status;
 }
 
