@@ -144,7 +144,7 @@ static double mean_of(const float *values, size_t count)
 static void measure(struct byol *byol, const int32_t *labels, uint32_t labelled,
                     struct method_metrics *metrics)
 {
-    size_t batch = byol->config.batch, rows = BYOL_VIEWS * batch, width = projection_width(byol);
+    size_t batch = byol->config.batch;
     metrics->representation = 2 * mean_of(byol->host_losses, 2 * batch); // both directions
     metrics->classification = 0;
     metrics->top1 = metrics->top5 = NAN;
@@ -160,7 +160,11 @@ static void measure(struct byol *byol, const int32_t *labels, uint32_t labelled,
         metrics->top5 = (double)near_hits / (double)labelled;
     }
     metrics->loss = metrics->representation + metrics->classification;
-    metrics->spread = spread_of(byol->host_projections, rows, width);
+    const struct spread spread =
+        spread_of(byol->host_projections, batch, byol->micro, projection_width(byol));
+    metrics->spread = spread.deviation;
+    metrics->positive_cosine = spread.positive_cosine;
+    metrics->negative_cosine = spread.negative_cosine;
 }
 
 // Adds the seconds spent so far, times `sign`: called before and after a step, it leaves the step's
