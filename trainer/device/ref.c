@@ -34,7 +34,7 @@ static void ref_close(struct device *device)
 static void ref_describe(const struct device *device, char *text, size_t capacity)
 {
     (void)device;
-    snprintf(text, capacity, "plain C loops, 1 thread");
+    snprintf(text, capacity, "plain C loops, f32, 1 thread");
 }
 
 static size_t ref_tensor_bytes(const struct device *device, struct tensor_shape shape)
