@@ -81,21 +81,30 @@ static struct plan plan_of(const struct cpu_device *device, const struct op_desc
 bool cpu_winograd_fits(const struct cpu_device *device, const struct op_desc *desc,
                        enum cpu_winograd_pass pass)
 {
-    return pass != WINOGRAD_BACKWARD_WEIGHTS && kernel_of(device) != NULL &&
-           desc->kernel == TAPS_WIDE && desc->stride == 1 && desc->pad_top == 1 &&
-           desc->pad_left == 1 && desc->pad_bottom == 1 && desc->pad_right == 1 &&
-           desc->in.c % WINOGRAD_LANES == 0 && desc->out.c % WINOGRAD_LANES == 0;
+    if (pass == WINOGRAD_BACKWARD_WEIGHTS) {
+        return cpu_winograd_weights_possible(device, desc);
+    }
+    return kernel_of(device) != NULL && desc->kernel == TAPS_WIDE && desc->stride == 1 &&
+           desc->pad_top == 1 && desc->pad_left == 1 && desc->pad_bottom == 1 &&
+           desc->pad_right == 1 && desc->in.c % WINOGRAD_LANES == 0 &&
+           desc->out.c % WINOGRAD_LANES == 0;
 }
 
 bool cpu_winograd_pays(const struct cpu_device *device, const struct op_desc *desc,
                        enum cpu_winograd_pass pass)
 {
+    if (pass == WINOGRAD_BACKWARD_WEIGHTS) {
+        return cpu_winograd_weights_pays(device, desc);
+    }
     return cpu_winograd_fits(device, desc, pass);
 }
 
 size_t cpu_winograd_scratch_bytes(const struct cpu_device *device, const struct op_desc *desc,
                                   enum cpu_winograd_pass pass)
 {
+    if (pass == WINOGRAD_BACKWARD_WEIGHTS) {
+        return cpu_winograd_weights_scratch(device, desc);
+    }
     struct plan plan = plan_of(device, desc, pass);
     return (size_t)device->threads * (plan.tiles_bytes + plan.products_bytes);
 }

@@ -39,6 +39,12 @@ void cpu_winograd_forward(const struct cpu_device *device, const struct op_desc 
 void cpu_winograd_backward_data(const struct cpu_device *device, const struct op_desc *desc,
                                 void *dx, const void *dy, const void *weights, void *scratch);
 
+// The same questions about the gradient of the weights, which goes its own way
+// (cpu_winograd_weights.c).
+bool cpu_winograd_weights_possible(const struct cpu_device *device, const struct op_desc *desc);
+bool cpu_winograd_weights_pays(const struct cpu_device *device, const struct op_desc *desc);
+size_t cpu_winograd_weights_scratch(const struct cpu_device *device, const struct op_desc *desc);
+
 // The gradient of the weights, plain float32 HWIO, overwritten.
 void cpu_winograd_backward_weights(const struct cpu_device *device, const struct op_desc *desc,
                                    float *gradient, const void *x, const void *dy, void *scratch);
