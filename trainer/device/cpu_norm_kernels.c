@@ -8,6 +8,25 @@
 // which x tells again, or which y says.
 enum gate { GATE_OPEN, GATE_BY_X, GATE_BY_Y };
 
+// Calls know whether `left` is CPU_LANES, so that whole rows need no test.
+CPU_INLINE void load(cpu_lanes *to, const void *base, size_t index, size_t left, bool half)
+{
+    if (half && left == CPU_LANES) {
+        cpu_halves_load(to, base, index);
+    } else {
+        cpu_lanes_load(to, base, index, left, half);
+    }
+}
+
+CPU_INLINE void store(void *base, size_t index, const cpu_lanes *from, size_t left, bool half)
+{
+    if (half && left == CPU_LANES) {
+        cpu_halves_store(base, index, from);
+    } else {
+        cpu_lanes_store(base, index, from, left, half);
+    }
+}
+
 // --- statistics ----------------------------------------------------------------------------------
 
 CPU_INLINE void add_sums(struct norm_sums *sums, const cpu_lanes *first, const cpu_lanes *second)
@@ -29,12 +48,12 @@ CPU_INLINE void measure_run(struct norm_sums *sums, const void *x, size_t at, si
     cpu_lanes sum = {0}, squares = {0}, value;
     size_t i = 0;
     for (; i + CPU_LANES <= count; i += CPU_LANES) {
-        cpu_lanes_load(&value, x, at + i, CPU_LANES, half);
+        load(&value, x, at + i, CPU_LANES, half);
         sum += value;
         squares += value * value;
     }
     if (i < count) {
-        cpu_lanes_load(&value, x, at + i, count - i, half);
+        load(&value, x, at + i, count - i, half);
         sum += value;
         squares += value * value;
     }
@@ -60,16 +79,16 @@ CPU_INLINE void apply_row(const struct norm_tensors *tensors, const struct norm_
                           size_t at, size_t left, bool relu, bool join, bool half)
 {
     cpu_lanes value, other;
-    cpu_lanes_load(&value, tensors->x, at, left, half);
+    load(&value, tensors->x, at, left, half);
     value = (value - lanes->mean) * lanes->factor + lanes->offset;
     if (join) {
-        cpu_lanes_load(&other, tensors->x2, at, left, half);
+        load(&other, tensors->x2, at, left, half);
         value += other;
     }
     if (relu) {
         cpu_lanes_cut_negative(&value);
     }
-    cpu_lanes_store(tensors->y, at, &value, left, half);
+    store(tensors->y, at, &value, left, half);
 }
 
 CPU_INLINE void apply(const struct norm_tensors *given, const struct norm_span *span, bool relu,
@@ -111,14 +130,14 @@ CPU_INLINE void load_gradient(cpu_lanes *gradient, cpu_lanes *centred,
                               size_t at, size_t left, enum gate gate, bool half)
 {
     cpu_lanes value;
-    cpu_lanes_load(centred, tensors->x, at, left, half);
-    cpu_lanes_load(gradient, tensors->dy, at, left, half);
+    load(centred, tensors->x, at, left, half);
+    load(gradient, tensors->dy, at, left, half);
     *centred -= lanes->mean;
     if (gate == GATE_BY_X) {
         value = *centred * lanes->factor + lanes->offset;
         cpu_lanes_keep_positive(gradient, &value);
     } else if (gate == GATE_BY_Y) {
-        cpu_lanes_load(&value, tensors->y, at, left, half);
+        load(&value, tensors->y, at, left, half);
         cpu_lanes_keep_positive(gradient, &value);
     }
 }
@@ -130,7 +149,7 @@ CPU_INLINE void collect_row(cpu_lanes *sum, cpu_lanes *products, const struct no
     cpu_lanes gradient, centred;
     load_gradient(&gradient, &centred, tensors, lanes, at, left, gate, half);
     if (pass) {
-        cpu_lanes_store(tensors->dx2, at, &gradient, left, half);
+        store(tensors->dx2, at, &gradient, left, half);
     }
     *sum += gradient;
     *products += gradient * (centred * lanes->inverse);
@@ -201,7 +220,7 @@ CPU_INLINE void differentiate_row(const struct norm_tensors *tensors,
     load_gradient(&gradient, &centred, tensors, lanes, at, left, gate, half);
     gradient = lanes->factor *
                (gradient - lanes->mean_gradient - centred * lanes->inverse * lanes->mean_product);
-    cpu_lanes_store(tensors->dx, at, &gradient, left, half);
+    store(tensors->dx, at, &gradient, left, half);
 }
 
 CPU_INLINE void differentiate(const struct norm_tensors *given, const struct norm_span *span,
@@ -247,8 +266,9 @@ CPU_KERNEL static void measure_floats(struct norm_sums *sums, const struct norm_
     measure(sums, tensors, span, false);
 }
 
-CPU_KERNEL static void measure_halves(struct norm_sums *sums, const struct norm_tensors *tensors,
-                                      const struct norm_span *span)
+CPU_HALF_KERNEL static void measure_halves(struct norm_sums *sums,
+                                           const struct norm_tensors *tensors,
+                                           const struct norm_span *span)
 {
     measure(sums, tensors, span, true);
 }
@@ -259,8 +279,8 @@ CPU_KERNEL static void apply_floats(const struct norm_tensors *tensors,
     apply_any(tensors, span, false);
 }
 
-CPU_KERNEL static void apply_halves(const struct norm_tensors *tensors,
-                                    const struct norm_span *span)
+CPU_HALF_KERNEL static void apply_halves(const struct norm_tensors *tensors,
+                                         const struct norm_span *span)
 {
     apply_any(tensors, span, true);
 }
@@ -271,8 +291,9 @@ CPU_KERNEL static void collect_floats(struct norm_sums *sums, const struct norm_
     collect_any(sums, tensors, span, false);
 }
 
-CPU_KERNEL static void collect_halves(struct norm_sums *sums, const struct norm_tensors *tensors,
-                                      const struct norm_span *span)
+CPU_HALF_KERNEL static void collect_halves(struct norm_sums *sums,
+                                           const struct norm_tensors *tensors,
+                                           const struct norm_span *span)
 {
     collect_any(sums, tensors, span, true);
 }
@@ -283,8 +304,8 @@ CPU_KERNEL static void differentiate_floats(const struct norm_tensors *tensors,
     differentiate_any(tensors, span, false);
 }
 
-CPU_KERNEL static void differentiate_halves(const struct norm_tensors *tensors,
-                                            const struct norm_span *span)
+CPU_HALF_KERNEL static void differentiate_halves(const struct norm_tensors *tensors,
+                                                 const struct norm_span *span)
 {
     differentiate_any(tensors, span, true);
 }
