@@ -2,7 +2,10 @@
 // both precisions and for what is fused.
 #include "trainer/device/cpu_norm.h"
 
-#define ROWS 64 // of lanes added up in float32 before they go into a double
+#define ROWS  64    // of lanes added up in float32 before they go into a double
+#define LINE  64    // bytes that come from memory together
+#define SHORT 16384 // bytes of a plane
+#define AHEAD 4096  // bytes on their way at a time, at least
 
 // Where the gradient behind the ReLU comes from: it is dy itself, or where the result was positive,
 // which x tells again, or which y says.
@@ -24,6 +27,20 @@ CPU_INLINE void store(void *base, size_t index, const cpu_lanes *from, size_t le
         cpu_halves_store(base, index, from);
     } else {
         cpu_lanes_store(base, index, from, left, half);
+    }
+}
+
+// Planes lie far apart, and the short ones end before the processor has seen where reading goes:
+// asks for a later image's values of one tensor.
+CPU_INLINE void fetch_ahead(const void *base, const struct norm_span *span, size_t image, bool half)
+{
+    size_t size = cpu_value_bytes(half), bytes = span->values * size, ahead = 1 + AHEAD / bytes;
+    if (bytes > SHORT || image + ahead >= span->images) {
+        return;
+    }
+    const char *next = (const char *)base + (span->first + (image + ahead) * span->stride) * size;
+    for (size_t i = 0; i < bytes; i += LINE) {
+        __builtin_prefetch(next + i);
     }
 }
 
@@ -66,6 +83,7 @@ CPU_INLINE void measure(struct norm_sums *sums, const struct norm_tensors *tenso
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride;
         struct norm_sums own = {{0}, {0}};
+        fetch_ahead(tensors->x, span, image, half);
         for (size_t i = 0; i < span->values; i += ROWS * CPU_LANES) {
             measure_run(&own, tensors->x, at + i, run_length(span->values - i), half);
         }
@@ -99,6 +117,10 @@ CPU_INLINE void apply(const struct norm_tensors *given, const struct norm_span *
     size_t values = span->values;
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride, i = 0;
+        fetch_ahead(tensors.y, span, image, half);
+        if (join) {
+            fetch_ahead(tensors.x2, span, image, half);
+        }
         for (; i + CPU_LANES <= values; i += CPU_LANES) {
             apply_row(&tensors, &lanes, at + i, CPU_LANES, relu, join, half);
         }
@@ -181,6 +203,14 @@ CPU_INLINE void collect(struct norm_sums *sums, const struct norm_tensors *given
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride;
         struct norm_sums own = {{0}, {0}};
+        fetch_ahead(tensors.x, span, image, half);
+        fetch_ahead(tensors.dy, span, image, half);
+        if (gate == GATE_BY_Y) {
+            fetch_ahead(tensors.y, span, image, half);
+        }
+        if (pass) {
+            fetch_ahead(tensors.dx2, span, image, half);
+        }
         for (size_t i = 0; i < values; i += ROWS * CPU_LANES) {
             collect_run(&own, &tensors, &lanes, at + i, run_length(values - i), gate, pass, half);
         }
@@ -231,6 +261,7 @@ CPU_INLINE void differentiate(const struct norm_tensors *given, const struct nor
     size_t values = span->values;
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride, i = 0;
+        fetch_ahead(tensors.dx, span, image, half);
         for (; i + CPU_LANES <= values; i += CPU_LANES) {
             differentiate_row(&tensors, &lanes, at + i, CPU_LANES, gate, half);
         }
