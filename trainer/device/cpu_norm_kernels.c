@@ -2,10 +2,10 @@
 // both precisions and for what is fused.
 #include "trainer/device/cpu_norm.h"
 
-#define ROWS  64    // of lanes added up in float32 before they go into a double
-#define LINE  64    // bytes that come from memory together
-#define SHORT 16384 // bytes of a plane
-#define AHEAD 4096  // bytes on their way at a time, at least
+// Values in a run: 64 rows of lanes are added up in float32 before they go into a double.
+#define RUN   (64 * (size_t)CPU_LANES)
+#define LONG  16384 // bytes of a plane
+#define AHEAD 4096  // bytes on their way at a time, about
 
 // Where the gradient behind the ReLU comes from: it is dy itself, or where the result was positive,
 // which x tells again, or which y says.
@@ -30,18 +30,24 @@ CPU_INLINE void store(void *base, size_t index, const cpu_lanes *from, size_t le
     }
 }
 
-// Planes lie far apart, and the short ones end before the processor has seen where reading goes:
-// asks for a later image's values of one tensor.
-CPU_INLINE void fetch_ahead(const void *base, const struct norm_span *span, size_t image, bool half)
+CPU_INLINE size_t run_length(size_t left)
 {
-    size_t size = cpu_value_bytes(half), bytes = span->values * size, ahead = 1 + AHEAD / bytes;
-    if (bytes > SHORT || image + ahead >= span->images) {
-        return;
-    }
-    const char *next = (const char *)base + (span->first + (image + ahead) * span->stride) * size;
-    for (size_t i = 0; i < bytes; i += LINE) {
-        __builtin_prefetch(next + i);
-    }
+    return left < RUN ? left : RUN;
+}
+
+// The processor sees by itself where reading goes, but not beyond a page and not to the next plane.
+// How many bytes ahead to ask for values: a little further on in a long plane, in a later image's
+// plane where they are short.
+CPU_INLINE size_t bytes_ahead(const struct norm_span *span, bool half)
+{
+    size_t size = cpu_value_bytes(half), bytes = span->values * size;
+    return bytes > LONG ? AHEAD : (1 + AHEAD / bytes) * span->stride * size;
+}
+
+// Nothing is read: the address may lie behind the tensor.
+CPU_INLINE void ask(const void *base, size_t index, size_t ahead, bool half)
+{
+    __builtin_prefetch((const char *)base + index * cpu_value_bytes(half) + ahead);
 }
 
 // --- statistics ----------------------------------------------------------------------------------
@@ -54,17 +60,13 @@ CPU_INLINE void add_sums(struct norm_sums *sums, const cpu_lanes *first, const c
     }
 }
 
-CPU_INLINE size_t run_length(size_t left)
-{
-    return left < ROWS * CPU_LANES ? left : ROWS * CPU_LANES;
-}
-
 CPU_INLINE void measure_run(struct norm_sums *sums, const void *x, size_t at, size_t count,
-                            bool half)
+                            size_t ahead, bool half)
 {
     cpu_lanes sum = {0}, squares = {0}, value;
     size_t i = 0;
     for (; i + CPU_LANES <= count; i += CPU_LANES) {
+        ask(x, at + i, ahead, half);
         load(&value, x, at + i, CPU_LANES, half);
         sum += value;
         squares += value * value;
@@ -80,12 +82,12 @@ CPU_INLINE void measure_run(struct norm_sums *sums, const void *x, size_t at, si
 CPU_INLINE void measure(struct norm_sums *sums, const struct norm_tensors *tensors,
                         const struct norm_span *span, bool half)
 {
+    size_t ahead = bytes_ahead(span, half);
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride;
         struct norm_sums own = {{0}, {0}};
-        fetch_ahead(tensors->x, span, image, half);
-        for (size_t i = 0; i < span->values; i += ROWS * CPU_LANES) {
-            measure_run(&own, tensors->x, at + i, run_length(span->values - i), half);
+        for (size_t i = 0; i < span->values; i += RUN) {
+            measure_run(&own, tensors->x, at + i, run_length(span->values - i), ahead, half);
         }
         sums[image] = own;
     }
@@ -114,14 +116,14 @@ CPU_INLINE void apply(const struct norm_tensors *given, const struct norm_span *
 {
     struct norm_lanes lanes = *span->lanes; // copies, which stores do not change
     struct norm_tensors tensors = *given;
-    size_t values = span->values;
+    size_t values = span->values, ahead = bytes_ahead(span, half);
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride, i = 0;
-        fetch_ahead(tensors.y, span, image, half);
-        if (join) {
-            fetch_ahead(tensors.x2, span, image, half);
-        }
         for (; i + CPU_LANES <= values; i += CPU_LANES) {
+            ask(tensors.y, at + i, ahead, half);
+            if (join) {
+                ask(tensors.x2, at + i, ahead, half);
+            }
             apply_row(&tensors, &lanes, at + i, CPU_LANES, relu, join, half);
         }
         if (i < values) {
@@ -179,12 +181,20 @@ CPU_INLINE void collect_row(cpu_lanes *sum, cpu_lanes *products, const struct no
 
 // One run of rows.
 CPU_INLINE void collect_run(struct norm_sums *sums, const struct norm_tensors *tensors,
-                            const struct norm_lanes *lanes, size_t at, size_t count, enum gate gate,
-                            bool pass, bool half)
+                            const struct norm_lanes *lanes, size_t at, size_t count, size_t ahead,
+                            enum gate gate, bool pass, bool half)
 {
     cpu_lanes sum = {0}, products = {0};
     size_t i = 0;
     for (; i + CPU_LANES <= count; i += CPU_LANES) {
+        ask(tensors->x, at + i, ahead, half);
+        ask(tensors->dy, at + i, ahead, half);
+        if (gate == GATE_BY_Y) {
+            ask(tensors->y, at + i, ahead, half);
+        }
+        if (pass) {
+            ask(tensors->dx2, at + i, ahead, half);
+        }
         collect_row(&sum, &products, tensors, lanes, at + i, CPU_LANES, gate, pass, half);
     }
     if (i < count) {
@@ -199,20 +209,13 @@ CPU_INLINE void collect(struct norm_sums *sums, const struct norm_tensors *given
 {
     struct norm_lanes lanes = *span->lanes;
     struct norm_tensors tensors = *given;
-    size_t values = span->values;
+    size_t values = span->values, ahead = bytes_ahead(span, half);
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride;
         struct norm_sums own = {{0}, {0}};
-        fetch_ahead(tensors.x, span, image, half);
-        fetch_ahead(tensors.dy, span, image, half);
-        if (gate == GATE_BY_Y) {
-            fetch_ahead(tensors.y, span, image, half);
-        }
-        if (pass) {
-            fetch_ahead(tensors.dx2, span, image, half);
-        }
-        for (size_t i = 0; i < values; i += ROWS * CPU_LANES) {
-            collect_run(&own, &tensors, &lanes, at + i, run_length(values - i), gate, pass, half);
+        for (size_t i = 0; i < values; i += RUN) {
+            collect_run(&own, &tensors, &lanes, at + i, run_length(values - i), ahead, gate, pass,
+                        half);
         }
         sums[image] = own;
     }
@@ -259,10 +262,11 @@ CPU_INLINE void differentiate(const struct norm_tensors *given, const struct nor
     struct norm_lanes lanes = *span->lanes;
     struct norm_tensors tensors = *given;
     size_t values = span->values;
+    size_t ahead = tensors.dx == tensors.dy ? 0 : bytes_ahead(span, half);
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride, i = 0;
-        fetch_ahead(tensors.dx, span, image, half);
         for (; i + CPU_LANES <= values; i += CPU_LANES) {
+            ask(tensors.dx, at + i, ahead, half);
             differentiate_row(&tensors, &lanes, at + i, CPU_LANES, gate, half);
         }
         if (i < values) {
