@@ -4,7 +4,7 @@
 
 // Values in a run: 64 rows of lanes are added up in float32 before they go into a double.
 #define RUN   (64 * (size_t)CPU_LANES)
-#define LONG  16384 // bytes of a plane
+#define LONG  32768 // bytes of a plane
 #define AHEAD 4096  // bytes on their way at a time, about
 
 // Where the gradient behind the ReLU comes from: it is dy itself, or where the result was positive,
