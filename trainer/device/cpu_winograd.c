@@ -26,10 +26,11 @@ static const struct winograd_kernel *kernel_of(const struct cpu_device *device)
     if (device->half) {
         return __builtin_cpu_supports("avx512bf16") ? &winograd_half_kernel : NULL;
     }
+    return __builtin_cpu_supports("avx512f") ? &winograd_float_kernel : NULL;
 #else
     (void)device;
-#endif
     return NULL;
+#endif
 }
 
 // --- the plan
