@@ -7,8 +7,8 @@
 
 #define TAPS_WIDE 3
 
-// Transformed tiles, products and the weights of one place shall fit into this much of the second
-// level cache; more tiles than MOST_GROUPS gain nothing.
+// The tiles and weights of one place and the products of all shall fit into this much of the second
+// level cache. More than MOST_GROUPS of tiles gain nothing.
 #define CACHE_BYTES (640 << 10)
 #define MOST_GROUPS 8
 
@@ -66,7 +66,8 @@ static struct plan plan_of(const struct cpu_device *device, const struct op_desc
     size_t weights = (size_t)plan.shape.in_blocks * kernel->steps * out_vectors * WINOGRAD_LINE;
     size_t tiles = WINOGRAD_ROWS * (size_t)kernel->slabs * plan.shape.in_blocks * WINOGRAD_LINE;
     size_t products = WINOGRAD_ROWS * (size_t)kernel->places * out_vectors * WINOGRAD_LINE;
-    size_t groups = weights < CACHE_BYTES ? (CACHE_BYTES - weights) / (tiles + products) : 0;
+    size_t touched = tiles / kernel->slabs + products; // while one place is multiplied
+    size_t groups = weights < CACHE_BYTES ? (CACHE_BYTES - weights) / touched : 0;
     groups = groups > MOST_GROUPS ? MOST_GROUPS : groups < 1 ? 1 : groups;
     // As many blocks for every thread, all of about the same size.
     size_t rounds = divide_up(plan.shape.tiles, groups * WINOGRAD_ROWS * (size_t)device->threads);

@@ -47,11 +47,10 @@ FLOAT_INLINE void transform_six(__m512 to[SIDE], const __m512 from[SIDE])
     to[5] = last;
 }
 
-// Six rows of a tile, of which those from `first` up to `end` are inside of the image.
+// Six rows of a tile; `mask` is 0 for rows outside of the image.
 struct tile_rows {
-    const float *top; // row 0 of the tile, column 0 of the image
-    size_t row_values;
-    uint32_t first, end;
+    const float *pixels[SIDE];
+    uint32_t mask[SIDE];
 };
 
 // One column, transformed. What lies outside of the image is 0 and is not touched.
@@ -59,12 +58,11 @@ FLOAT_INLINE void load_column(__m512 to[SIDE], const struct tile_rows *rows, int
                               int64_t width)
 {
     __m512 pixels[SIDE];
-    bool inside = column >= 0 && column < width;
+    uint32_t inside = column >= 0 && column < width ? UINT32_MAX : 0;
 #pragma GCC unroll 6
-    for (uint32_t i = 0; i < SIDE; i++) {
-        __mmask16 mask = inside && i >= rows->first && i < rows->end ? 0xffff : 0;
-        pixels[i] =
-            _mm512_maskz_loadu_ps(mask, rows->top + i * rows->row_values + column * WINOGRAD_LANES);
+    for (int i = 0; i < SIDE; i++) {
+        pixels[i] = _mm512_maskz_loadu_ps((__mmask16)(inside & rows->mask[i]),
+                                          rows->pixels[i] + column * WINOGRAD_LANES);
     }
     transform_six(to, pixels);
 }
@@ -116,14 +114,14 @@ FLOAT_TARGET static void gather_run(const struct winograd_shape *shape, char *ti
 static struct tile_rows rows_of(const struct winograd_shape *shape, const float *plane,
                                 uint32_t tile_row)
 {
-    uint32_t row = tile_row * TILE; // the tile begins one row above
-    size_t row_values = (size_t)shape->width * WINOGRAD_LANES;
-    return (struct tile_rows){
-        .top = plane + ((ptrdiff_t)row - 1) * (ptrdiff_t)row_values,
-        .row_values = row_values,
-        .first = row == 0 ? 1 : 0,
-        .end = shape->height - row + 1,
-    };
+    struct tile_rows rows;
+    for (uint32_t i = 0; i < SIDE; i++) {
+        uint32_t below = tile_row * TILE + i; // row + 1
+        bool inside = below >= 1 && below <= shape->height;
+        rows.pixels[i] = plane + (size_t)(inside ? below - 1 : 0) * shape->width * WINOGRAD_LANES;
+        rows.mask[i] = inside ? UINT32_MAX : 0;
+    }
+    return rows;
 }
 
 static void gather(const struct winograd_shape *shape, char *tiles, const void *x,
@@ -156,7 +154,7 @@ FLOAT_INLINE void multiply_group(float *products, const float *tiles, const floa
         }
     }
     for (uint32_t block = 0; block < blocks; block++) {
-#pragma GCC unroll 16
+#pragma GCC unroll 4
         for (uint32_t step = 0; step < STEPS; step++) {
             __m512 line[WINOGRAD_VECTORS];
 #pragma GCC unroll 4
