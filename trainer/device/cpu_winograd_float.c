@@ -88,7 +88,6 @@ FLOAT_TARGET static void gather_run(const struct winograd_shape *shape, char *ti
                                     const struct tile_rows *rows, const struct winograd_run *run)
 {
     size_t group_bytes = (size_t)shape->in_blocks * WINOGRAD_ROWS * WINOGRAD_LINE;
-    size_t slab_bytes = shape->groups * group_bytes;
     size_t row = run->first % WINOGRAD_ROWS;
     char *group = tiles + run->first / WINOGRAD_ROWS * group_bytes;
     int64_t column = (int64_t)run->column * TILE - 1;
@@ -103,7 +102,7 @@ FLOAT_TARGET static void gather_run(const struct winograd_shape *shape, char *ti
         for (uint32_t j = 2; j < SIDE; j++) {
             load_column(columns[j], rows, column++, shape->width);
         }
-        store_tile(group + row * WINOGRAD_LINE, slab_bytes, columns);
+        store_tile(group + row * WINOGRAD_LINE, shape->slab_bytes, columns);
         if (++row == WINOGRAD_ROWS) {
             row = 0;
             group += group_bytes;
