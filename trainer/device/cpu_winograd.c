@@ -7,8 +7,8 @@
 
 #define TAPS_WIDE 3
 
-// Transformed tiles, products and the weights of one place shall fit into this much of the second
-// level cache; more tiles than MOST_GROUPS gain nothing.
+// The tiles and weights of one place and the products of all shall fit into this much of the second
+// level cache. More than MOST_GROUPS of tiles gain nothing.
 #define CACHE_BYTES (640 << 10)
 #define MOST_GROUPS 8
 
@@ -19,6 +19,13 @@ struct plan {
     size_t tiles_bytes, products_bytes; // of the scratch of each thread
 };
 
+// What is written side by side, in many places at once, lies an odd number of lines apart: at even
+// distances the places would compete for a few sets of the first level cache.
+static size_t odd_lines(size_t bytes)
+{
+    return bytes | WINOGRAD_LINE;
+}
+
 // NULL where this machine has none for the device's precision.
 static const struct winograd_kernel *kernel_of(const struct cpu_device *device)
 {
@@ -26,10 +33,11 @@ static const struct winograd_kernel *kernel_of(const struct cpu_device *device)
     if (device->half) {
         return __builtin_cpu_supports("avx512bf16") ? &winograd_half_kernel : NULL;
     }
+    return __builtin_cpu_supports("avx512f") ? &winograd_float_kernel : NULL;
 #else
     (void)device;
-#endif
     return NULL;
+#endif
 }
 
 // --- the plan
@@ -55,26 +63,43 @@ static struct winograd_shape shape_of(const struct winograd_kernel *kernel,
     return shape;
 }
 
+static uint32_t vectors_of(const struct winograd_shape *shape, size_t panel)
+{
+    size_t left = shape->out_blocks - panel * WINOGRAD_VECTORS;
+    return left < WINOGRAD_VECTORS ? (uint32_t)left : WINOGRAD_VECTORS;
+}
+
+// Transformed weights of one place of a panel.
+static size_t place_bytes(const struct plan *plan, uint32_t vectors)
+{
+    return odd_lines((size_t)plan->shape.in_blocks * plan->kernel->steps * vectors * WINOGRAD_LINE);
+}
+
+// How many groups of tiles a block has; each touches `bytes` while one place is multiplied.
+static size_t groups_of(const struct plan *plan, size_t bytes)
+{
+    size_t weights = place_bytes(plan, vectors_of(&plan->shape, 0));
+    size_t groups = weights < CACHE_BYTES ? (CACHE_BYTES - weights) / bytes : 0;
+    return groups > MOST_GROUPS ? MOST_GROUPS : groups < 1 ? 1 : groups;
+}
+
 static struct plan plan_of(const struct cpu_device *device, const struct op_desc *desc,
                            enum cpu_winograd_pass pass)
 {
     const struct winograd_kernel *kernel = kernel_of(device);
     struct plan plan = {.kernel = kernel, .shape = shape_of(kernel, desc, pass)};
-    size_t out_vectors =
-        plan.shape.out_blocks < WINOGRAD_VECTORS ? plan.shape.out_blocks : WINOGRAD_VECTORS;
-    size_t weights = (size_t)plan.shape.in_blocks * kernel->steps * out_vectors * WINOGRAD_LINE;
-    size_t tiles = WINOGRAD_ROWS * (size_t)kernel->slabs * plan.shape.in_blocks * WINOGRAD_LINE;
-    size_t products = WINOGRAD_ROWS * (size_t)kernel->places * out_vectors * WINOGRAD_LINE;
-    size_t groups = weights < CACHE_BYTES ? (CACHE_BYTES - weights) / (tiles + products) : 0;
-    groups = groups > MOST_GROUPS ? MOST_GROUPS : groups < 1 ? 1 : groups;
+    size_t group_bytes = WINOGRAD_ROWS * (size_t)plan.shape.in_blocks * WINOGRAD_LINE;
+    size_t products = WINOGRAD_ROWS * kernel->places * vectors_of(&plan.shape, 0) * WINOGRAD_LINE;
+    size_t groups = groups_of(&plan, group_bytes + products);
     // As many blocks for every thread, all of about the same size.
-    size_t rounds = divide_up(plan.shape.tiles, groups * WINOGRAD_ROWS * (size_t)device->threads);
-    plan.shape.groups =
-        divide_up(plan.shape.tiles, rounds * (size_t)device->threads * WINOGRAD_ROWS);
-    plan.block_tiles = plan.shape.groups * WINOGRAD_ROWS;
+    size_t threads = (size_t)device->threads;
+    size_t rounds = divide_up(plan.shape.tiles, groups * WINOGRAD_ROWS * threads);
+    groups = divide_up(plan.shape.tiles, rounds * WINOGRAD_ROWS * threads);
+    plan.block_tiles = groups * WINOGRAD_ROWS;
     plan.blocks = divide_up(plan.shape.tiles, plan.block_tiles);
-    plan.tiles_bytes = plan.shape.groups * tiles;
-    plan.products_bytes = plan.shape.groups * products;
+    plan.shape.slab_bytes = odd_lines(groups * group_bytes);
+    plan.tiles_bytes = kernel->slabs * plan.shape.slab_bytes;
+    plan.products_bytes = groups * products;
     return plan;
 }
 
@@ -111,23 +136,26 @@ size_t cpu_winograd_scratch_bytes(const struct cpu_device *device, const struct 
 
 // --- weights
 
+// Where a panel begins; all before it are full.
+static size_t panel_offset(const struct plan *plan, size_t panel)
+{
+    return panel * plan->kernel->places * place_bytes(plan, WINOGRAD_VECTORS);
+}
+
+static size_t pass_weights_bytes(const struct cpu_device *device, const struct op_desc *desc,
+                                 enum cpu_winograd_pass pass)
+{
+    struct plan plan = plan_of(device, desc, pass);
+    size_t last = divide_up(plan.shape.out_blocks, WINOGRAD_VECTORS) - 1;
+    return panel_offset(&plan, last) +
+           plan.kernel->places * place_bytes(&plan, vectors_of(&plan.shape, last));
+}
+
 size_t cpu_winograd_weights_bytes(const struct cpu_device *device, const struct op_desc *desc)
 {
-    const struct winograd_kernel *kernel = kernel_of(device);
-    return (size_t)kernel->places * (desc->in.c / WINOGRAD_LANES) * kernel->steps *
-           (desc->out.c / WINOGRAD_LANES) * WINOGRAD_LINE;
-}
-
-static uint32_t vectors_of(const struct winograd_shape *shape, size_t panel)
-{
-    size_t left = shape->out_blocks - panel * WINOGRAD_VECTORS;
-    return left < WINOGRAD_VECTORS ? (uint32_t)left : WINOGRAD_VECTORS;
-}
-
-static size_t panel_bytes(const struct plan *plan) // of a full one
-{
-    return (size_t)plan->kernel->places * plan->shape.in_blocks * plan->kernel->steps *
-           WINOGRAD_VECTORS * WINOGRAD_LINE;
+    size_t forward = pass_weights_bytes(device, desc, WINOGRAD_FORWARD);
+    size_t backward = pass_weights_bytes(device, desc, WINOGRAD_BACKWARD_DATA);
+    return forward > backward ? forward : backward;
 }
 
 // The taps by which 16 gradients of outputs reach 16 inputs: turned by 180 degrees, with inputs and
@@ -153,9 +181,8 @@ static void transform_panel(const struct plan *plan, const struct op_desc *desc,
     const struct winograd_kernel *kernel = plan->kernel;
     uint32_t vectors = vectors_of(&plan->shape, panel);
     size_t step_stride = (size_t)vectors * WINOGRAD_LINE;
-    size_t block_stride = kernel->steps * step_stride;
     size_t tap_stride = (size_t)desc->in.c * desc->out.c;
-    to += panel * panel_bytes(plan) + in_block * block_stride;
+    to += panel_offset(plan, panel) + in_block * kernel->steps * step_stride;
     for (uint32_t v = 0; v < vectors; v++) {
         size_t in = in_block * WINOGRAD_LANES;
         size_t out = (panel * WINOGRAD_VECTORS + v) * WINOGRAD_LANES;
@@ -165,8 +192,7 @@ static void transform_panel(const struct plan *plan, const struct op_desc *desc,
             turn_taps(turned, weights + out * desc->out.c + in, tap_stride, desc->out.c);
             taps = (struct winograd_taps){turned, WINOGRAD_LANES * WINOGRAD_LANES, WINOGRAD_LANES};
         }
-        kernel->transform(&taps, to + v * WINOGRAD_LINE, plan->shape.in_blocks * block_stride,
-                          step_stride);
+        kernel->transform(&taps, to + v * WINOGRAD_LINE, place_bytes(plan, vectors), step_stride);
     }
 }
 
@@ -230,7 +256,6 @@ static void multiply_places(const struct plan *plan, struct winograd_product *pr
 {
     const struct winograd_shape *shape = &plan->shape;
     const struct winograd_kernel *kernel = plan->kernel;
-    size_t lines = (size_t)shape->in_blocks * WINOGRAD_LINE;
     size_t end = next + plan->block_tiles < shape->tiles ? next + plan->block_tiles : shape->tiles;
     size_t share = divide_up(plan->block_tiles, kernel->places);
     float *products = product->products;
@@ -240,10 +265,10 @@ static void multiply_places(const struct plan *plan, struct winograd_product *pr
             prefetch_tile(plan, x, tile);
         }
         next += share;
-        product->tiles = tiles + kernel->place_offset(place, shape->groups * WINOGRAD_ROWS * lines);
+        product->tiles = tiles + kernel->place_offset(place, shape->slab_bytes);
         kernel->multiply(product);
         product->products += (size_t)WINOGRAD_ROWS * product->vectors * WINOGRAD_LANES;
-        product->weights += kernel->steps * product->vectors * lines;
+        product->weights += place_bytes(plan, product->vectors);
     }
     product->products = products;
 }
@@ -269,7 +294,7 @@ static void convolve_block(const struct plan *plan, void *y, const void *x, cons
     for (uint32_t out = 0; out < shape->out_blocks; out += WINOGRAD_VECTORS) {
         size_t panel = out / WINOGRAD_VECTORS;
         product.vectors = vectors_of(shape, panel);
-        multiply_places(plan, &product, tiles, weights + panel * panel_bytes(plan), x,
+        multiply_places(plan, &product, tiles, weights + panel_offset(plan, panel), x,
                         panel == 0 ? end : shape->tiles);
         for (size_t tile = start; tile < end; tile += run.count) {
             run = run_of(shape, tile, end, start);

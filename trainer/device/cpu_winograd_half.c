@@ -110,7 +110,6 @@ HALF_TARGET static void gather_run(const struct winograd_shape *shape, char *til
                                    const struct tile_rows *rows, const struct winograd_run *run)
 {
     size_t group_bytes = (size_t)shape->in_blocks * WINOGRAD_ROWS * WINOGRAD_LINE;
-    size_t slab_bytes = shape->groups * group_bytes;
     size_t row = run->first % WINOGRAD_ROWS;
     char *group = tiles + run->first / WINOGRAD_ROWS * group_bytes;
     int64_t column = (int64_t)run->column * TILE - 1;
@@ -119,7 +118,7 @@ HALF_TARGET static void gather_run(const struct winograd_shape *shape, char *til
     for (uint32_t i = 0; i < run->count; i++) {
         column += TILE;
         load_pair(&right, rows, column, shape->width);
-        store_tile(group + row * WINOGRAD_LINE, slab_bytes, &left, &right);
+        store_tile(group + row * WINOGRAD_LINE, shape->slab_bytes, &left, &right);
         left = right;
         if (++row == WINOGRAD_ROWS) {
             row = 0;

@@ -26,8 +26,8 @@ struct winograd_shape {
     uint32_t height, width;
     uint32_t in_blocks, out_blocks; // of 16 channels
     uint32_t tiles_high, tiles_wide;
-    size_t tiles;  // of all images
-    size_t groups; // in a full block of tiles
+    size_t tiles;      // of all images
+    size_t slab_bytes; // from one slab to the next
 };
 
 // Tiles side by side in one row of tiles.
