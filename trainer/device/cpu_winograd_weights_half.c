@@ -192,7 +192,6 @@ HALF_TARGET static void transform_gradient(uint32_t *to, size_t pitch,
 
 HALF_INLINE void multiply_rows(const struct winograd_product *product, size_t row, size_t vectors)
 {
-    const uint32_t *next = row == 0 ? product->next_a : product->next_b;
     __m512 sums[ROWS][WINOGRAD_VECTORS];
     float *at = product->sums + row * product->pitch;
     const uint32_t *a = product->a + row, *b = product->b;
@@ -207,7 +206,7 @@ HALF_INLINE void multiply_rows(const struct winograd_product *product, size_t ro
     }
     for (size_t step = 0; step < product->steps; step++) {
         __m512bh columns[WINOGRAD_VECTORS];
-        _mm_prefetch((const char *)(next + step * WINOGRAD_BLOCK), _MM_HINT_T0);
+        winograd_fetch(product, row / ROWS, step);
 #pragma GCC unroll 4
         for (size_t v = 0; v < vectors; v++) {
             columns[v] = (__m512bh)_mm512_load_si512(b + v * product->panel);
