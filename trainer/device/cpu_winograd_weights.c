@@ -32,10 +32,16 @@ struct plan {
     uint32_t *in_panels, *out_panels; // [slots][places]
 };
 
+// NULL: this processor lacks the instructions.
 static const struct winograd_form *choose_form(const struct cpu_device *device)
 {
 #if defined(__x86_64__)
-    return device->half ? &winograd_form_half : NULL;
+    if (device->half) {
+        return &winograd_form_half;
+    }
+    bool wide =
+        (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
+    return wide ? &winograd_form_f32 : NULL;
 #else
     (void)device;
     return NULL;

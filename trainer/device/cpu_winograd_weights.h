@@ -66,6 +66,7 @@ struct winograd_form {
 
 #if defined(__x86_64__)
 extern const struct winograd_form winograd_form_half; // needs avx512_bf16
+extern const struct winograd_form winograd_form_f32;  // needs avx512f
 #endif
 
 // Where a tile of a walk lies.
