@@ -53,6 +53,7 @@ WINOGRAD_INLINE void store_row(uint32_t *to, size_t pitch, const __m512 row[EDGE
 #pragma GCC unroll 6
     for (size_t x = 0; x < EDGE; x++) {
         _mm512_store_ps(to + x * pitch, row[x]);
+        _mm_prefetch((const char *)(to + x * pitch + 2 * WINOGRAD_BLOCK), _MM_HINT_T0);
     }
 }
 
