@@ -289,6 +289,19 @@ static void multiply_unit(const struct plan *plan, const struct unit *unit, bool
     }
 }
 
+#define TAPS       9
+#define ROWS_AHEAD 2
+
+// Brings closer where rows of gradients will be written.
+static void fetch_gradients(const float *row, size_t tap_pitch, size_t count)
+{
+    for (size_t tap = 0; tap < TAPS; tap++) {
+        for (size_t i = 0; i < count; i += WINOGRAD_BLOCK) {
+            __builtin_prefetch(row + tap * tap_pitch + i, 1);
+        }
+    }
+}
+
 // The gradients of one of its input channels.
 static void finish_row(const struct plan *plan, const struct unit *unit, size_t row,
                        float *gradient)
@@ -299,8 +312,9 @@ static void finish_row(const struct plan *plan, const struct unit *unit, size_t 
                                  .pitch = plan->place_pitch,
                                  .groups = plan->groups,
                                  .group_pitch = plan->units * plan->unit_pitch};
-    plan->form->finish(gradient + channel * out + unit->out_block * WINOGRAD_BLOCK, in * out, &sums,
-                       unit->out_count * WINOGRAD_BLOCK);
+    float *to = gradient + channel * out + unit->out_block * WINOGRAD_BLOCK;
+    fetch_gradients(to + ROWS_AHEAD * out, in * out, unit->out_count * WINOGRAD_BLOCK);
+    plan->form->finish(to, in * out, &sums, unit->out_count * WINOGRAD_BLOCK);
 }
 
 // --- by all threads of a parallel region
