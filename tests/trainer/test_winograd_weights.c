@@ -220,6 +220,12 @@ static void test_half(void **state)
     check_shapes(DEVICE_BF16, 6e-3);
 }
 
+static void test_f32(void **state)
+{
+    (void)state;
+    check_shapes(DEVICE_F32, 1e-5);
+}
+
 static void test_refuses_what_it_cannot_compute(void **state)
 {
     (void)state;
@@ -254,6 +260,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_half),
 #if HAVE_DNNL
+        cmocka_unit_test(test_f32),
         cmocka_unit_test(test_refuses_what_it_cannot_compute),
 #endif
     };

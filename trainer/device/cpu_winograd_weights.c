@@ -7,35 +7,50 @@
 
 #include <omp.h>
 
-#define SHARED_STEPS 64        // of a panel: four of output and one of input channels fit into L1
-#define SHARED_BYTES (8 << 20) // of panels that are made and multiplied at a time
-#define ALONE_STEPS  32        // so that the panels of 64 channels, in and out, and the sums fit
-#define ALONE_BYTES  (1 << 19) // into L2
-#define GROUPS       16
-#define STAGGER      WINOGRAD_BLOCK // words between places, so that they share no cache set
+#define STEPS       64          // of a panel: four of output and two of input channels fit into L1
+#define ROUND_BYTES (4 << 20)   // of panels that are made and multiplied at a time, about
+#define ONCE_BYTES  (20 << 20)  // of all panels, if they are made at once: they stay in L3
+#define GROUP_BYTES (640 << 10) // of the sums of a group: they stay in L2
+#define GROUPS      16
+#define SUMS_PITCH  (WINOGRAD_VECTORS * WINOGRAD_BLOCK)
+#define STAGGER     WINOGRAD_BLOCK // words between places, so that they share no cache set
 
-// Few channels: each thread makes panels for itself and multiplies them while they are in its L2,
-// for one group of chunks of tiles after the other. Each group has its own sums, which are added in
-// the end in the order of groups. Many channels: the sums of a group would be too many. The threads
-// together make the panels of a round of chunks, then share its places.
+// Tiles come in chunks, which one panel holds; channels in units, up to four blocks of input by
+// four of output channels, whose sums of all places stay in L2 while they are worked on.
+//
+// Few channels: each thread makes the panels of one chunk after the other and multiplies them
+// itself, for one group of chunks after the other. Each group has its own sums, which are added in
+// the end in the order of groups.
+// Many channels: the threads together make the panels of a round of chunks, then share its units.
+// If there is only one round, sums are needed no longer than the unit is worked on.
 struct plan {
     const struct winograd_form *form;
+    size_t threads;
     size_t in_blocks, out_blocks;
-    uint32_t high, wide;
-    size_t tiles, steps, chunk_tiles; // all; of the panels of a chunk
-    size_t chunks, groups;
+    uint32_t high, wide;              // tiles of an image
+    size_t tiles, chunk_tiles;        // all; of a chunk
+    size_t chunks, groups;            // groups 0: many channels
     size_t slots;                     // chunks whose panels there are at a time
     size_t panel;                     // words of a panel
     size_t in_pitch, out_pitch;       // words of the panels of a place
-    size_t sum_pitch, group_pitch;    // sums of a place, of a group
-    float *sums;                      // [groups][places]
+    size_t unit_blocks;               // of input channels in a unit
+    size_t units, out_units;          // all; side by side
+    size_t place_pitch, unit_pitch;   // sums of a place, of a unit
+    size_t sums_count;                // units that have sums at a time
+    float *sums;                      // [groups][units], or [units], or [threads]
     uint32_t *in_panels, *out_panels; // [slots][places]
 };
 
+// NULL: this processor lacks the instructions.
 static const struct winograd_form *choose_form(const struct cpu_device *device)
 {
 #if defined(__x86_64__)
-    return device->half ? &winograd_form_half : NULL;
+    if (device->half) {
+        return &winograd_form_half;
+    }
+    bool wide =
+        (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
+    return wide ? &winograd_form_f32 : NULL;
 #else
     (void)device;
     return NULL;
@@ -57,47 +72,74 @@ static size_t slot_bytes(const struct plan *plan)
     return plan->form->places * (plan->in_pitch + plan->out_pitch) * sizeof(uint32_t);
 }
 
-static void plan_chunks(struct plan *plan, size_t steps)
+static void plan_tiles(struct plan *plan, const struct op_desc *desc)
 {
-    plan->steps = steps;
-    plan->chunk_tiles = steps * plan->form->step_tiles;
+    plan->high = (uint32_t)divided_up(desc->out.h, plan->form->outputs);
+    plan->wide = (uint32_t)divided_up(desc->out.w, plan->form->outputs);
+    plan->tiles = (size_t)desc->out.n * plan->high * plan->wide;
+    plan->chunk_tiles = STEPS * plan->form->step_tiles;
     plan->chunks = divided_up(plan->tiles, plan->chunk_tiles);
-    plan->panel = steps * WINOGRAD_BLOCK;
+    plan->panel = STEPS * WINOGRAD_BLOCK;
     plan->in_pitch = plan->in_blocks * plan->panel + STAGGER;
     plan->out_pitch = plan->out_blocks * plan->panel + STAGGER;
+}
+
+// Units are as large as leaves every thread two of them.
+static void plan_units(struct plan *plan)
+{
+    plan->out_units = divided_up(plan->out_blocks, WINOGRAD_VECTORS);
+    plan->unit_blocks = WINOGRAD_VECTORS;
+    plan->units = divided_up(plan->in_blocks, plan->unit_blocks) * plan->out_units;
+    while (plan->groups == 0 && plan->unit_blocks > 1 && plan->units < 2 * plan->threads) {
+        plan->unit_blocks /= 2;
+        plan->units = divided_up(plan->in_blocks, plan->unit_blocks) * plan->out_units;
+    }
+    plan->place_pitch = plan->unit_blocks * WINOGRAD_BLOCK * SUMS_PITCH + STAGGER;
+    plan->unit_pitch = plan->form->places * plan->place_pitch;
+}
+
+// Makes rounds worth the trouble of reading and writing all sums in each.
+static void plan_rounds(struct plan *plan)
+{
+    size_t sums = plan->units * plan->unit_pitch * sizeof(float), slot = slot_bytes(plan);
+    if (plan->chunks * slot <= ONCE_BYTES) {
+        plan->slots = plan->chunks;
+        plan->sums_count = plan->threads;
+    } else {
+        size_t bytes = sums / 2 > ROUND_BYTES ? sums / 2 : ROUND_BYTES;
+        plan->slots = smaller(plan->chunks, divided_up(bytes, slot));
+        plan->sums_count = plan->units;
+    }
 }
 
 static struct plan make_plan(const struct cpu_device *device, const struct op_desc *desc)
 {
     struct plan plan = {.form = choose_form(device),
+                        .threads = (size_t)device->threads,
                         .in_blocks = desc->in.c / WINOGRAD_BLOCK,
                         .out_blocks = desc->out.c / WINOGRAD_BLOCK};
-    plan.high = (uint32_t)divided_up(desc->out.h, plan.form->outputs);
-    plan.wide = (uint32_t)divided_up(desc->out.w, plan.form->outputs);
-    plan.tiles = (size_t)desc->out.n * plan.high * plan.wide;
-    plan.sum_pitch = (size_t)desc->in.c * desc->out.c + STAGGER;
-    plan.group_pitch = plan.form->places * plan.sum_pitch;
-    if (plan.group_pitch * sizeof(float) <= ALONE_BYTES) {
-        plan_chunks(&plan, ALONE_STEPS);
-        plan.groups = smaller(plan.chunks, GROUPS);
-        plan.slots = (size_t)device->threads;
+    size_t sums = (size_t)desc->in.c * desc->out.c * plan.form->places * sizeof(float);
+    plan_tiles(&plan, desc);
+    plan.groups = sums <= GROUP_BYTES ? smaller(plan.chunks, GROUPS) : 0;
+    plan_units(&plan);
+    if (plan.groups > 0) {
+        plan.slots = plan.threads;
+        plan.sums_count = plan.groups * plan.units;
     } else {
-        plan_chunks(&plan, SHARED_STEPS);
-        plan.groups = 1;
-        plan.slots = smaller(plan.chunks, 1 + SHARED_BYTES / slot_bytes(&plan));
+        plan_rounds(&plan);
     }
     return plan;
 }
 
 static size_t sums_bytes(const struct plan *plan)
 {
-    return plan->groups * plan->group_pitch * sizeof(float);
+    return plan->sums_count * plan->unit_pitch * sizeof(float);
 }
 
 static void place_plan(struct plan *plan, void *scratch)
 {
     plan->sums = scratch;
-    plan->in_panels = (uint32_t *)(plan->sums + plan->groups * plan->group_pitch);
+    plan->in_panels = (uint32_t *)(plan->sums + plan->sums_count * plan->unit_pitch);
     plan->out_panels = plan->in_panels + plan->slots * plan->form->places * plan->in_pitch;
 }
 
@@ -181,43 +223,98 @@ static void transform_block(const struct plan *plan, const struct images *images
     (image ? plan->form->transform_image : plan->form->transform_gradient)(to, pitch, &walk);
 }
 
+// --- one unit of channels
+
+// Some blocks of channels and the chunks that are in slots.
+struct unit {
+    size_t in_block, in_count, out_block, out_count;
+    float *sums;
+    size_t chunk, slot, count; // the first chunk, its slot, how many
+};
+
+static struct unit find_unit(const struct plan *plan, size_t index, size_t sums)
+{
+    struct unit unit = {.in_block = index / plan->out_units * plan->unit_blocks,
+                        .out_block = index % plan->out_units * WINOGRAD_VECTORS,
+                        .sums = plan->sums + sums * plan->unit_pitch};
+    unit.in_count = smaller(plan->in_blocks - unit.in_block, plan->unit_blocks);
+    unit.out_count = smaller(plan->out_blocks - unit.out_block, WINOGRAD_VECTORS);
+    return unit;
+}
+
 // Where the panels for one product begin.
 struct operands {
     const uint32_t *in, *out;
 };
 
-static struct operands find_operands(const struct plan *plan, size_t place, size_t part,
+static struct operands find_operands(const struct plan *plan, const struct unit *unit, size_t place,
                                      size_t slot)
 {
     size_t at = slot * plan->form->places + place;
-    return (struct operands){.in = plan->in_panels + at * plan->in_pitch,
-                             .out = plan->out_panels + at * plan->out_pitch +
-                                    part * WINOGRAD_VECTORS * plan->panel};
+    return (struct operands){
+        .in = plan->in_panels + at * plan->in_pitch + unit->in_block * plan->panel,
+        .out = plan->out_panels + at * plan->out_pitch + unit->out_block * plan->panel};
 }
 
-// The products of a place with a part of up to four blocks of output channels. `next`: what will be
-// multiplied after this.
-static void multiply_part(const struct plan *plan, size_t place, size_t part, size_t chunk,
-                          size_t slot, const struct operands *next, float *group_sums, bool add)
+static void multiply_place(const struct plan *plan, const struct unit *unit, size_t place,
+                           size_t number, bool add)
 {
-    size_t out_block = part * WINOGRAD_VECTORS;
-    float *sums = group_sums + place * plan->sum_pitch + out_block * WINOGRAD_BLOCK;
-    struct operands now = find_operands(plan, place, part, slot);
+    bool last = number + 1 == unit->count;
+    struct operands now = find_operands(plan, unit, place, unit->slot + number);
+    struct operands next = find_operands(plan, unit, (place + last) % plan->form->places,
+                                         unit->slot + (last ? 0 : number + 1));
     struct winograd_product product = {
-        .pitch = plan->out_blocks * WINOGRAD_BLOCK,
+        .pitch = SUMS_PITCH,
         .b = now.out,
         .panel = plan->panel,
-        .steps = divided_up(tiles_of_chunk(plan, chunk), plan->form->step_tiles),
-        .vectors = (unsigned)smaller(plan->out_blocks - out_block, WINOGRAD_VECTORS),
+        .steps = divided_up(tiles_of_chunk(plan, unit->chunk + number), plan->form->step_tiles),
+        .vectors = (unsigned)unit->out_count,
         .add = add,
     };
-    for (size_t block = 0; block < plan->in_blocks; block++) {
-        product.sums = sums + block * WINOGRAD_BLOCK * product.pitch;
+    for (size_t block = 0; block < unit->in_count; block++) {
+        product.sums = unit->sums + place * plan->place_pitch + block * WINOGRAD_BLOCK * SUMS_PITCH;
         product.a = now.in + block * plan->panel;
-        product.next_a = block + 1 < plan->in_blocks ? product.a + plan->panel : next->in;
-        product.next_b = next->out + block % WINOGRAD_VECTORS * plan->panel;
+        product.next_a = block + 1 < unit->in_count ? product.a + plan->panel : next.in;
+        product.next_b = next.out + block * plan->panel;
         plan->form->multiply(&product);
     }
+}
+
+static void multiply_unit(const struct plan *plan, const struct unit *unit, bool add)
+{
+    for (size_t place = 0; place < plan->form->places; place++) {
+        for (size_t number = 0; number < unit->count; number++) {
+            multiply_place(plan, unit, place, number, add || number > 0);
+        }
+    }
+}
+
+#define TAPS       9
+#define ROWS_AHEAD 2
+
+// Brings closer where rows of gradients will be written.
+static void fetch_gradients(const float *row, size_t tap_pitch, size_t count)
+{
+    for (size_t tap = 0; tap < TAPS; tap++) {
+        for (size_t i = 0; i < count; i += WINOGRAD_BLOCK) {
+            __builtin_prefetch(row + tap * tap_pitch + i, 1);
+        }
+    }
+}
+
+// The gradients of one of its input channels.
+static void finish_row(const struct plan *plan, const struct unit *unit, size_t row,
+                       float *gradient)
+{
+    size_t in = plan->in_blocks * WINOGRAD_BLOCK, out = plan->out_blocks * WINOGRAD_BLOCK;
+    size_t channel = unit->in_block * WINOGRAD_BLOCK + row;
+    struct winograd_sums sums = {.values = unit->sums + row * SUMS_PITCH,
+                                 .pitch = plan->place_pitch,
+                                 .groups = plan->groups,
+                                 .group_pitch = plan->units * plan->unit_pitch};
+    float *to = gradient + channel * out + unit->out_block * WINOGRAD_BLOCK;
+    fetch_gradients(to + ROWS_AHEAD * out, in * out, unit->out_count * WINOGRAD_BLOCK);
+    plan->form->finish(to, in * out, &sums, unit->out_count * WINOGRAD_BLOCK);
 }
 
 // --- by all threads of a parallel region
@@ -227,61 +324,55 @@ static void run_group(const struct plan *plan, const struct images *images, size
 {
     size_t first = group * plan->chunks / plan->groups;
     size_t end = (group + 1) * plan->chunks / plan->groups;
-    size_t parts = divided_up(plan->out_blocks, WINOGRAD_VECTORS);
-    float *sums = plan->sums + group * plan->group_pitch;
     for (size_t chunk = first; chunk < end; chunk++) {
         for (size_t block = 0; block < plan->in_blocks + plan->out_blocks; block++) {
             transform_block(plan, images, block, chunk, slot);
         }
-        for (size_t unit = 0; unit < plan->form->places * parts; unit++) {
-            struct operands next =
-                find_operands(plan, (unit + 1) / parts, (unit + 1) % parts, slot);
-            multiply_part(plan, unit / parts, unit % parts, chunk, slot, &next, sums,
-                          chunk > first);
+        for (size_t index = 0; index < plan->units; index++) {
+            struct unit unit = find_unit(plan, index, group * plan->units + index);
+            unit.chunk = chunk;
+            unit.slot = slot;
+            unit.count = 1;
+            multiply_unit(plan, &unit, chunk > first);
         }
     }
 }
 
-static void run_groups(const struct plan *plan, const struct images *images)
+static void run_groups(const struct plan *plan, const struct images *images, float *gradient)
 {
+    size_t rows = plan->unit_blocks * WINOGRAD_BLOCK;
 #pragma omp for schedule(dynamic)
     for (size_t group = 0; group < plan->groups; group++) {
         run_group(plan, images, group, (size_t)omp_get_thread_num());
     }
-}
-
-static void run_round(const struct plan *plan, const struct images *images, size_t first)
-{
-    size_t count = smaller(plan->chunks - first, plan->slots);
-    size_t blocks = plan->in_blocks + plan->out_blocks;
-    size_t parts = divided_up(plan->out_blocks, WINOGRAD_VECTORS);
 #pragma omp for schedule(static)
-    for (size_t unit = 0; unit < count * blocks; unit++) {
-        transform_block(plan, images, unit % blocks, first + unit / blocks, unit / blocks);
-    }
-#pragma omp for schedule(static)
-    for (size_t unit = 0; unit < plan->form->places * parts; unit++) {
-        for (size_t slot = 0; slot < count; slot++) {
-            bool last = slot + 1 == count;
-            size_t next_unit = last ? unit + 1 : unit;
-            struct operands next =
-                find_operands(plan, next_unit / parts, next_unit % parts, last ? 0 : slot + 1);
-            multiply_part(plan, unit / parts, unit % parts, first + slot, slot, &next, plan->sums,
-                          first + slot > 0);
+    for (size_t i = 0; i < plan->units * rows; i++) {
+        struct unit unit = find_unit(plan, i / rows, i / rows);
+        if (i % rows < unit.in_count * WINOGRAD_BLOCK) {
+            finish_row(plan, &unit, i % rows, gradient);
         }
     }
 }
 
-static void finish(const struct plan *plan, float *gradient)
+static void run_round(const struct plan *plan, const struct images *images, size_t first,
+                      float *gradient)
 {
-    size_t in = plan->in_blocks * WINOGRAD_BLOCK, out = plan->out_blocks * WINOGRAD_BLOCK;
+    size_t count = smaller(plan->chunks - first, plan->slots);
+    size_t blocks = plan->in_blocks + plan->out_blocks;
+    bool once = count == plan->chunks, last = first + count == plan->chunks;
 #pragma omp for schedule(static)
-    for (size_t i = 0; i < in; i++) {
-        struct winograd_sums sums = {.values = plan->sums + i * out,
-                                     .pitch = plan->sum_pitch,
-                                     .groups = plan->groups,
-                                     .group_pitch = plan->group_pitch};
-        plan->form->finish(gradient + i * out, in * out, &sums, out);
+    for (size_t i = 0; i < count * blocks; i++) {
+        transform_block(plan, images, i % blocks, first + i / blocks, i / blocks);
+    }
+#pragma omp for schedule(dynamic)
+    for (size_t index = 0; index < plan->units; index++) {
+        struct unit unit = find_unit(plan, index, once ? (size_t)omp_get_thread_num() : index);
+        unit.chunk = first;
+        unit.count = count;
+        multiply_unit(plan, &unit, first > 0);
+        for (size_t row = 0; last && row < unit.in_count * WINOGRAD_BLOCK; row++) {
+            finish_row(plan, &unit, row, gradient);
+        }
     }
 }
 
@@ -298,13 +389,12 @@ void cpu_winograd_backward_weights(const struct cpu_device *device, const struct
     place_plan(&plan, scratch);
 #pragma omp parallel num_threads(device->threads)
     {
-        if (plan.groups > 1) {
-            run_groups(&plan, &images);
+        if (plan.groups > 0) {
+            run_groups(&plan, &images, gradient);
         } else {
             for (size_t chunk = 0; chunk < plan.chunks; chunk += plan.slots) {
-                run_round(&plan, &images, chunk);
+                run_round(&plan, &images, chunk, gradient);
             }
         }
-        finish(&plan, gradient);
     }
 }

@@ -40,7 +40,7 @@ struct winograd_product {
     size_t panel, steps;
     unsigned vectors;                // 1 to WINOGRAD_VECTORS
     bool add;                        // to the sums; otherwise they are overwritten
-    const uint32_t *next_a, *next_b; // panels to be fetched beforehand
+    const uint32_t *next_a, *next_b; // panels of products to come
 };
 
 // The sums of one place after the other, for each of some groups of tiles.
@@ -66,6 +66,7 @@ struct winograd_form {
 
 #if defined(__x86_64__)
 extern const struct winograd_form winograd_form_half; // needs avx512_bf16
+extern const struct winograd_form winograd_form_f32;  // needs avx512f
 #endif
 
 // Where a tile of a walk lies.
@@ -91,6 +92,21 @@ CPU_INLINE void winograd_advance(const struct winograd_walk *walk,
             position->row = 0;
             position->image++;
         }
+    }
+}
+
+// In step `step` of the rows that are computed as the `turn`th: brings one line closer of the
+// panels and sums that are needed next.
+CPU_INLINE void winograd_fetch(const struct winograd_product *product, size_t turn, size_t step)
+{
+    if (turn == 0) {
+        __builtin_prefetch(product->next_a + step * WINOGRAD_BLOCK);
+    } else if (turn == 1) {
+        __builtin_prefetch(product->next_b + step * WINOGRAD_BLOCK);
+    } else if (turn == 2) {
+        size_t row = WINOGRAD_BLOCK + step / WINOGRAD_VECTORS;
+        __builtin_prefetch(product->sums + row * product->pitch +
+                           step % WINOGRAD_VECTORS * WINOGRAD_BLOCK);
     }
 }
 
