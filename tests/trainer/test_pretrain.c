@@ -248,7 +248,8 @@ static void the_log_follows_the_schedule(void **state)
     assert_non_null(strstr(log, "{\"step\":12,\"epoch\":2,"));
     const char *positive = strstr(log, "\"positive_cosine\":");
     const char *negative = strstr(log, "\"negative_cosine\":");
-    assert_true(positive && negative);
+    assert_non_null(positive);
+    assert_non_null(negative);
     assert_true(fabs(atof(positive + 18)) < 1 && fabs(atof(negative + 18)) < 1);
     assert_true(atof(positive + 18) != atof(negative + 18));
     // 1 epoch of 35 images is 4 steps of warm-up: step 4 (index 3) has 3/4 of the rate.

@@ -169,14 +169,15 @@ static void measure(struct byol *byol, const int32_t *labels, uint32_t labelled,
 
 // Adds the seconds spent so far, times `sign`: called before and after a step, it leaves the step's
 // own.
-static void add_seconds(const struct byol *byol, double sign, double seconds[OP_KINDS])
+static void add_seconds(const struct byol *byol, double sign, struct method_metrics *metrics)
 {
     const struct network *const networks[] = {byol->online, byol->target};
     for (size_t i = 0; i < 2; i++) {
         double forward[OP_KINDS], backward[OP_KINDS];
         network_times(networks[i], forward, backward);
         for (size_t kind = 0; kind < OP_KINDS; kind++) {
-            seconds[kind] += sign * (forward[kind] + backward[kind]);
+            metrics->seconds[kind] += sign * (forward[kind] + backward[kind]);
+            metrics->backward_seconds[kind] += sign * backward[kind];
         }
     }
 }
@@ -259,7 +260,7 @@ enum status byol_step(struct method *method, const float *const *view, const int
 {
     struct byol *byol = byol_of(method);
     memset(metrics, 0, sizeof *metrics);
-    add_seconds(byol, -1, metrics->seconds);
+    add_seconds(byol, -1, metrics);
     uint32_t labelled = count_labelled(byol, labels);
     for (uint32_t first = 0; first < byol->config.batch; first += byol->micro) {
         enum status status = load_images(byol, view, labelled > 0 ? labels : NULL, first);
@@ -285,6 +286,6 @@ enum status byol_step(struct method *method, const float *const *view, const int
         return failed(byol, status, error);
     }
     measure(byol, labels, labelled, metrics);
-    add_seconds(byol, 1, metrics->seconds);
+    add_seconds(byol, 1, metrics);
     return STATUS_OK;
 }
