@@ -1,31 +1,31 @@
 // `byol bench step`: training steps on made-up images, so that the network and the device are
 // timed without a dataset.
+#include "tools/bench_step.h"
+#include "tools/allocation_count.h"
 #include "tools/bench.h"
 #include "tools/command.h"
 #include "tools/measure.h"
-#include "tools/progress.h"
-#include "trainer/method/method.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define MAX_STEPS 1000
 
 static const struct command command = {
     .name = "bench step",
     .help = "Usage: byol bench step [options]\n"
             "\n"
             "Times whole training steps (both networks, both views, losses, gradients, update) on\n"
-            "made-up images. The median of the steps counts, after one that is not timed.\n"
+            "made-up images. The median of the steps counts, after one that is not timed. Tells\n"
+            "first what is planned, then where time and memory went.\n"
             "\n"
             "What is trained:\n"
             "  --net NAME        tiny, resnet18, 34, 50, 101, 152, 200 (resnet50)\n"
             "  --stem NAME       imagenet or small, for images of about 32 px (imagenet)\n"
             "  --padding NAME    same or torch (same)\n"
+            "  --shortcut NAME   convolutions in the first block of every group: first, or where\n"
+            "                    torchvision has them: torch (first)\n"
             "  --width F         channel multiplier (1)\n"
             "  --size N          pixels per side (224)\n"
             "  --batch N         pairs per step (64)\n"
@@ -37,6 +37,8 @@ static const struct command command = {
             "\n"
             "How:\n"
             "  --device NAME     what computes (cpu)\n"
+            "  --precision P     of images and convolutions: f32, bf16, or auto: what the device\n"
+            "                    computes fastest (auto)\n"
             "  --threads N       (0: one per core)\n"
             "  --steps N         timed steps (5)\n"
             "  --json            print the result as JSON\n"
@@ -46,24 +48,6 @@ static const struct command command = {
             "  byol bench step --net resnet18 --stem small --size 32 --batch 64\n"
             "\n"
             "Exit codes: 0 success, 1 failure, 2 wrong usage.\n",
-};
-
-struct bench {
-    // As given.
-    const char *net, *stem, *padding, *device_name;
-    int64_t batch, accumulate, hidden, threads, steps;
-    bool json, quiet;
-    struct method_config config;
-    // What runs.
-    struct device *device;
-    struct method *method;
-    float *images;   // two views
-    int32_t *labels; // NULL without classes
-    struct progress progress;
-    // What was measured.
-    double seconds[MAX_STEPS];     // of each step
-    double kinds[OP_KINDS];        // summed over the steps
-    double optimiser, total, loss; // the first two summed too; the loss of the last step
 };
 
 // --- from options to a config --------------------------------------------------------------------
@@ -84,13 +68,14 @@ static int choose(const char *option, const char *value, const char *choices)
     return -1;
 }
 
-static int parse(struct bench *bench, int argc, char **argv, bool *done)
+static int parse(struct step_bench *bench, int argc, char **argv, bool *done)
 {
     struct model_config *model = &bench->config.model;
     const struct option options[] = {
         {"net", 'n', OPTION_STRING, &bench->net, 0, 0},
         {"stem", 0, OPTION_STRING, &bench->stem, 0, 0},
         {"padding", 0, OPTION_STRING, &bench->padding, 0, 0},
+        {"shortcut", 0, OPTION_STRING, &bench->shortcut, 0, 0},
         {"width", 0, OPTION_FLOAT, &model->width, 0.0625, 4},
         {"size", 0, OPTION_INT, &model->size, 8, 1024},
         {"batch", 'b', OPTION_INT, &bench->batch, 1, 65536},
@@ -100,8 +85,9 @@ static int parse(struct bench *bench, int argc, char **argv, bool *done)
         {"output", 0, OPTION_INT, &model->projector_output, 1, 65536},
         {"classes", 0, OPTION_INT, &model->classes, 0, 100000},
         {"device", 0, OPTION_STRING, &bench->device_name, 0, 0},
+        {"precision", 0, OPTION_STRING, &bench->precision_name, 0, 0},
         {"threads", 't', OPTION_INT, &bench->threads, 0, 1024},
-        {"steps", 's', OPTION_INT, &bench->steps, 1, MAX_STEPS},
+        {"steps", 's', OPTION_INT, &bench->steps, 1, BENCH_MAX_STEPS},
         {"json", 0, OPTION_FLAG, &bench->json, 0, 0},
         {"quiet", 'q', OPTION_FLAG, &bench->quiet, 0, 0},
     };
@@ -117,13 +103,16 @@ static int parse(struct bench *bench, int argc, char **argv, bool *done)
     return EXIT_OK;
 }
 
-static int configure(struct bench *bench)
+static int configure(struct step_bench *bench)
 {
     struct model_config *model = &bench->config.model;
     model->encoder = choose("net", bench->net, MODEL_ENCODER_CHOICES);
     model->stem = choose("stem", bench->stem, MODEL_STEM_CHOICES);
     model->padding = choose("padding", bench->padding, MODEL_PADDING_CHOICES);
-    if (model->encoder < 0 || model->stem < 0 || model->padding < 0) {
+    model->shortcut = choose("shortcut", bench->shortcut, MODEL_SHORTCUT_CHOICES);
+    bench->precision = choose("precision", bench->precision_name, DEVICE_PRECISION_CHOICES);
+    if (model->encoder < 0 || model->stem < 0 || model->padding < 0 || model->shortcut < 0 ||
+        bench->precision < 0) {
         return EXIT_USAGE;
     }
     model->projector_hidden = model->predictor_hidden = bench->hidden;
@@ -137,14 +126,14 @@ static int configure(struct bench *bench)
 
 // --- running -------------------------------------------------------------------------------------
 
-static size_t view_floats(const struct bench *bench)
+static size_t view_floats(const struct step_bench *bench)
 {
     size_t side = (size_t)bench->config.model.size;
     return bench->config.batch * side * side * 3;
 }
 
 // The same noise in every run; kernels take as long for noise as for images.
-static enum status make_batch(struct bench *bench, struct error *error)
+static enum status make_batch(struct step_bench *bench, struct error *error)
 {
     uint64_t state = 1, classes = (uint64_t)bench->config.model.classes;
     size_t count = 2 * view_floats(bench);
@@ -163,8 +152,8 @@ static enum status make_batch(struct bench *bench, struct error *error)
     return STATUS_OK;
 }
 
-static enum status run_step(struct bench *bench, double *seconds, struct method_metrics *metrics,
-                            struct error *error)
+static enum status run_step(struct step_bench *bench, double *seconds,
+                            struct method_metrics *metrics, struct error *error)
 {
     const float *views[] = {bench->images, bench->images + view_floats(bench)};
     const struct method_step step = {.learning_rate = 0.2f * (float)bench->batch / 256.0f,
@@ -176,31 +165,44 @@ static enum status run_step(struct bench *bench, double *seconds, struct method_
     return status;
 }
 
-static enum status run_steps(struct bench *bench, struct error *error)
+static void add_metrics(struct step_bench *bench, const struct method_metrics *metrics,
+                        double seconds)
+{
+    bench->total += seconds;
+    bench->optimiser += metrics->optimiser_seconds;
+    bench->loss = metrics->loss;
+    for (size_t kind = 0; kind < OP_KINDS; kind++) {
+        bench->kinds[kind] += metrics->seconds[kind];
+        bench->backward[kind] += metrics->backward_seconds[kind];
+    }
+}
+
+static enum status run_steps(struct step_bench *bench, struct error *error)
 {
     struct method_metrics metrics;
+    int64_t allocations = 0;
     enum status status = run_step(bench, &bench->seconds[0], &metrics, error); // not counted
     for (int64_t i = 0; i < bench->steps && status == STATUS_OK; i++) {
+        allocation_count_begin();
         status = run_step(bench, &bench->seconds[i], &metrics, error);
-        bench->total += bench->seconds[i];
-        bench->optimiser += metrics.optimiser_seconds;
-        bench->loss = metrics.loss;
-        for (size_t kind = 0; kind < OP_KINDS; kind++) {
-            bench->kinds[kind] += metrics.seconds[kind];
-        }
+        int64_t calls = allocation_count_end();
+        allocations = calls < 0 ? -1 : allocations + calls;
+        add_metrics(bench, &metrics, bench->seconds[i]);
         if (status == STATUS_OK && !isfinite(metrics.loss)) {
             return error_set(error, STATUS_DEVICE, NULL, NOWHERE, NOWHERE,
                              "the loss of step %" PRId64 " is not finite", i + 1);
         }
         progress_bar(&bench->progress, "steps", (uint64_t)i + 1, (uint64_t)bench->steps, "steps");
     }
+    bench->allocations = allocations;
+    measure_median(bench->seconds, (size_t)bench->steps); // for its order
     return status;
 }
 
-static enum status measure(struct bench *bench, struct error *error)
+static enum status measure(struct step_bench *bench, struct error *error)
 {
-    enum status status =
-        device_open(&bench->device, bench->device_name, (int)bench->threads, DEVICE_F32, error);
+    enum status status = device_open(&bench->device, bench->device_name, (int)bench->threads,
+                                     (enum device_precision)bench->precision, error);
     if (status == STATUS_OK) {
         status = method_open(&bench->method, "byol", bench->device, &bench->config, error);
     }
@@ -210,70 +212,27 @@ static enum status measure(struct bench *bench, struct error *error)
     if (status != STATUS_OK) {
         return status;
     }
+    if (!bench->json) {
+        step_bench_print_plan(bench);
+    }
     progress_begin(&bench->progress, bench->quiet || bench->json);
     status = run_steps(bench, error);
     progress_end(&bench->progress);
     return status;
 }
 
-// --- telling -------------------------------------------------------------------------------------
-
-static void print_text(struct bench *bench)
-{
-    char device[128];
-    double step = measure_median(bench->seconds, (size_t)bench->steps), other = bench->total;
-    bench->device->ops->describe(bench->device, device, sizeof device);
-    printf("device           %s\n", device);
-    printf("pairs/s          %.2f\n", (double)bench->batch / step);
-    printf("step             %.1f ms (median of %" PRId64 ", fastest %.1f)\n", step * 1e3,
-           bench->steps, bench->seconds[0] * 1e3);
-    for (size_t kind = 0; kind < OP_KINDS; kind++) {
-        printf("%-16s %5.1f %%\n", op_kind_names[kind], 100 * bench->kinds[kind] / bench->total);
-        other -= bench->kinds[kind];
-    }
-    printf("optimiser        %5.1f %%\n", 100 * bench->optimiser / bench->total);
-    printf("other            %5.1f %%\n", 100 * (other - bench->optimiser) / bench->total);
-    printf("memory           %.1f MiB planned, %.1f MiB at the peak\n",
-           (double)bench->method->ops->memory(bench->method) / (1 << 20),
-           (double)measure_peak_memory() / (1 << 20));
-    printf("loss             %.4f\n", bench->loss);
-}
-
-static void print_json(struct bench *bench)
-{
-    char device[128];
-    double step = measure_median(bench->seconds, (size_t)bench->steps), other = bench->total;
-    bench->device->ops->describe(bench->device, device, sizeof device);
-    json_t *shares = json_object();
-    for (size_t kind = 0; kind < OP_KINDS; kind++) {
-        json_object_set_new(shares, op_kind_names[kind],
-                            json_real(bench->kinds[kind] / bench->total));
-        other -= bench->kinds[kind];
-    }
-    json_object_set_new(shares, "optimiser", json_real(bench->optimiser / bench->total));
-    json_object_set_new(shares, "other", json_real((other - bench->optimiser) / bench->total));
-    json_t *result =
-        json_pack("{s:f, s:f, s:f, s:I, s:I, s:s, s:s, s:o, s:I, s:I, s:f}", "pairs_per_second",
-                  (double)bench->batch / step, "step_seconds", step, "fastest_step_seconds",
-                  bench->seconds[0], "steps", (json_int_t)bench->steps, "batch",
-                  (json_int_t)bench->batch, "net", bench->net, "device", device, "shares", shares,
-                  "peak_memory_bytes", (json_int_t)measure_peak_memory(), "planned_memory_bytes",
-                  (json_int_t)bench->method->ops->memory(bench->method), "loss", bench->loss);
-    json_dumpf(result, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    putchar('\n');
-    json_decref(result);
-}
-
 int bench_step(int argc, char **argv)
 {
-    struct bench bench = {.net = "resnet50",
-                          .stem = "imagenet",
-                          .padding = "same",
-                          .device_name = "cpu",
-                          .batch = 64,
-                          .accumulate = 1,
-                          .hidden = 4096,
-                          .steps = 5};
+    struct step_bench bench = {.net = "resnet50",
+                               .stem = "imagenet",
+                               .padding = "same",
+                               .shortcut = "first",
+                               .precision_name = "auto",
+                               .device_name = "cpu",
+                               .batch = 64,
+                               .accumulate = 1,
+                               .hidden = 4096,
+                               .steps = 5};
     struct error error;
     bool done;
     model_config_init(&bench.config.model);
@@ -289,9 +248,9 @@ int bench_step(int argc, char **argv)
     if (status != STATUS_OK) {
         code = command_failed(&command, &error, bench.json);
     } else if (bench.json) {
-        print_json(&bench);
+        step_bench_print_json(&bench);
     } else {
-        print_text(&bench);
+        step_bench_print_text(&bench);
     }
     free(bench.images);
     free(bench.labels);

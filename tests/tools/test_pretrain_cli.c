@@ -35,7 +35,8 @@ static char data_option[340], device_option[32];
 #define SETTINGS                                                                                   \
     "encoder=tiny", "width=2", "stem=small", "views.base=small", "views.size=8", "batch=4",        \
         "epochs=8", "warmup_epochs=2", "base_learning_rate=2", "projector_hidden=8",               \
-        "projector_output=8", "predictor_hidden=8", "log_steps=3", "threads=1", "loader_threads=1"
+        "projector_output=8", "predictor_hidden=8", "log_steps=3", "precision=f32", "threads=1",   \
+        "loader_threads=1"
 
 static double now(void)
 {
@@ -401,6 +402,9 @@ static void misuse_is_explained(void **state)
     (void)state;
     program_expect(&scratch, 2, "--data", "pretrain --run \"$DIR/x\"");
     program_expect(&scratch, 2, "--run", "pretrain --data \"$DATA\" --runs \"$DIR/x\"");
+    program_expect(&scratch, 1, "precision: 'f16' is none of",
+                   "pretrain --settings --precision f16");
+    program_expect(&scratch, 0, "precision: bf16", "pretrain --settings --precision bf16");
     program_expect(&scratch, 2, "linear", "eval --run x --train a --test b");
     program_expect(&scratch, 2, "--checkpoint", "eval knn --train a --test b");
     program_expect(&scratch, 2, "quality wants one --data",

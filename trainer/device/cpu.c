@@ -23,7 +23,7 @@ static void cpu_close(struct device *device)
     if (cpu->engine != NULL) {
         dnnl_engine_destroy(cpu->engine);
     }
-    free(cpu->sums);
+    cpu_update_release(cpu->update);
     free(cpu);
 }
 
@@ -281,7 +281,6 @@ const struct device_ops cpu_device_ops = {
     .softmax_loss = cpu_softmax_loss,
     .lars_step = cpu_lars_step,
     .sgd_step = cpu_sgd_step,
-    .prepare_gradients = cpu_prepare_gradients,
     .adamw_step = cpu_adamw_step,
     .moving_average = cpu_moving_average,
     .block_add = cpu_block_add,

@@ -34,7 +34,7 @@ static void ref_close(struct device *device)
 static void ref_describe(const struct device *device, char *text, size_t capacity)
 {
     (void)device;
-    snprintf(text, capacity, "plain C loops, 1 thread");
+    snprintf(text, capacity, "plain C loops, f32, 1 thread");
 }
 
 static size_t ref_tensor_bytes(const struct device *device, struct tensor_shape shape)
@@ -266,7 +266,6 @@ const struct device_ops ref_device_ops = {
     .softmax_loss = ref_softmax_loss,
     .lars_step = ref_lars_step,
     .sgd_step = ref_sgd_step,
-    .prepare_gradients = ref_prepare_gradients,
     .adamw_step = ref_adamw_step,
     .moving_average = ref_moving_average,
     .block_add = ref_block_add,

@@ -333,6 +333,22 @@ static uint64_t byol_memory(const struct method *method)
            network_arena_bytes(byol->target);
 }
 
+static void byol_plan(const struct method *method, struct method_plan *plan)
+{
+    const struct byol *byol = const_byol_of(method);
+    uint64_t micro = byol->micro;
+    *plan = (struct method_plan){
+        .parameters = graph_param_floats(byol->graph),
+        .online_arena_bytes = network_arena_bytes(byol->online),
+        .target_arena_bytes = network_arena_bytes(byol->target),
+        .batch_bytes = (BYOL_VIEWS * micro * image_floats(byol) + 3 * micro) * sizeof(float) +
+                       micro * sizeof *byol->labels + 2 * micro,
+    };
+    plan->parameter_bytes = byol->device_bytes - plan->batch_bytes;
+    network_count_ops(byol->online, plan->online_ops);
+    network_count_ops(byol->target, plan->target_ops);
+}
+
 const struct method_ops byol_method = {
     .name = "byol",
     .summary = "predict the target's projection of the other view; the target follows slowly",
@@ -345,4 +361,5 @@ const struct method_ops byol_method = {
     .online_params = byol_online_params,
     .online_state = byol_online_state,
     .memory = byol_memory,
+    .plan = byol_plan,
 };

@@ -57,7 +57,10 @@ struct method_metrics {
     double top1, top5;     // of the online classifier on view 1, shares of 1; NaN without labels
     double spread;         // mean over dimensions of the standard deviation, over the batch, of the
                            // l2-normalised projections; healthy near 1/sqrt(d), 0 = collapsed
+    double positive_cosine;   // mean cosine of the projections of an image's views
+    double negative_cosine;   // of different images in the batch, all pairs; NaN for one image
     double seconds[OP_KINDS]; // forward + backward time per op kind (enum op_kind), this step
+    double backward_seconds[OP_KINDS]; // of these
     double optimiser_seconds;
 };
 
@@ -69,6 +72,15 @@ struct method_tensor {
     uint32_t shape[4];
     uint64_t count;
     float *device; // device memory
+};
+
+// What a method has laid out on its device.
+struct method_plan {
+    uint64_t parameters;      // values of one network
+    uint64_t parameter_bytes; // parameters, what the optimiser keeps, gradients, running statistics
+    uint64_t online_arena_bytes, target_arena_bytes;
+    uint64_t batch_bytes; // images, labels, losses
+    size_t online_ops[OP_KINDS], target_ops[OP_KINDS];
 };
 
 struct method;
@@ -98,7 +110,8 @@ struct method_ops {
     const float *(*online_params)(const struct method *method);
     float *(*online_state)(const struct method *method);
 
-    uint64_t (*memory)(const struct method *method); // device bytes planned
+    uint64_t (*memory)(const struct method *method);                     // device bytes planned
+    void (*plan)(const struct method *method, struct method_plan *plan); // what they are
 };
 
 // Every method begins with this.

@@ -237,6 +237,13 @@ enum status network_backward(struct network *network, const float *params, float
     return STATUS_OK;
 }
 
+void network_count_ops(const struct network *network, size_t counts[OP_KINDS])
+{
+    for (size_t k = 0; k < network->op_count; k++) {
+        counts[network->ops[k].desc.kind]++;
+    }
+}
+
 void network_times(const struct network *network, double forward[OP_KINDS],
                    double backward[OP_KINDS])
 {

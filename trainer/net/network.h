@@ -27,6 +27,9 @@ void network_close(struct network **network);
 
 uint64_t network_arena_bytes(const struct network *network);
 
+// Adds the ops that were planned, by kind.
+void network_count_ops(const struct network *network, size_t counts[OP_KINDS]);
+
 // `images`: device memory, float32 [images][size][size][3] in [0, 1], view after view.
 enum status network_forward(struct network *network, const float *params, float *state,
                             const float *images, enum op_mode mode, struct error *error);
@@ -45,7 +48,8 @@ float *network_output_gradient(struct network *network, const char *name);
 enum status network_backward(struct network *network, const float *params, float *grads,
                              const float *images, struct error *error);
 
-// Seconds spent in each op kind since open (index: enum op_kind), forward and backward.
+// Seconds spent in each op kind since open (index: enum op_kind), forward (what is computed again
+// too) and backward.
 void network_times(const struct network *network, double forward[OP_KINDS],
                    double backward[OP_KINDS]);
 
