@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -258,6 +259,8 @@ def passed(checks):
 
 
 def main():
+    for number in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C: no training may go on alone
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     options = parse()
     result = json.loads(Path(options.report).read_text()) if options.report else measure(options)
     lines, within = tables(result)
