@@ -59,7 +59,7 @@ ISA_FLAGS_v4 := -march=x86-64-v4
 objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(foreach i,$(ISAS),$(BUILD)/obj/$(s:.c=.$(i).o)),$(BUILD)/obj/$(s:.c=.o)))
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
-.PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-peers layers \
+.PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-step peer-gate bench-peers layers \
 	headers lint format install clean parts tests benches fuzz fuzz-clang
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -193,6 +193,18 @@ bench-loader: all  ## our loader and the installed peers on the same images, as 
 
 bench-loader-cifar: all  ## the same with records of 32 px
 	$(call bench,small,$(or $(DATA),../shared/data/cifar10-test.tar.zst))
+
+# VENVS, ONLY (regular expression of 'configuration: row'), ROUNDS, SECONDS (of a run), MARKDOWN=1, COMPILE=1 (torch.compile too), JSON=file.
+STEP_FLAGS = $(if $(ONLY),--only '$(ONLY)') $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+	$(if $(COMPILE),--compile) $(if $(MARKDOWN),--markdown) --json '$(or $(JSON),$(BUILD)/bench/step.json)'
+bench-step: all  ## our training step and PyTorch's, in turn, as a table (tests/README.md)
+	@mkdir -p $(BUILD)/bench
+	@python3 tests/bench/step.py --byol $(BUILD)/byol --python '$(VENVS)/main/bin/python' $(STEP_FLAGS)
+
+# DATA: folder with cifar10-train.tar.zst and cifar10-test.tar.zst. GATE: options of tests/peer/gate.py, such as '--epochs 20 --seeds "0 1"'.
+peer-gate: all  ## ours and PyTorch learn from the same images: curves of kNN and loss (tests/README.md)
+	@python3 tests/peer/gate.py --byol $(BUILD)/byol --python '$(VENVS)/main/bin/python' --work $(BUILD)/peer-gate \
+		--train '$(or $(DATA),../shared/data)/cifar10-train.tar.zst' --test '$(or $(DATA),../shared/data)/cifar10-test.tar.zst' $(GATE)
 
 bench-peers:  ## install the peers into VENVS: 10 GB, Debian packages as root, the rest from PyPI
 	@sh tests/bench/setup.sh '$(VENVS)'

@@ -84,7 +84,7 @@ def table(results):
     return [head] + body
 
 
-def _as_text(cells):
+def as_text(cells):
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = []
     for row in cells:
@@ -93,7 +93,7 @@ def _as_text(cells):
     return "\n".join(lines)
 
 
-def _as_markdown(cells):
+def as_markdown(cells):
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join([lines[0], "| --- |" + " ---: |" * (len(cells[0]) - 1)] + lines[1:])
 
@@ -119,8 +119,8 @@ def details(results):
 def text(results, markdown):
     cells = table(results)
     if markdown:
-        return "\n".join([_as_markdown(cells), "", "\n".join(notes(results)), ""] + ["- " + line for line in details(results)])
-    return "\n".join([_as_text(cells), ""] + notes(results) + [""] + details(results))
+        return "\n".join([as_markdown(cells), "", "\n".join(notes(results)), ""] + ["- " + line for line in details(results)])
+    return "\n".join([as_text(cells), ""] + notes(results) + [""] + details(results))
 
 
 # --- picture -------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the peers that `make bench-loader` compares with: setup.sh FOLDER. Run again, it installs what is missing.
-#   FOLDER/main   torchvision, albumentations with OpenCV, DALI
+# Installs the peers of `make bench-loader`, `make bench-step` and `make peer-gate`: setup.sh FOLDER. Run again, it installs what is missing.
+#   FOLDER/main   PyTorch (all that bench-step and peer-gate need), torchvision, albumentations with OpenCV, DALI
 #   FOLDER/ffcv   FFCV, which shares main's torch
 #   FOLDER/tf     TensorFlow and JAX, for the original implementation (whose files are not installed)
 # Needs Python 3.11 and about 10 GB: PyPI's torch brings CUDA's libraries. The versions are those that were measured.
@@ -53,4 +53,4 @@ site='import sysconfig; print(sysconfig.get_path("purelib"))'
 "$folder/main/bin/python" -c "$site" >"$("$folder/ffcv/bin/python" -c "$site")/zz-main.pth"
 PKG_CONFIG_PATH=$opencv "$folder/ffcv/bin/pip" install ffcv==1.0.2 numba==0.68.1
 
-echo "ready: make bench-loader VENVS=$folder"
+echo "ready: make bench-loader bench-step peer-gate VENVS=$folder"

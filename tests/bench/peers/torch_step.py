@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""A training step of BYOL in PyTorch, timed in a process of its own; prints one line of JSON. bench/step.py runs it.
+
+The network is tests/peer/network.py, in the way that PyTorch does fastest: padding inside the convolutions, batched (foreach) updates.
+"""
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "peer"))
+
+import torch
+
+import network
+
+MODES = {  # bfloat16, channels last, compiled
+    "bf16-channels-last": (True, True, False),
+    "f32-channels-last": (False, True, False),
+    "f32-contiguous": (False, False, False),
+    "bf16-compiled": (True, True, True),
+    "f32-compiled": (False, True, True),
+}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mode", choices=MODES, required=True)
+    parser.add_argument("--net", choices=network.ENCODERS, required=True)
+    parser.add_argument("--stem", choices=["imagenet", "small"], default="imagenet")
+    parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--hidden", type=int, default=4096)
+    parser.add_argument("--output", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=5)
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
+    bf16, channels_last, compiled = MODES[options.mode]
+    imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(1)
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    branches = network.build(options.net, options.stem, 1.0, options.hidden, options.output, options.hidden, same=False)
+    online, target = [branch.to(memory_format=form) for branch in branches]
+    byol = network.Byol(online, target, bf16=bf16, **({"forward": torch.compile} if compiled else {}))
+    views = [torch.rand(options.batch, 3, options.size, options.size).contiguous(memory_format=form) for _ in range(2)]
+
+    def step():
+        return byol.step(*views, 0.2 * options.batch / 256, 0.99)
+
+    start = time.perf_counter()
+    step(), step()
+    warm, seconds = time.perf_counter() - start, []
+    for _ in range(options.steps):
+        start = time.perf_counter()
+        loss = step()
+        seconds.append(time.perf_counter() - start)
+    middle = statistics.median(seconds)
+    result = {
+        "pairs_per_second": options.batch / middle,
+        "step_seconds": middle,
+        "fastest_step_seconds": min(seconds),
+        "steps": len(seconds),
+        "parameters": network.parameters(online),
+        "imported_bytes": imported,
+        "warm_up_seconds": warm,
+        "loss": loss,
+        "version": torch.__version__,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
