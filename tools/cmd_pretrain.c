@@ -31,6 +31,7 @@ static const char help[] =
     "  --preset NAME     the reference's schedule: byol-40, byol-100, byol-300, byol-1000\n"
     "  --recipe NAME     how views are drawn: byol, small (32 px, no blur)\n"
     "  --recipe FILE     a YAML file with any settings, views among them\n"
+    "  --precision P     auto, f32 or bf16: what the device computes images with (see --settings)\n"
     "  --set KEY=VALUE   one setting; may be repeated, wins over preset and file\n"
     "  --settings        print every setting with its meaning and value, and stop\n"
     "  --resume          continue DIR, or start it when there is nothing to continue\n"
@@ -59,19 +60,19 @@ static const char help[] =
 
 // What the command line says.
 struct request {
-    const char *data, *run, *recipe, *preset;
+    const char *data, *run, *recipe, *preset, *precision;
     struct option_list set;
     bool resume, json, quiet, settings;
 };
 
 // --- settings --------------------------------------------------------------------------------
 
-#define SHORTHANDS 2 // --preset and --recipe NAME are assignments too
+#define SHORTHANDS 3 // --preset, --precision and --recipe NAME are assignments too
 
 static enum status resolve(const struct request *request, struct run_config *config,
                            struct error *error)
 {
-    char preset[128], base[128], stored[RUN_PATH];
+    char preset[128], precision[128], base[128], stored[RUN_PATH];
     const char *assignments[OPTION_LIST_MAX + SHORTHANDS];
     const char *file = NULL;
     size_t count = 0;
@@ -90,6 +91,10 @@ static enum status resolve(const struct request *request, struct run_config *con
     if (request->preset) {
         snprintf(preset, sizeof preset, "preset=%s", request->preset);
         assignments[count++] = preset;
+    }
+    if (request->precision) {
+        snprintf(precision, sizeof precision, "precision=%s", request->precision);
+        assignments[count++] = precision;
     }
     for (size_t i = 0; i < request->set.count; i++) {
         assignments[count++] = request->set.item[i];
@@ -247,6 +252,7 @@ static int run(int argc, char **argv)
         {"run", 0, OPTION_STRING, &request.run, 0, 0},
         {"recipe", 0, OPTION_STRING, &request.recipe, 0, 0},
         {"preset", 0, OPTION_STRING, &request.preset, 0, 0},
+        {"precision", 0, OPTION_STRING, &request.precision, 0, 0},
         {"set", 0, OPTION_LIST, &request.set, 0, 0},
         {"settings", 0, OPTION_FLAG, &request.settings, 0, 0},
         {"resume", 0, OPTION_FLAG, &request.resume, 0, 0},

@@ -88,13 +88,14 @@ static enum status make_step(struct device *device, const struct layout *layout,
         struct lars_settings settings = {rate, table_float(table_cell(index, row, "weight_decay")),
                                          momentum, table_float(table_cell(index, row, "eta"))};
         return device->ops->lars_step(device, layout->spans, layout->count, &settings, block[0],
-                                      block[1], block[2]);
+                                      block[1], block[2], NULL);
     }
     assert_string_equal(optimizer, "sgd");
-    struct sgd_settings settings = {rate, momentum,
-                                    table_int(table_cell(index, row, "nesterov")) == 1};
+    struct sgd_settings settings = {.learning_rate = rate,
+                                    .momentum = momentum,
+                                    .nesterov = table_int(table_cell(index, row, "nesterov")) == 1};
     return device->ops->sgd_step(device, layout->spans, layout->count, &settings, block[0],
-                                 block[1], block[2]);
+                                 block[1], block[2], NULL);
 }
 
 static float *device_block(struct device *device, const float *values, size_t count)

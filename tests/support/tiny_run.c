@@ -35,6 +35,7 @@ struct run_config tiny_config(void)
         "projector_output=8",
         "predictor_hidden=8",
         "log_steps=2",
+        "precision=f32",
         "threads=1",
         "loader_threads=1",
         "keep_checkpoints=3",

@@ -140,7 +140,8 @@ enum optimiser { LARS, SGD, NESTEROV, AVERAGE, ACCUMULATE, OPTIMISERS };
 static float *optimised(const char *name, int threads, enum optimiser optimiser)
 {
     static const struct lars_settings lars = {0.3f, 1e-3f, 0.9f, 0.02f};
-    const struct sgd_settings sgd = {0.1f, 0.9f, optimiser == NESTEROV};
+    const struct sgd_settings sgd = {
+        .learning_rate = 0.1f, .momentum = 0.9f, .nesterov = optimiser == NESTEROV};
     struct device *device = open_device(name, threads);
     const struct device_ops *ops = device->ops;
     random_state = 99;
@@ -149,13 +150,13 @@ static float *optimised(const char *name, int threads, enum optimiser optimiser)
         float *grads = device_random(device, PARAMS);
         enum status status;
         if (optimiser == LARS) {
-            status = ops->lars_step(device, spans, SPANS, &lars, params, grads, momentum);
+            status = ops->lars_step(device, spans, SPANS, &lars, params, grads, momentum, NULL);
         } else if (optimiser == AVERAGE) {
             status = ops->moving_average(device, params, grads, PARAMS, 0.01f);
         } else if (optimiser == ACCUMULATE) {
             status = ops->block_add(device, params, grads, PARAMS);
         } else {
-            status = ops->sgd_step(device, spans, SPANS, &sgd, params, grads, momentum);
+            status = ops->sgd_step(device, spans, SPANS, &sgd, params, grads, momentum, NULL);
         }
         assert_int_equal(status, STATUS_OK);
         ops->release(device, grads);

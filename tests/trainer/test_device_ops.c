@@ -41,7 +41,7 @@ static void compare_with_reference(struct device *device, struct device *ref,
         near(row, "dx", got.dx, wanted.dx, got.in, row->backward);
         near(row, "dparams", got.gradients, wanted.gradients, got.params, row->backward);
     }
-    if (row->kind == OP_ADD) {
+    if (device_case_adds(&got.desc)) {
         near(row, "dx2", got.dx2, wanted.dx2, got.in, row->backward);
     }
     host_free(&got);
@@ -136,7 +136,7 @@ static void test_reference_against_differences(void **state)
         struct host host = host_make(row);
         host_run(ref, &host);
         check_differences(ref, row, &host, "dx", host.x, host.dx, host.in);
-        if (row->kind == OP_ADD) {
+        if (device_case_adds(&host.desc)) {
             check_differences(ref, row, &host, "dx2", host.x2, host.dx2, host.in);
         }
         if (host.params > 0) {
@@ -149,34 +149,47 @@ static void test_reference_against_differences(void **state)
     assert_int_equal(mistakes, 0);
 }
 
-// The same bits again, whatever the scratch memory held, and with dx in the place of dy.
-static void repeat_case(struct device *device, const struct device_case *row)
+// The same bits again, whatever the scratch memory held, with dx (place 1) or dx2 (2) in
+// the place of dy.
+static void repeat_case(struct device *device, const struct device_case *row, size_t place)
 {
     struct host first = host_make(row), second = host_make(row);
     host_run(device, &first);
     struct rig rig = rig_make(device, &second);
-    bool in_place = row->kind == OP_ADD || row->kind == OP_RELU || row->kind == OP_BATCH_NORM ||
-                    row->kind == OP_GROUP_NORM || row->kind == OP_AFFINE;
-    if (in_place) {
-        device->ops->release(device, rig.buffers.dx);
-        rig.buffers.dx = (void *)(uintptr_t)rig.buffers.dy;
+    void **moved = place == 0 ? NULL : place == 1 ? &rig.buffers.dx : &rig.buffers.dx2;
+    if (moved != NULL) {
+        device->ops->release(device, *moved);
+        *moved = (void *)(uintptr_t)rig.buffers.dy;
     }
     rig_forward(&rig, OP_TRAIN);
     rig_backward(&rig);
     rig_fetch(device, second.desc.in, second.dx, rig.buffers.dx);
+    bool two = device_case_adds(&second.desc);
+    if (two) {
+        rig_fetch(device, second.desc.in, second.dx2, rig.buffers.dx2);
+    }
     device->ops->copy_out(device, second.gradients, rig.buffers.param_grads,
                           second.params * sizeof(float));
     if (max_difference(first.dx, second.dx, first.in) != 0 ||
+        (two && max_difference(first.dx2, second.dx2, first.in) != 0) ||
         (first.params && max_difference(first.gradients, second.gradients, first.params) != 0)) {
         print_error("%s, %s: not the same bits again\n", device->ops->name, row->name);
         mistakes++;
     }
-    if (in_place) {
-        rig.buffers.dx = NULL;
+    if (moved != NULL) {
+        *moved = NULL;
     }
     rig_free(&rig);
     host_free(&first);
     host_free(&second);
+}
+
+static size_t places(const struct device_case *row)
+{
+    struct op_desc desc = device_case_desc(row);
+    bool in_place = row->kind == OP_ADD || row->kind == OP_RELU || row->kind == OP_BATCH_NORM ||
+                    row->kind == OP_GROUP_NORM || row->kind == OP_AFFINE;
+    return 1u + (in_place ? 1u : 0u) + (device_case_adds(&desc) ? 1u : 0u);
 }
 
 static void test_same_bits_again_and_in_place(void **state)
@@ -186,8 +199,9 @@ static void test_same_bits_again_and_in_place(void **state)
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
         for (size_t i = 0; i < device_case_count; i++) {
-            if (device_cases[i].kind != OP_INPUT) {
-                repeat_case(device, &device_cases[i]);
+            bool backward = device_cases[i].kind != OP_INPUT;
+            for (size_t place = 0; backward && place < places(&device_cases[i]); place++) {
+                repeat_case(device, &device_cases[i], place);
             }
         }
         device_close(&device);
@@ -250,6 +264,7 @@ static void evaluate_norm(struct device *device, const struct device_case *row)
         double value = (double)(host.x[i] - mean[c]) / sqrt((double)variance[c] + 1e-5) *
                            (double)host.weights[c] +
                        (double)host.weights[row->c + c];
+        value += host.desc.join ? (double)host.x2[i] : 0;
         wanted[i] = row->relu && value < 0 ? 0.0f : (float)value;
     }
     near(row, "evaluation", host.y, wanted, host.out, 1e-6);
@@ -322,7 +337,7 @@ static void test_wrong_descriptions_are_refused(void **state)
 {
     (void)state;
     const struct op_desc good = device_case_desc(&device_cases[8]);
-    struct op_desc wrong[11];
+    struct op_desc wrong[13];
     for (size_t i = 0; i < 8; i++) {
         wrong[i] = good;
     }
@@ -345,9 +360,17 @@ static void test_wrong_descriptions_are_refused(void **state)
     wrong[10].kind = OP_RELU;
     wrong[10].out = wrong[10].in;
     wrong[10].standardise = true;
+    for (size_t i = 11; i < 13; i++) {
+        wrong[i] = good;
+        wrong[i].kind = i == 11 ? OP_ADD : OP_BATCH_NORM;
+        wrong[i].in.kind = i == 11 ? TENSOR_IMAGE : TENSOR_MATRIX;
+        wrong[i].in.h = wrong[i].in.w = 1;
+        wrong[i].out = wrong[i].in;
+        wrong[i].join = true;
+    }
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
-        for (size_t i = 0; i < 11; i++) {
+        for (size_t i = 0; i < 13; i++) {
             struct op *op = (struct op *)device;
             struct error error = {0};
             assert_int_equal((*ops)->op_create(device, &wrong[i], &op, &error), STATUS_INVALID);

@@ -473,7 +473,8 @@ static void update_by_hand(struct fixture *fresh, const float *gradients, size_t
     const struct lars_settings lars = {rate, 1e-4f, 0.9f, 1e-2f};
     ops->copy_in(fresh->device, byol->gradients, gradients, count * sizeof *gradients);
     assert_int_equal(ops->lars_step(fresh->device, byol->spans, graph_param_count(byol->graph),
-                                    &lars, byol->online_params, byol->gradients, byol->momentum),
+                                    &lars, byol->online_params, byol->gradients, byol->momentum,
+                                    NULL),
                      STATUS_OK);
     assert_int_equal(ops->moving_average(fresh->device, byol->target_params, byol->online_params,
                                          count, 1.0f - tau),
@@ -555,6 +556,7 @@ static void test_metrics_of_micro_batches(void **state)
     step(&half, labels, 0.1f, 0.9f);
     assert_true(fabs(whole.metrics.loss - half.metrics.loss) < 1e-9);
     assert_true(fabs(whole.metrics.spread - half.metrics.spread) < 1e-7);
+    assert_true(fabs(whole.metrics.positive_cosine - half.metrics.positive_cosine) < 1e-6);
     assert_true(whole.metrics.top1 == half.metrics.top1);
     assert_true(whole.metrics.top5 == half.metrics.top5);
     assert_true(same_saved(&whole, "online/", &half, "online/"));
@@ -601,12 +603,41 @@ static void test_accumulation_takes_less_memory(void **state)
 static void test_spread(void **state)
 {
     (void)state;
-    float same[] = {1, 2, 3, 2, 4, 6, 0.5f, 1, 1.5f}; // one direction, three lengths
-    assert_true(spread_of(same, 3, 3) < 1e-3);
+    float same[] = {1, 2, 3, 2, 4, 6, 0.5f, 1, 1.5f, 3, 6, 9}; // one direction, four lengths
+    struct spread spread = spread_of(same, 2, 2, 3);
+    assert_true(spread.deviation < 1e-3);
+    assert_true(fabs(spread.positive_cosine - 1) < 1e-6);
+    assert_true(fabs(spread.negative_cosine - 1) < 1e-6);
     float axes[] = {2, 0, -3, 0, 0, 1, 0, -0.5f}; // every axis both ways: 1/sqrt(2)
-    assert_true(fabs(spread_of(axes, 4, 2) - sqrt(0.5)) < 1e-6);
+    assert_true(fabs(spread_of(axes, 2, 2, 2).deviation - sqrt(0.5)) < 1e-6);
     float nothing[] = {0, 0, 0, 0};
-    assert_true(spread_of(nothing, 2, 2) == 0);
+    spread = spread_of(nothing, 1, 1, 2);
+    assert_true(spread.deviation == 0 && spread.positive_cosine == 0);
+    assert_true(isnan(spread.negative_cosine)); // of a single image
+}
+
+// Four images in two micro-batches, which know their pairs by place: cosines counted one by one.
+static void test_cosines(void **state)
+{
+    (void)state;
+    float rows[] = {1, 0, 0, 0, 2, 0, /* their second views: */ 3, 0, 0,  0,  3, 4,
+                    0, 0, 5, 1, 1, 0, /* their second views: */ 0, 0, -2, -1, 1, 0};
+    static const int image_of[] = {0, 1, 0, 1, 2, 3, 2, 3};
+    float unit[24];
+    memcpy(unit, rows, sizeof rows);
+    struct spread spread = spread_of(rows, 4, 2, 3);
+    assert_true(fabs(spread.positive_cosine - (1 + 0.6 - 1 + 0) / 4) < 1e-6);
+    double sum = 0;
+    for (int i = 0; i < 8; i++) {
+        for (int k = 0; k < 8; k++) {
+            const float *a = unit + i * 3, *b = unit + k * 3;
+            float dot = a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+            float lengths = (a[0] * a[0] + a[1] * a[1] + a[2] * a[2]) *
+                            (b[0] * b[0] + b[1] * b[1] + b[2] * b[2]);
+            sum += image_of[i] != image_of[k] ? (double)dot / sqrt((double)lengths) : 0;
+        }
+    }
+    assert_true(fabs(spread.negative_cosine - sum / (8 * 6)) < 1e-6);
 }
 
 int main(void)
@@ -627,6 +658,7 @@ int main(void)
         cmocka_unit_test(test_labels_in_one_micro_batch),
         cmocka_unit_test(test_accumulation_takes_less_memory),
         cmocka_unit_test(test_spread),
+        cmocka_unit_test(test_cosines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,6 +14,8 @@
 #define PARAMS 20000
 #define STEPS  5
 
+#define TARGET_RATE 0.03f
+
 // The last decay span is all zeros at the start, another has no gradient; 15000 on is nobody's.
 static const struct param_span spans[] = {
     {0, 1, true, 1.0f},        {1, 4000, false, 1.0f},    {4001, 6000, true, 1.0f},
@@ -194,7 +196,7 @@ static struct plain *plain_run(const struct method_config *config)
 // --- the devices -----------------------------------------------------------------------------
 
 struct device_run {
-    float w[PARAMS], m[PARAMS], v[PARAMS], steps;
+    float w[PARAMS], m[PARAMS], v[PARAMS], target[PARAMS], steps;
 };
 
 static void *zeros(struct device *device, size_t bytes)
@@ -210,7 +212,10 @@ static void fetch(struct device *device, float *to, float *from, size_t count)
     device->ops->release(device, from);
 }
 
-static struct device_run *device_run(const char *name, int threads,
+// How a target follows the parameters.
+enum following { NOT_AT_ALL, IN_THE_SAME_PASS, AFTERWARDS };
+
+static struct device_run *device_run(const char *name, int threads, enum following following,
                                      const struct method_config *config)
 {
     struct device *device;
@@ -218,18 +223,31 @@ static struct device_run *device_run(const char *name, int threads,
     assert_non_null(run);
     assert_int_equal(device_open(&device, name, threads, DEVICE_F32, NULL), STATUS_OK);
     size_t bytes = sizeof run->w;
-    struct optimiser_blocks blocks = {zeros(device, bytes), zeros(device, bytes),
-                                      zeros(device, bytes), zeros(device, bytes),
-                                      zeros(device, sizeof run->steps)};
+    float *grads = zeros(device, bytes);
+    struct optimiser_blocks blocks = {.params = zeros(device, bytes),
+                                      .grads = grads,
+                                      .momentum = zeros(device, bytes),
+                                      .second_moment = zeros(device, bytes),
+                                      .steps = zeros(device, sizeof run->steps)};
+    float *target = zeros(device, bytes);
+    if (following == IN_THE_SAME_PASS) {
+        blocks.target = (struct moving_target){target, TARGET_RATE};
+    }
     make_start(run->w);
     assert_int_equal(device->ops->copy_in(device, blocks.params, run->w, bytes), STATUS_OK);
     for (int step = 0; step < STEPS; step++) {
         make_gradients(run->w, step);
-        assert_int_equal(device->ops->copy_in(device, blocks.grads, run->w, bytes), STATUS_OK);
+        assert_int_equal(device->ops->copy_in(device, grads, run->w, bytes), STATUS_OK);
         assert_int_equal(optimiser_step(device, config, spans, SPANS, rates[step], &blocks),
                          STATUS_OK);
+        if (following == AFTERWARDS) {
+            assert_int_equal(
+                device->ops->moving_average(device, target, blocks.params, PARAMS, TARGET_RATE),
+                STATUS_OK);
+        }
     }
-    device->ops->release(device, blocks.grads);
+    device->ops->release(device, grads);
+    fetch(device, run->target, target, PARAMS);
     fetch(device, run->w, blocks.params, PARAMS);
     fetch(device, run->m, blocks.momentum, PARAMS);
     fetch(device, run->v, blocks.second_moment, PARAMS);
@@ -252,8 +270,8 @@ static double difference(const float *got, const double *wanted)
 static void check_variant(const struct variant *variant, const char *device)
 {
     struct plain *wanted = plain_run(&variant->config);
-    struct device_run *one = device_run(device, 1, &variant->config);
-    struct device_run *three = device_run(device, 3, &variant->config);
+    struct device_run *one = device_run(device, 1, NOT_AT_ALL, &variant->config);
+    struct device_run *three = device_run(device, 3, NOT_AT_ALL, &variant->config);
     assert_memory_equal(one, three, sizeof *one);
     double w = difference(one->w, wanted->w), m = difference(one->m, wanted->m);
     double v = difference(one->v, wanted->v);
@@ -286,10 +304,33 @@ static void what_is_not_learnt_stays(void **state)
     make_start(start);
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
         for (size_t i = 0; i < VARIANTS; i++) {
-            struct device_run *run = device_run((*ops)->name, 2, &variants[i].config);
+            struct device_run *run =
+                device_run((*ops)->name, 2, IN_THE_SAME_PASS, &variants[i].config);
             assert_memory_equal(run->w + 15000, start + 15000, 5000 * sizeof *start);
+            assert_true(run->target[14999] != 0 && run->target[15000] == 0);
             assert_memory_not_equal(run->w + 13001, start + 13001, 1999 * sizeof *start);
             free(run);
+        }
+    }
+}
+
+// The target's bits are those of a moving average after the step, and nothing else is moved by it.
+// Outside of the spans only the latter follows.
+static void a_target_follows_in_the_same_pass(void **state)
+{
+    (void)state;
+    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+        for (size_t i = 0; i < VARIANTS; i++) {
+            const struct method_config *config = &variants[i].config;
+            struct device_run *wanted = device_run((*ops)->name, 1, AFTERWARDS, config);
+            for (int threads = 1; threads <= 3; threads++) {
+                struct device_run *got =
+                    device_run((*ops)->name, threads, IN_THE_SAME_PASS, config);
+                memset(wanted->target + 15000, 0, 5000 * sizeof(float));
+                assert_memory_equal(got, wanted, sizeof *got);
+                free(got);
+            }
+            free(wanted);
         }
     }
 }
@@ -325,6 +366,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(optimisers_do_what_their_authors_wrote),
         cmocka_unit_test(what_is_not_learnt_stays),
+        cmocka_unit_test(a_target_follows_in_the_same_pass),
         cmocka_unit_test(every_variant_differs),
         cmocka_unit_test(a_module_has_its_own_rate),
     };

@@ -246,6 +246,11 @@ static void the_log_follows_the_schedule(void **state)
     char *log = read_text(undisturbed, "metrics.jsonl");
     assert_int_equal(strncmp(log, "{\"step\":2,\"epoch\":0,\"loss\":", 27), 0);
     assert_non_null(strstr(log, "{\"step\":12,\"epoch\":2,"));
+    const char *positive = strstr(log, "\"positive_cosine\":");
+    const char *negative = strstr(log, "\"negative_cosine\":");
+    assert_true(positive && negative);
+    assert_true(fabs(atof(positive + 18)) < 1 && fabs(atof(negative + 18)) < 1);
+    assert_true(atof(positive + 18) != atof(negative + 18));
     // 1 epoch of 35 images is 4 steps of warm-up: step 4 (index 3) has 3/4 of the rate.
     const char *fourth = strstr(log, "{\"step\":4,");
     assert_non_null(fourth);
@@ -356,6 +361,47 @@ static void recomputing_may_begin_on_resume(void **state)
     assert_status(session_run(&session), STATUS_OK, &session.error);
     assert_non_null(strstr(session.notes, "recomputed"));
     assert_same_run(directory, undisturbed);
+}
+
+// `auto` is what the device found when the run began; a resumed run stays with what it has.
+static void auto_precision_is_settled_once(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    go(directory, 5); // f32
+    session_init(&session, directory);
+    session.options.resume = true;
+    session.options.config.precision = DEVICE_AUTO;
+    assert_status(session_run(&session), STATUS_OK, &session.error);
+    assert_same_run(directory, undisturbed);
+
+    new_directory(directory);
+    session_init(&session, directory);
+    session.options.config.precision = DEVICE_AUTO;
+    session.options.config.max_steps = 1;
+    snprintf(session.options.config.device, sizeof session.options.config.device, "ref");
+    assert_status(session_run(&session), STATUS_OK, &session.error);
+    assert_non_null(strstr(session.notes, "f32"));
+    char *config = read_text(directory, "config.yaml");
+    char *report = read_text(directory, "report.json");
+    assert_non_null(strstr(config, "precision: f32"));
+    assert_non_null(strstr(report, "f32"));
+    free(config);
+    free(report);
+}
+
+static void a_precision_that_is_lacking_is_refused(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    session_init(&session, directory);
+    session.options.config.precision = DEVICE_BF16;
+    snprintf(session.options.config.device, sizeof session.options.config.device, "ref");
+    assert_status(session_run(&session), STATUS_UNSUPPORTED, &session.error);
 }
 
 // As `go`, with a network that keeps no batch statistics and heads of other depths.
@@ -653,6 +699,29 @@ static void a_bad_loss_stops_the_run(void **state)
     safetensors_close(&file);
 }
 
+// Checkpoints of programs that did not know the cosines: unknown in the next line, known again
+// after.
+static void a_history_may_lack_the_cosines(void **state)
+{
+    (void)state;
+    static const char old[] =
+        "{\"window_steps\":1,\"steps\":3,\"low_steps\":0,\"collapsed\":false,\"loss\":2.5,"
+        "\"representation\":2.5,\"classification\":0,\"top1\":null,\"top5\":null,\"spread\":0.1,"
+        "\"smooth_loss\":2.5,\"smooth_top1\":null,\"smooth_spread\":0.1,\"seconds\":1}";
+    const struct method_metrics metrics = {.loss = 1.5, .positive_cosine = 0.5};
+    struct history history;
+    struct metrics_line line;
+    struct error error;
+    assert_status(history_parse(&history, old, &error), STATUS_OK, &error);
+    history_add(&history, &metrics, 0.25);
+    history_take(&history, &line);
+    assert_true(line.loss == 2 && isnan(line.positive_cosine));
+    history_add(&history, &metrics, 0.25);
+    history_take(&history, &line);
+    assert_true(line.loss == 1.5 && line.positive_cosine == 0.5 && line.negative_cosine == 0);
+    assert_int_equal(history_parse(&history, "{\"steps\":3}", &error), STATUS_CORRUPT);
+}
+
 static void the_collapse_alarm_rises_and_falls_once(void **state)
 {
     (void)state;
@@ -684,6 +753,8 @@ int main(void)
         TEST(resuming_after_any_step_changes_nothing),
         TEST(resuming_changes_nothing_with_accumulation),
         TEST(recomputing_may_begin_on_resume),
+        TEST(auto_precision_is_settled_once),
+        TEST(a_precision_that_is_lacking_is_refused),
         TEST(other_networks_resume_as_well),
         TEST(stopping_after_every_step_changes_nothing),
         TEST(the_log_is_cut_back),
@@ -697,6 +768,7 @@ int main(void)
         TEST(a_missing_last_checkpoint_is_a_failure),
         TEST(the_log_catches_up_after_a_full_disk),
         TEST(a_bad_loss_stops_the_run),
+        TEST(a_history_may_lack_the_cosines),
         TEST(the_collapse_alarm_rises_and_falls_once),
     };
     return cmocka_run_group_tests_name("pretrain", tests, set_up, tear_down);

@@ -18,7 +18,7 @@ static void cpu_close(struct device *device)
 {
     struct cpu_device *cpu = (struct cpu_device *)device;
     cpu_dnnl_close(cpu);
-    free(cpu->sums);
+    cpu_update_release(cpu->update);
     free(cpu);
 }
 
@@ -238,7 +238,6 @@ const struct device_ops cpu_device_ops = {
     .softmax_loss = cpu_softmax_loss,
     .lars_step = cpu_lars_step,
     .sgd_step = cpu_sgd_step,
-    .prepare_gradients = cpu_prepare_gradients,
     .adamw_step = cpu_adamw_step,
     .moving_average = cpu_moving_average,
     .block_add = cpu_block_add,

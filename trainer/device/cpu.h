@@ -21,14 +21,15 @@
 #define CPU_KERNEL
 #endif
 
+struct cpu_update;
+
 struct cpu_device {
     struct device base;
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     int threads;
-    bool half;    // images are bfloat16
-    double *sums; // of the optimiser: two per chunk
-    size_t sums_capacity;
+    bool half;                 // images are bfloat16
+    struct cpu_update *update; // what the optimisers keep; NULL before their first step
 };
 
 // How the values of an image lie in memory.
@@ -109,7 +110,7 @@ struct cpu_primitive {
     size_t scratch_bytes;
 };
 
-enum cpu_conv_pass { CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHTS };
+enum cpu_conv_pass { CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHTS, CONV_PASSES };
 
 // Describes one pass of a convolution: images as they lie on the device, weights as its kernel
 // wants them. `winograd`: by Winograd's algorithm if the library has it for this one. `hint`: the
@@ -165,6 +166,8 @@ void cpu_accumulate(struct cpu_device *device, float *to, const float *from, siz
 
 // --- losses and optimisers (cpu_loss.c, cpu_optim.c) ---------------------------------------------
 
+void cpu_update_release(struct cpu_update *update); // accepts NULL
+
 enum status cpu_regression_loss(struct device *device, const float *x, const float *y, uint32_t n,
                                 uint32_t d, float scale, float *losses, float *dx, float *dy);
 enum status cpu_softmax_loss(struct device *device, const float *logits, const int32_t *labels,
@@ -172,16 +175,14 @@ enum status cpu_softmax_loss(struct device *device, const float *logits, const i
                              float *dlogits, uint8_t *top1, uint8_t *top5);
 enum status cpu_lars_step(struct device *device, const struct param_span *spans, size_t count,
                           const struct lars_settings *settings, float *params, const float *grads,
-                          float *momentum);
+                          float *momentum, const struct moving_target *target);
 enum status cpu_sgd_step(struct device *device, const struct param_span *spans, size_t count,
                          const struct sgd_settings *settings, float *params, const float *grads,
-                         float *momentum);
-enum status cpu_prepare_gradients(struct device *device, const struct param_span *spans,
-                                  size_t count, const struct gradient_settings *settings,
-                                  const float *params, float *grads);
+                         float *momentum, const struct moving_target *target);
 enum status cpu_adamw_step(struct device *device, const struct param_span *spans, size_t count,
                            const struct adamw_settings *settings, float *params, const float *grads,
-                           float *momentum, float *second_moment, float *steps);
+                           float *momentum, float *second_moment, float *steps,
+                           const struct moving_target *target);
 enum status cpu_moving_average(struct device *device, float *target, const float *online,
                                uint64_t count, float rate);
 enum status cpu_block_add(struct device *device, float *sum, const float *block, uint64_t count);

@@ -290,6 +290,8 @@ static dnnl_status_t describe_pass(struct cpu_device *device, dnnl_primitive_des
         return dnnl_convolution_backward_weights_primitive_desc_create(
             out, device->engine, algorithm, in, weights, NULL, result, conv->strides, dense,
             conv->low, conv->high, conv->hint, conv->attributes);
+    case CONV_PASSES:
+        break;
     }
     return dnnl_invalid_arguments;
 }
@@ -313,6 +315,8 @@ static dnnl_status_t describe_operation(dnnl_convolution_desc_t *out,
     case CONV_BACKWARD_WEIGHTS:
         return dnnl_convolution_backward_weights_desc_init(
             out, algorithm, in, weights, NULL, result, conv->strides, conv->low, conv->high);
+    case CONV_PASSES:
+        break;
     }
     return dnnl_invalid_arguments;
 }

@@ -16,8 +16,12 @@
 
 enum cpu_winograd_pass { WINOGRAD_FORWARD, WINOGRAD_BACKWARD_DATA, WINOGRAD_BACKWARD_WEIGHTS };
 
-// Whether this machine, precision and convolution (kernel 3, stride 1, padding 1, whole blocks of
-// channels) can take it and gain by it: false where the library's direct kernel is measured faster.
+// Whether this machine and precision can take the convolution: kernel 3, stride 1, padding 1 on all
+// sides, whole blocks of channels.
+bool cpu_winograd_fits(const struct cpu_device *device, const struct op_desc *desc,
+                       enum cpu_winograd_pass pass);
+
+// Whether it fits and gains: false where the library's kernels are measured faster.
 bool cpu_winograd_pays(const struct cpu_device *device, const struct op_desc *desc,
                        enum cpu_winograd_pass pass);
 
@@ -34,6 +38,12 @@ void cpu_winograd_forward(const struct cpu_device *device, const struct op_desc 
                           const void *x, const void *weights, void *scratch);
 void cpu_winograd_backward_data(const struct cpu_device *device, const struct op_desc *desc,
                                 void *dx, const void *dy, const void *weights, void *scratch);
+
+// The same questions about the gradient of the weights, which goes its own way
+// (cpu_winograd_weights.c).
+bool cpu_winograd_weights_possible(const struct cpu_device *device, const struct op_desc *desc);
+bool cpu_winograd_weights_pays(const struct cpu_device *device, const struct op_desc *desc);
+size_t cpu_winograd_weights_scratch(const struct cpu_device *device, const struct op_desc *desc);
 
 // The gradient of the weights, plain float32 HWIO, overwritten.
 void cpu_winograd_backward_weights(const struct cpu_device *device, const struct op_desc *desc,

@@ -126,23 +126,34 @@ struct lars_settings {
     float learning_rate, weight_decay, momentum, trust; // trust: eta
 };
 
+// What gradients become before SGD sees them; all zero: what they are. With wd and the ratio for
+// decay spans only: g' = g + wd w; adaptive: g' = ratio (g + wd w), ratio = eta ||w|| / (||g|| + wd
+// ||w|| + 1e-8), but g' = g if either norm is 0.
+struct gradient_settings {
+    float weight_decay;
+    bool adaptive;   // LARS as solo-learn and suncet define it
+    float trust;     // eta of the ratio
+    bool clip;       // solo-learn: ratio = min(ratio / the span's learning rate, 1)
+    bool rate_first; // suncet: the learning rate, without the span's scale, goes into g', so that
+                     // the momentum remembers the rates of its steps
+};
+
 struct sgd_settings {
     float learning_rate, momentum;
     bool nesterov;
-};
-
-// What becomes of gradients before sgd_step, for all but the reference's LARS.
-struct gradient_settings {
-    float learning_rate, weight_decay;
-    bool adaptive;   // decay spans are scaled by LARS' ratio as solo-learn and suncet define it
-    float trust;     // eta of that ratio
-    bool clip;       // solo-learn: ratio = min(ratio / learning rate, 1)
-    bool rate_first; // suncet: the learning rate goes into the gradients (then give sgd_step 1)
+    struct gradient_settings gradient;
 };
 
 struct adamw_settings {
     float learning_rate;
     double weight_decay, beta1, beta2, epsilon;
+};
+
+// Parameters that follow the ones an optimiser moves, within its pass: target += rate * (w -
+// target), w as the step leaves it; those of the spans.
+struct moving_target {
+    float *params;
+    float rate; // 1 - tau
 };
 
 struct device;
@@ -202,28 +213,25 @@ struct device_ops {
                                 float *dlogits, uint8_t *top1, uint8_t *top5);
 
     // Optimisers over flat blocks described by spans. Sums are taken in a fixed order: same bits
-    // for any thread count. LARS: g' = g + wd w; g'' = g' eta ||w|| / ||g'|| (1 if either is 0);
-    // both for decay spans only; m = momentum m + g''; w -= lr m. SGD: m = momentum m + g; w -= lr
-    // (nesterov ? g + momentum m : m).
+    // for any thread count. `target` may be NULL; otherwise the bits are those of a moving_average
+    // after the step. LARS: g' = g + wd w; g'' = g' eta ||w|| / ||g'|| (1 if either is 0); both for
+    // decay spans only; m = momentum m + g''; w -= lr m. SGD: m = momentum m + g'; w -= lr
+    // (nesterov ? g' + momentum m : m); g' by `gradient`; with its rate_first lr is the span's
+    // scale alone.
     enum status (*lars_step)(struct device *device, const struct param_span *spans, size_t count,
                              const struct lars_settings *settings, float *params,
-                             const float *grads, float *momentum);
+                             const float *grads, float *momentum,
+                             const struct moving_target *target);
     enum status (*sgd_step)(struct device *device, const struct param_span *spans, size_t count,
                             const struct sgd_settings *settings, float *params, const float *grads,
-                            float *momentum);
-    // In place, with wd and the ratio for decay spans only: g = g + wd w; adaptive: g = ratio (g +
-    // wd w), ratio = eta ||w|| / (||g|| + wd ||w|| + 1e-8), but g stays if either norm is 0. The
-    // clip takes the span's own rate. rate_first: then g = learning_rate g, every span.
-    enum status (*prepare_gradients)(struct device *device, const struct param_span *spans,
-                                     size_t count, const struct gradient_settings *settings,
-                                     const float *params, float *grads);
+                            float *momentum, const struct moving_target *target);
     // AdamW: steps += 1 = t; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2; w = (1 -
     // lr wd) w - lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + epsilon); wd for decay spans
     // only. `steps` is one float; it stays at 2^24, where beta^t has long vanished.
     enum status (*adamw_step)(struct device *device, const struct param_span *spans, size_t count,
                               const struct adamw_settings *settings, float *params,
                               const float *grads, float *momentum, float *second_moment,
-                              float *steps);
+                              float *steps, const struct moving_target *target);
     // target += rate * (online - target), every element. rate = 1 - tau.
     enum status (*moving_average)(struct device *device, float *target, const float *online,
                                   uint64_t count, float rate);

@@ -5,9 +5,24 @@
 
 #define RATIO_EPSILON 1e-8 // of solo-learn and suncet
 
-static double separate_ratio(const struct gradient_settings *settings,
-                             const struct param_span *span, double weight_norm,
-                             double gradient_norm)
+struct lars_factors lars_factors(const struct lars_settings *settings,
+                                 const struct param_span *span, double weight_norm,
+                                 double gradient_norm)
+{
+    struct lars_factors factors = {.momentum = settings->momentum,
+                                   .ratio = 1.0f,
+                                   .rate = settings->learning_rate * span->learning_rate_scale};
+    if (span->decay) {
+        factors.decay = settings->weight_decay;
+    }
+    if (span->decay && weight_norm != 0 && gradient_norm != 0) {
+        factors.ratio = (float)((double)settings->trust * weight_norm / gradient_norm);
+    }
+    return factors;
+}
+
+static double separate_ratio(const struct gradient_settings *settings, double rate,
+                             double weight_norm, double gradient_norm)
 {
     double decay = (double)settings->weight_decay;
     double ratio = (double)settings->trust * weight_norm /
@@ -15,21 +30,25 @@ static double separate_ratio(const struct gradient_settings *settings,
     if (!settings->clip) {
         return ratio;
     }
-    double rate = (double)(settings->learning_rate * span->learning_rate_scale);
     return ratio < rate ? ratio / rate : 1;
 }
 
-struct gradient_factors gradient_factors(const struct gradient_settings *settings,
-                                         const struct param_span *span, double weight_norm,
-                                         double gradient_norm)
+struct sgd_factors sgd_factors(const struct sgd_settings *settings, const struct param_span *span,
+                               double weight_norm, double gradient_norm)
 {
-    struct gradient_factors factors = {
-        .rate = settings->rate_first ? settings->learning_rate : 1.0f, .ratio = 1.0f};
-    if (span->decay && !settings->adaptive) {
-        factors.decay = settings->weight_decay;
+    const struct gradient_settings *gradient = &settings->gradient;
+    float rate = settings->learning_rate * span->learning_rate_scale;
+    struct sgd_factors factors = {.gradient_rate =
+                                      gradient->rate_first ? settings->learning_rate : 1.0f,
+                                  .ratio = 1.0f,
+                                  .momentum = settings->momentum,
+                                  .rate = gradient->rate_first ? span->learning_rate_scale : rate,
+                                  .nesterov = settings->nesterov};
+    if (span->decay && !gradient->adaptive) {
+        factors.decay = gradient->weight_decay;
     } else if (span->decay && weight_norm > 0 && gradient_norm > 0) {
-        factors.decay = settings->weight_decay;
-        factors.ratio = (float)separate_ratio(settings, span, weight_norm, gradient_norm);
+        factors.decay = gradient->weight_decay;
+        factors.ratio = (float)separate_ratio(gradient, (double)rate, weight_norm, gradient_norm);
     }
     return factors;
 }

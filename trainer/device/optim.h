@@ -5,15 +5,26 @@
 
 #include "trainer/device/device.h"
 
-// g = rate (ratio (g + decay w))
-struct gradient_factors {
-    float rate, ratio, decay;
+// m = momentum m + ratio (g + decay w); w -= rate m
+struct lars_factors {
+    float momentum, ratio, decay, rate;
 };
 
-// The norms are looked at only where the ratio applies.
-struct gradient_factors gradient_factors(const struct gradient_settings *settings,
-                                         const struct param_span *span, double weight_norm,
-                                         double gradient_norm);
+// Norms of w and of g + decay w; looked at only for decay spans.
+struct lars_factors lars_factors(const struct lars_settings *settings,
+                                 const struct param_span *span, double weight_norm,
+                                 double gradient_norm);
+
+// g' = gradient_rate (ratio (g + decay w)); m = momentum m + g';
+// w -= rate (nesterov ? g' + momentum m : m)
+struct sgd_factors {
+    float gradient_rate, ratio, decay, momentum, rate;
+    bool nesterov;
+};
+
+// Norms of w and of g; looked at only where the ratio applies.
+struct sgd_factors sgd_factors(const struct sgd_settings *settings, const struct param_span *span,
+                               double weight_norm, double gradient_norm);
 
 // m = beta1 m + rest1 g; v = beta2 v + rest2 g^2; w = keep w - rate m / (sqrt(v) / root + epsilon)
 struct adamw_factors {

@@ -34,7 +34,7 @@ static void ref_close(struct device *device)
 static void ref_describe(const struct device *device, char *text, size_t capacity)
 {
     (void)device;
-    snprintf(text, capacity, "plain C loops, 1 thread");
+    snprintf(text, capacity, "plain C loops, f32, 1 thread");
 }
 
 static size_t ref_tensor_bytes(const struct device *device, struct tensor_shape shape)
@@ -149,7 +149,6 @@ static void ref_op_release(struct device *device, struct op *op)
 static enum status ref_op_forward(struct device *device, struct op *op,
                                   const struct op_buffers *given, enum op_mode mode)
 {
-    (void)device;
     const struct op_desc *desc = &op->desc;
     struct op_buffers own = standardised(op, given);
     const struct op_buffers *buffers = &own;
@@ -162,8 +161,8 @@ static enum status ref_op_forward(struct device *device, struct op *op,
         ref_conv_forward(desc, buffers->y, buffers->x, buffers->params, buffers->scratch);
         break;
     case OP_BATCH_NORM:
-        ref_norm_forward(desc, buffers, save ? buffers->saved : buffers->scratch, mode);
-        break;
+        return ref_norm_forward(desc, buffers, save ? buffers->saved : buffers->scratch, mode,
+                                device->peers);
     case OP_ADD:
         ref_add_forward(desc, buffers);
         break;
@@ -201,7 +200,6 @@ static void conv_backward(const struct op_desc *desc, const struct op_buffers *b
 static enum status ref_op_backward(struct device *device, struct op *op,
                                    const struct op_buffers *given)
 {
-    (void)device;
     const struct op_desc *desc = &op->desc;
     struct op_buffers own = standardised(op, given);
     const struct op_buffers *buffers = &own;
@@ -212,8 +210,7 @@ static enum status ref_op_backward(struct device *device, struct op *op,
         conv_backward(desc, buffers);
         break;
     case OP_BATCH_NORM:
-        ref_norm_backward(desc, buffers, buffers->saved);
-        break;
+        return ref_norm_backward(desc, buffers, buffers->saved, device->peers);
     case OP_ADD:
         ref_add_backward(desc, buffers);
         break;
@@ -269,7 +266,6 @@ const struct device_ops ref_device_ops = {
     .softmax_loss = ref_softmax_loss,
     .lars_step = ref_lars_step,
     .sgd_step = ref_sgd_step,
-    .prepare_gradients = ref_prepare_gradients,
     .adamw_step = ref_adamw_step,
     .moving_average = ref_moving_average,
     .block_add = ref_block_add,

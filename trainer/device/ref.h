@@ -16,10 +16,10 @@ void ref_conv_backward_weights(const struct op_desc *desc, float *dweights, cons
 
 // Bytes of the statistics that ref_norm_forward leaves in `stats`: mean, 1 / deviation.
 size_t ref_norm_stats_bytes(const struct op_desc *desc);
-void ref_norm_forward(const struct op_desc *desc, const struct op_buffers *buffers, void *stats,
-                      enum op_mode mode);
-void ref_norm_backward(const struct op_desc *desc, const struct op_buffers *buffers,
-                       const void *stats);
+enum status ref_norm_forward(const struct op_desc *desc, const struct op_buffers *buffers,
+                             void *stats, enum op_mode mode, const struct device_peers *peers);
+enum status ref_norm_backward(const struct op_desc *desc, const struct op_buffers *buffers,
+                              const void *stats, const struct device_peers *peers);
 
 // Bytes of the statistics that ref_group_norm_forward leaves in `stats`: one pair an image and run
 // of channels.
@@ -60,16 +60,14 @@ enum status ref_softmax_loss(struct device *device, const float *logits, const i
                              float *dlogits, uint8_t *top1, uint8_t *top5);
 enum status ref_lars_step(struct device *device, const struct param_span *spans, size_t count,
                           const struct lars_settings *settings, float *params, const float *grads,
-                          float *momentum);
+                          float *momentum, const struct moving_target *target);
 enum status ref_sgd_step(struct device *device, const struct param_span *spans, size_t count,
                          const struct sgd_settings *settings, float *params, const float *grads,
-                         float *momentum);
-enum status ref_prepare_gradients(struct device *device, const struct param_span *spans,
-                                  size_t count, const struct gradient_settings *settings,
-                                  const float *params, float *grads);
+                         float *momentum, const struct moving_target *target);
 enum status ref_adamw_step(struct device *device, const struct param_span *spans, size_t count,
                            const struct adamw_settings *settings, float *params, const float *grads,
-                           float *momentum, float *second_moment, float *steps);
+                           float *momentum, float *second_moment, float *steps,
+                           const struct moving_target *target);
 enum status ref_moving_average(struct device *device, float *target, const float *online,
                                uint64_t count, float rate);
 enum status ref_block_add(struct device *device, float *sum, const float *block, uint64_t count);

@@ -122,36 +122,55 @@ enum status ref_softmax_loss(struct device *device, const float *logits, const i
     return STATUS_OK;
 }
 
-// LARS' factor for the gradient of one tensor: trust ||w|| / ||g + decay w||.
-static float trust_ratio(const struct lars_settings *settings, const float *params,
-                         const float *grads, uint64_t count)
+// The values of one span, as a loop over them wants them; the target is NULL where none follows.
+struct values {
+    float *w, *m, *target;
+    const float *g;
+    float target_rate;
+};
+
+static struct values values_of(const struct param_span *span, float *params, const float *grads,
+                               float *momentum, const struct moving_target *target)
 {
-    double weights = 0, gradients = 0;
+    return (struct values){.w = params + span->offset,
+                           .m = momentum + span->offset,
+                           .g = grads + span->offset,
+                           .target = target == NULL ? NULL : target->params + span->offset,
+                           .target_rate = target == NULL ? 0 : target->rate};
+}
+
+static void follow(const struct values *at, uint64_t i)
+{
+    if (at->target != NULL) {
+        at->target[i] += at->target_rate * (at->w[i] - at->target[i]);
+    }
+}
+
+// Of g + decay w.
+static double norm(const float *g, float decay, const float *w, uint64_t count)
+{
+    double sum = 0;
     for (uint64_t i = 0; i < count; i++) {
-        double gradient = (double)(grads[i] + settings->weight_decay * params[i]);
-        weights += (double)params[i] * (double)params[i];
-        gradients += gradient * gradient;
+        double value = (double)(g[i] + decay * w[i]);
+        sum += value * value;
     }
-    if (weights == 0 || gradients == 0) {
-        return 1.0f;
-    }
-    return (float)((double)settings->trust * sqrt(weights) / sqrt(gradients));
+    return sqrt(sum);
 }
 
 enum status ref_lars_step(struct device *device, const struct param_span *spans, size_t count,
                           const struct lars_settings *settings, float *params, const float *grads,
-                          float *momentum)
+                          float *momentum, const struct moving_target *target)
 {
     (void)device;
     for (const struct param_span *span = spans; span < spans + count; span++) {
-        float *w = params + span->offset, *m = momentum + span->offset;
-        const float *g = grads + span->offset;
-        float ratio = span->decay ? trust_ratio(settings, w, g, span->count) : 1.0f;
-        float decay = span->decay ? settings->weight_decay : 0.0f;
-        float rate = settings->learning_rate * span->learning_rate_scale;
+        struct values at = values_of(span, params, grads, momentum, target);
+        struct lars_factors own =
+            lars_factors(settings, span, norm(at.w, 0, at.w, span->count),
+                         norm(at.g, settings->weight_decay, at.w, span->count));
         for (uint64_t i = 0; i < span->count; i++) {
-            m[i] = settings->momentum * m[i] + ratio * (g[i] + decay * w[i]);
-            w[i] -= rate * m[i];
+            at.m[i] = own.momentum * at.m[i] + own.ratio * (at.g[i] + own.decay * at.w[i]);
+            at.w[i] -= own.rate * at.m[i];
+            follow(&at, i);
         }
     }
     return STATUS_OK;
@@ -159,42 +178,18 @@ enum status ref_lars_step(struct device *device, const struct param_span *spans,
 
 enum status ref_sgd_step(struct device *device, const struct param_span *spans, size_t count,
                          const struct sgd_settings *settings, float *params, const float *grads,
-                         float *momentum)
+                         float *momentum, const struct moving_target *target)
 {
     (void)device;
     for (const struct param_span *span = spans; span < spans + count; span++) {
-        float *w = params + span->offset, *m = momentum + span->offset;
-        const float *g = grads + span->offset;
-        float rate = settings->learning_rate * span->learning_rate_scale;
+        struct values at = values_of(span, params, grads, momentum, target);
+        struct sgd_factors own = sgd_factors(settings, span, norm(at.w, 0, at.w, span->count),
+                                             norm(at.g, 0, at.w, span->count));
         for (uint64_t i = 0; i < span->count; i++) {
-            m[i] = settings->momentum * m[i] + g[i];
-            w[i] -= rate * (settings->nesterov ? g[i] + settings->momentum * m[i] : m[i]);
-        }
-    }
-    return STATUS_OK;
-}
-
-static double norm(const float *values, uint64_t count)
-{
-    double sum = 0;
-    for (uint64_t i = 0; i < count; i++) {
-        sum += (double)values[i] * (double)values[i];
-    }
-    return sqrt(sum);
-}
-
-enum status ref_prepare_gradients(struct device *device, const struct param_span *spans,
-                                  size_t count, const struct gradient_settings *settings,
-                                  const float *params, float *grads)
-{
-    (void)device;
-    for (const struct param_span *span = spans; span < spans + count; span++) {
-        const float *w = params + span->offset;
-        float *g = grads + span->offset;
-        struct gradient_factors own =
-            gradient_factors(settings, span, norm(w, span->count), norm(g, span->count));
-        for (uint64_t i = 0; i < span->count; i++) {
-            g[i] = own.rate * (own.ratio * (g[i] + own.decay * w[i]));
+            float g = own.gradient_rate * (own.ratio * (at.g[i] + own.decay * at.w[i]));
+            at.m[i] = own.momentum * at.m[i] + g;
+            at.w[i] -= own.rate * (own.nesterov ? g + own.momentum * at.m[i] : at.m[i]);
+            follow(&at, i);
         }
     }
     return STATUS_OK;
@@ -202,19 +197,21 @@ enum status ref_prepare_gradients(struct device *device, const struct param_span
 
 enum status ref_adamw_step(struct device *device, const struct param_span *spans, size_t count,
                            const struct adamw_settings *settings, float *params, const float *grads,
-                           float *momentum, float *second_moment, float *steps)
+                           float *momentum, float *second_moment, float *steps,
+                           const struct moving_target *target)
 {
     (void)device;
     *steps += 1.0f;
     for (const struct param_span *span = spans; span < spans + count; span++) {
-        float *w = params + span->offset, *m = momentum + span->offset;
+        struct values at = values_of(span, params, grads, momentum, target);
         float *v = second_moment + span->offset;
-        const float *g = grads + span->offset;
         struct adamw_factors own = adamw_factors(settings, span, *steps);
         for (uint64_t i = 0; i < span->count; i++) {
-            m[i] = own.beta1 * m[i] + own.rest1 * g[i];
-            v[i] = own.beta2 * v[i] + own.rest2 * (g[i] * g[i]);
-            w[i] = own.keep * w[i] - own.rate * m[i] / (sqrtf(v[i]) / own.root + own.epsilon);
+            at.m[i] = own.beta1 * at.m[i] + own.rest1 * at.g[i];
+            v[i] = own.beta2 * v[i] + own.rest2 * (at.g[i] * at.g[i]);
+            at.w[i] =
+                own.keep * at.w[i] - own.rate * at.m[i] / (sqrtf(v[i]) / own.root + own.epsilon);
+            follow(&at, i);
         }
     }
     return STATUS_OK;

@@ -102,14 +102,11 @@ static enum status update(struct byol *byol, const struct method_step *step)
                                             .grads = byol->gradients,
                                             .momentum = byol->momentum,
                                             .second_moment = byol->second_moment,
-                                            .steps = byol->optimizer_steps};
+                                            .steps = byol->optimizer_steps,
+                                            .target = {byol->target_params, 1.0f - step->tau}};
     enum status status =
         optimiser_step(device, &byol->config, byol->spans, graph_param_count(byol->graph),
                        step->learning_rate, &blocks);
-    if (status == STATUS_OK) {
-        status = device->ops->moving_average(device, byol->target_params, byol->online_params,
-                                             graph_param_floats(byol->graph), 1.0f - step->tau);
-    }
     return status == STATUS_OK ? device->ops->synchronise(device) : status;
 }
 
@@ -147,7 +144,7 @@ static double mean_of(const float *values, size_t count)
 static void measure(struct byol *byol, const int32_t *labels, uint32_t labelled,
                     struct method_metrics *metrics)
 {
-    size_t batch = byol->config.batch, rows = BYOL_VIEWS * batch, width = projection_width(byol);
+    size_t batch = byol->config.batch;
     metrics->representation = 2 * mean_of(byol->host_losses, 2 * batch); // both directions
     metrics->classification = 0;
     metrics->top1 = metrics->top5 = NAN;
@@ -163,7 +160,11 @@ static void measure(struct byol *byol, const int32_t *labels, uint32_t labelled,
         metrics->top5 = (double)near_hits / (double)labelled;
     }
     metrics->loss = metrics->representation + metrics->classification;
-    metrics->spread = spread_of(byol->host_projections, rows, width);
+    const struct spread spread =
+        spread_of(byol->host_projections, batch, byol->micro, projection_width(byol));
+    metrics->spread = spread.deviation;
+    metrics->positive_cosine = spread.positive_cosine;
+    metrics->negative_cosine = spread.negative_cosine;
 }
 
 // Adds the seconds spent so far, times `sign`: called before and after a step, it leaves the step's

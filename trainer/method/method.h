@@ -57,6 +57,8 @@ struct method_metrics {
     double top1, top5;     // of the online classifier on view 1, shares of 1; NaN without labels
     double spread;         // mean over dimensions of the standard deviation, over the batch, of the
                            // l2-normalised projections; healthy near 1/sqrt(d), 0 = collapsed
+    double positive_cosine;   // mean cosine of the projections of an image's views
+    double negative_cosine;   // of different images in the batch, all pairs; NaN for one image
     double seconds[OP_KINDS]; // forward + backward time per op kind (enum op_kind), this step
     double optimiser_seconds;
 };

@@ -19,6 +19,11 @@ float optimiser_rate_of(const struct method_config *config, const char *name)
     return 1.0f;
 }
 
+static const struct moving_target *target_of(const struct optimiser_blocks *blocks)
+{
+    return blocks->target.params == NULL ? NULL : &blocks->target;
+}
+
 static enum status lars_step(struct device *device, const struct method_config *config,
                              const struct param_span *spans, size_t count, float learning_rate,
                              const struct optimiser_blocks *blocks)
@@ -28,7 +33,7 @@ static enum status lars_step(struct device *device, const struct method_config *
                                            .momentum = (float)config->momentum,
                                            .trust = (float)config->trust};
     return device->ops->lars_step(device, spans, count, &settings, blocks->params, blocks->grads,
-                                  blocks->momentum);
+                                  blocks->momentum, target_of(blocks));
 }
 
 static enum status adamw_step(struct device *device, const struct method_config *config,
@@ -41,30 +46,26 @@ static enum status adamw_step(struct device *device, const struct method_config 
                                             .beta2 = config->beta2,
                                             .epsilon = config->epsilon};
     return device->ops->adamw_step(device, spans, count, &settings, blocks->params, blocks->grads,
-                                   blocks->momentum, blocks->second_moment, blocks->steps);
+                                   blocks->momentum, blocks->second_moment, blocks->steps,
+                                   target_of(blocks));
 }
 
-// SGD, and the LARS that prepare the gradients for it.
-static enum status prepared_step(struct device *device, const struct method_config *config,
-                                 const struct param_span *spans, size_t count, float learning_rate,
-                                 const struct optimiser_blocks *blocks)
+// SGD, and the LARS that are SGD with other gradients.
+static enum status sgd_step(struct device *device, const struct method_config *config,
+                            const struct param_span *spans, size_t count, float learning_rate,
+                            const struct optimiser_blocks *blocks)
 {
-    const struct gradient_settings prepare = {
+    const struct sgd_settings settings = {
         .learning_rate = learning_rate,
-        .weight_decay = (float)config->weight_decay,
-        .adaptive = config->optimizer != OPTIMIZER_SGD,
-        .trust = (float)config->trust,
-        .clip = config->lars_clip,
-        .rate_first = config->optimizer == OPTIMIZER_LARS_SUNCET,
-    };
-    const struct sgd_settings sgd = {.learning_rate = prepare.rate_first ? 1.0f : learning_rate,
-                                     .momentum = (float)config->momentum,
-                                     .nesterov = config->nesterov};
-    enum status status = device->ops->prepare_gradients(device, spans, count, &prepare,
-                                                        blocks->params, blocks->grads);
-    return status != STATUS_OK ? status
-                               : device->ops->sgd_step(device, spans, count, &sgd, blocks->params,
-                                                       blocks->grads, blocks->momentum);
+        .momentum = (float)config->momentum,
+        .nesterov = config->nesterov,
+        .gradient = {.weight_decay = (float)config->weight_decay,
+                     .adaptive = config->optimizer != OPTIMIZER_SGD,
+                     .trust = (float)config->trust,
+                     .clip = config->lars_clip,
+                     .rate_first = config->optimizer == OPTIMIZER_LARS_SUNCET}};
+    return device->ops->sgd_step(device, spans, count, &settings, blocks->params, blocks->grads,
+                                 blocks->momentum, target_of(blocks));
 }
 
 enum status optimiser_step(struct device *device, const struct method_config *config,
@@ -81,5 +82,5 @@ enum status optimiser_step(struct device *device, const struct method_config *co
     case OPTIMIZER_SGD:
         break;
     }
-    return prepared_step(device, config, spans, count, learning_rate, blocks);
+    return sgd_step(device, config, spans, count, learning_rate, blocks);
 }

@@ -6,10 +6,12 @@
 
 // Flat blocks in device memory, as param_spans describe them.
 struct optimiser_blocks {
-    float *params, *grads; // gradients are used up
-    float *momentum;       // AdamW's first moment
-    float *second_moment;  // AdamW only, as is
-    float *steps;          // one float: the steps taken
+    float *params;
+    const float *grads;
+    float *momentum;             // AdamW's first moment
+    float *second_moment;        // AdamW only, as is
+    float *steps;                // one float: the steps taken
+    struct moving_target target; // follows params in the same pass; without its own: nobody does
 };
 
 bool optimiser_has_second_moment(const struct method_config *config);

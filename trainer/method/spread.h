@@ -1,12 +1,20 @@
-// How far apart the projections of a batch lie: the sign of health that every method watches.
+// How far apart the projections of a batch lie: the signs of health that every method watches.
 #ifndef TRAINER_METHOD_SPREAD_H
 #define TRAINER_METHOD_SPREAD_H
 
 #include <stddef.h>
 
-// Scales every row of `values` [rows][width] to length 1, in place, and returns the mean over the
-// columns of the standard deviation over the rows: near 1/sqrt(width) when the rows point
-// everywhere, 0 when all point the same way.
-double spread_of(float *values, size_t rows, size_t width);
+struct spread {
+    double deviation;       // mean over the columns of the standard deviation over the rows: near
+                            // 1/sqrt(width) when the rows point everywhere, 0 when all point the
+                            // same way
+    double positive_cosine; // mean over the images, of the two views of one
+    double negative_cosine; // mean over all pairs of rows of different images, whatever their
+                            // views; NaN when there is one image
+};
+
+// Two views of each image, `values` [2 images][width], micro-batch after micro-batch: the first
+// views of its `micro` images, then their second views. Scales every row to length 1, in place.
+struct spread spread_of(float *values, size_t images, size_t micro, size_t width);
 
 #endif

@@ -207,7 +207,7 @@ static enum status update(struct classifier *classifier, float learning_rate)
         .learning_rate = learning_rate, .momentum = MOMENTUM, .nesterov = true};
     return classifier->device->ops->sgd_step(classifier->device, spans, 2, &settings,
                                              classifier->params, classifier->grads,
-                                             classifier->trace);
+                                             classifier->trace, NULL);
 }
 
 static enum status fetch(struct classifier *classifier, uint32_t count, const int32_t *labels,

@@ -122,6 +122,9 @@ static const struct settings_field run_fields[] = {
     FIELD(
         classifier, SETTINGS_BOOL, 0, 0,
         "train a linear classifier beside it when the data has labels (never moves the features)"),
+    CHOICE("precision", precision, DEVICE_PRECISION_CHOICES,
+           "of images and convolutions: f32, bf16 (where the processor multiplies it), or auto "
+           "(bf16 where it can; the run then stays with what it found)"),
     FIELD(threads, SETTINGS_INT, 0, 1024,
           "of the device; 0 = one per core (the sums depend on it)"),
     FIELD(loader_threads, SETTINGS_INT, 0, 1024, "that decode and augment; 0 = one per core"),
@@ -177,6 +180,7 @@ void run_config_init(struct run_config *config)
         .classifier_rate = 1,
         .tuned_batch = 4096,
         .classifier = true,
+        .precision = DEVICE_F32,
         .checkpoint_seconds = 600,
         .keep_checkpoints = 3,
         .log_steps = 10,
@@ -289,6 +293,7 @@ enum status run_config_parse(struct run_config *config, const char *name, const 
                              struct error *error)
 {
     run_config_init(config);
+    config->precision = DEVICE_F32; // where an older program did not say
     enum status status = apply_text(config, name, text, strlen(text), error);
     config->model.size = config->recipe.size;
     return status != STATUS_OK ? status : run_config_validate(config, error);
@@ -323,8 +328,8 @@ enum status run_config_print(const struct run_config *config, bool with_help, ch
 static bool may_change(const char *key, size_t len)
 {
     static const char *const keys[] = {
-        "preset",           "threads",   "loader_threads", "log_steps", "checkpoint_seconds",
-        "keep_checkpoints", "max_steps", "bad_records",    "recompute"};
+        "precision",          "preset",           "threads",   "loader_threads", "log_steps",
+        "checkpoint_seconds", "keep_checkpoints", "max_steps", "bad_records",    "recompute"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         if (strlen(keys[i]) == len && memcmp(keys[i], key, len) == 0) {
             return true;

@@ -34,6 +34,7 @@ struct run_config {
     bool classifier;          // online linear classifier when the data has labels
 
     // How it runs.
+    int precision;              // enum device_precision; a run that began has f32 or bf16
     bool recompute;             // activations inside residual blocks: twice computed, not kept
     int64_t threads;            // of the device; 0 = one per core
     int64_t loader_threads;     // 0 = one per core

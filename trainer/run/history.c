@@ -42,6 +42,8 @@ enum history_event history_add(struct history *history, const struct method_metr
     history->top1 += metrics->top1;
     history->top5 += metrics->top5;
     history->spread += metrics->spread;
+    history->positive_cosine += metrics->positive_cosine;
+    history->negative_cosine += metrics->negative_cosine;
     history->window_steps++;
     history->steps++;
     smooth(&history->smooth_loss, metrics->loss, first);
@@ -59,27 +61,34 @@ void history_take(struct history *history, struct metrics_line *line)
     line->top1 = history->top1 / steps;
     line->top5 = history->top5 / steps;
     line->spread = history->spread / steps;
+    line->positive_cosine = history->positive_cosine / steps;
+    line->negative_cosine = history->negative_cosine / steps;
     line->collapsed = history->collapsed;
     history->window_steps = 0;
     history->loss = history->representation = history->classification = 0;
     history->top1 = history->top5 = history->spread = 0;
+    history->positive_cosine = history->negative_cosine = 0;
 }
 
-// The doubles by name; written with 17 digits, which read back to the same value.
+// The doubles by name; written with 17 digits, which read back to the same value. What checkpoints
+// of older programs lack is unknown until the next line of the log.
 static const struct {
     const char *name;
     size_t offset;
+    bool may_lack;
 } figures[] = {
-    {"loss", offsetof(struct history, loss)},
-    {"representation", offsetof(struct history, representation)},
-    {"classification", offsetof(struct history, classification)},
-    {"top1", offsetof(struct history, top1)},
-    {"top5", offsetof(struct history, top5)},
-    {"spread", offsetof(struct history, spread)},
-    {"smooth_loss", offsetof(struct history, smooth_loss)},
-    {"smooth_top1", offsetof(struct history, smooth_top1)},
-    {"smooth_spread", offsetof(struct history, smooth_spread)},
-    {"seconds", offsetof(struct history, seconds)},
+    {"loss", offsetof(struct history, loss), false},
+    {"representation", offsetof(struct history, representation), false},
+    {"classification", offsetof(struct history, classification), false},
+    {"top1", offsetof(struct history, top1), false},
+    {"top5", offsetof(struct history, top5), false},
+    {"spread", offsetof(struct history, spread), false},
+    {"positive_cosine", offsetof(struct history, positive_cosine), true},
+    {"negative_cosine", offsetof(struct history, negative_cosine), true},
+    {"smooth_loss", offsetof(struct history, smooth_loss), false},
+    {"smooth_top1", offsetof(struct history, smooth_top1), false},
+    {"smooth_spread", offsetof(struct history, smooth_spread), false},
+    {"seconds", offsetof(struct history, seconds), false},
 };
 
 void history_print(const struct history *history, char text[HISTORY_BYTES])
@@ -119,8 +128,9 @@ enum status history_parse(struct history *history, const char *text, struct erro
     history->collapsed = json_is_true(json_object_get(object, "collapsed"));
     for (size_t i = 0; good && i < sizeof figures / sizeof figures[0]; i++) {
         const json_t *number = json_object_get(object, figures[i].name);
-        double value = json_is_null(number) ? NAN : json_number_value(number);
-        good = json_is_null(number) || json_is_number(number);
+        bool lacks = number == NULL && figures[i].may_lack;
+        double value = lacks || json_is_null(number) ? NAN : json_number_value(number);
+        good = lacks || json_is_null(number) || json_is_number(number);
         memcpy((char *)history + figures[i].offset, &value, sizeof value);
     }
     json_decref(object);

@@ -13,6 +13,7 @@ struct history {
     // Sums over the steps since the last line of the log.
     uint64_t window_steps;
     double loss, representation, classification, top1, top5, spread;
+    double positive_cosine, negative_cosine;
     // Exponential averages (0.95) over all steps; the first step starts them.
     uint64_t steps;
     double smooth_loss, smooth_top1, smooth_spread;

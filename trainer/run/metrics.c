@@ -15,7 +15,7 @@
 #include "trainer/device/device.h"
 
 #define LINE_BYTES  2048
-#define WAIT_BYTES  (256 * 1024) // some 400 lines
+#define WAIT_BYTES  (256 * 1024) // some 350 lines
 #define LIMIT_BYTES (UINT64_C(4) << 30)
 
 struct metrics {
@@ -133,6 +133,8 @@ static size_t format_line(char *line, const struct metrics_line *from)
     at = put_number(line, at, "top1", from->top1);
     at = put_number(line, at, "top5", from->top5);
     at = put_number(line, at, "spread", from->spread);
+    at = put_number(line, at, "positive_cosine", from->positive_cosine);
+    at = put_number(line, at, "negative_cosine", from->negative_cosine);
     at = put_number(line, at, "learning_rate", from->learning_rate);
     at = put_number(line, at, "tau", from->tau);
     at = put_text(line, at, from->collapsed ? ",\"collapsed\":true" : ",\"collapsed\":false");

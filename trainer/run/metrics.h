@@ -1,7 +1,7 @@
 // metrics.jsonl: one JSON object per line, in the order of the steps. Everything outside the
 // object's "timing" member is the same in an interrupted and an undisturbed run.
 //
-// Lines that cannot be written (a full disk) wait in memory, some 400 of them, and metrics_flush
+// Lines that cannot be written (a full disk) wait in memory, some 350 of them, and metrics_flush
 // writes them later. A checkpoint is only taken after it succeeded, so that a resumed log has no
 // hole.
 #ifndef TRAINER_RUN_METRICS_H
@@ -17,6 +17,7 @@ struct metrics_line {
     uint32_t epoch; // from 0
     // Means over the steps since the last line; NaN is written as null.
     double loss, representation, classification, top1, top5, spread;
+    double positive_cosine, negative_cosine;
     double learning_rate, tau; // of this step
     bool collapsed;            // the collapse alarm stands
     // Timing.

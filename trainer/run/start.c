@@ -71,9 +71,13 @@ static enum status check_resumed(struct run *run, const struct checkpoint_state 
 {
     struct run_config stored;
     enum status status = run_config_parse(&stored, run->checkpoint, state->config, error);
-    if (status == STATUS_OK) {
-        status = run_config_compare(&stored, &run->config, error);
+    if (status != STATUS_OK) {
+        return status;
     }
+    if (run->config.precision == DEVICE_AUTO) {
+        run->config.precision = stored.precision; // what it began with
+    }
+    status = run_config_compare(&stored, &run->config, error);
     if (status != STATUS_OK) {
         return status;
     }
@@ -159,9 +163,10 @@ static enum status open_method(struct run *run, struct error *error)
                   {"predictor", config->predictor_rate},
                   {"classifier", config->classifier_rate}},
     };
-    enum status status =
-        device_open(&run->device, config->device, (int)config->threads, DEVICE_F32, error);
+    enum status status = device_open(&run->device, config->device, (int)config->threads,
+                                     (enum device_precision)config->precision, error);
     if (status == STATUS_OK) {
+        run->config.precision = (int)run->device->precision; // from `auto`
         status = method_open(&run->method, config->method, run->device, &method, error);
     }
     if (status == STATUS_OK && run->resumed) {

@@ -1,0 +1,304 @@
+// Which convolutions go through Winograd's filtering, in blocks of how many tiles, and the threads.
+#include "trainer/device/cpu_winograd.h"
+
+#include "trainer/device/cpu_winograd_kernel.h"
+
+#include <omp.h>
+
+#define TAPS_WIDE 3
+
+// Transformed tiles, products and the weights of one place shall fit into this much of the second
+// level cache; more tiles than MOST_GROUPS gain nothing.
+#define CACHE_BYTES (640 << 10)
+#define MOST_GROUPS 8
+
+struct plan {
+    const struct winograd_kernel *kernel;
+    struct winograd_shape shape;
+    size_t block_tiles, blocks;
+    size_t tiles_bytes, products_bytes; // of the scratch of each thread
+};
+
+// NULL where this machine has none for the device's precision.
+static const struct winograd_kernel *kernel_of(const struct cpu_device *device)
+{
+#if defined(__x86_64__)
+    if (device->half) {
+        return __builtin_cpu_supports("avx512bf16") ? &winograd_half_kernel : NULL;
+    }
+#else
+    (void)device;
+#endif
+    return NULL;
+}
+
+// --- the plan
+
+static size_t divide_up(size_t count, size_t step)
+{
+    return (count + step - 1) / step;
+}
+
+static struct winograd_shape shape_of(const struct winograd_kernel *kernel,
+                                      const struct op_desc *desc, enum cpu_winograd_pass pass)
+{
+    bool forward = pass == WINOGRAD_FORWARD;
+    struct winograd_shape shape = {
+        .height = desc->in.h,
+        .width = desc->in.w,
+        .in_blocks = (forward ? desc->in.c : desc->out.c) / WINOGRAD_LANES,
+        .out_blocks = (forward ? desc->out.c : desc->in.c) / WINOGRAD_LANES,
+        .tiles_high = (uint32_t)divide_up(desc->in.h, kernel->tile),
+        .tiles_wide = (uint32_t)divide_up(desc->in.w, kernel->tile),
+    };
+    shape.tiles = (size_t)desc->in.n * shape.tiles_high * shape.tiles_wide;
+    return shape;
+}
+
+static struct plan plan_of(const struct cpu_device *device, const struct op_desc *desc,
+                           enum cpu_winograd_pass pass)
+{
+    const struct winograd_kernel *kernel = kernel_of(device);
+    struct plan plan = {.kernel = kernel, .shape = shape_of(kernel, desc, pass)};
+    size_t out_vectors =
+        plan.shape.out_blocks < WINOGRAD_VECTORS ? plan.shape.out_blocks : WINOGRAD_VECTORS;
+    size_t weights = (size_t)plan.shape.in_blocks * kernel->steps * out_vectors * WINOGRAD_LINE;
+    size_t tiles = WINOGRAD_ROWS * (size_t)kernel->slabs * plan.shape.in_blocks * WINOGRAD_LINE;
+    size_t products = WINOGRAD_ROWS * (size_t)kernel->places * out_vectors * WINOGRAD_LINE;
+    size_t groups = weights < CACHE_BYTES ? (CACHE_BYTES - weights) / (tiles + products) : 0;
+    groups = groups > MOST_GROUPS ? MOST_GROUPS : groups < 1 ? 1 : groups;
+    // As many blocks for every thread, all of about the same size.
+    size_t rounds = divide_up(plan.shape.tiles, groups * WINOGRAD_ROWS * (size_t)device->threads);
+    plan.shape.groups =
+        divide_up(plan.shape.tiles, rounds * (size_t)device->threads * WINOGRAD_ROWS);
+    plan.block_tiles = plan.shape.groups * WINOGRAD_ROWS;
+    plan.blocks = divide_up(plan.shape.tiles, plan.block_tiles);
+    plan.tiles_bytes = plan.shape.groups * tiles;
+    plan.products_bytes = plan.shape.groups * products;
+    return plan;
+}
+
+bool cpu_winograd_fits(const struct cpu_device *device, const struct op_desc *desc,
+                       enum cpu_winograd_pass pass)
+{
+    if (pass == WINOGRAD_BACKWARD_WEIGHTS) {
+        return cpu_winograd_weights_possible(device, desc);
+    }
+    return kernel_of(device) != NULL && desc->kernel == TAPS_WIDE && desc->stride == 1 &&
+           desc->pad_top == 1 && desc->pad_left == 1 && desc->pad_bottom == 1 &&
+           desc->pad_right == 1 && desc->in.c % WINOGRAD_LANES == 0 &&
+           desc->out.c % WINOGRAD_LANES == 0;
+}
+
+bool cpu_winograd_pays(const struct cpu_device *device, const struct op_desc *desc,
+                       enum cpu_winograd_pass pass)
+{
+    if (pass == WINOGRAD_BACKWARD_WEIGHTS) {
+        return cpu_winograd_weights_pays(device, desc);
+    }
+    return cpu_winograd_fits(device, desc, pass);
+}
+
+size_t cpu_winograd_scratch_bytes(const struct cpu_device *device, const struct op_desc *desc,
+                                  enum cpu_winograd_pass pass)
+{
+    if (pass == WINOGRAD_BACKWARD_WEIGHTS) {
+        return cpu_winograd_weights_scratch(device, desc);
+    }
+    struct plan plan = plan_of(device, desc, pass);
+    return (size_t)device->threads * (plan.tiles_bytes + plan.products_bytes);
+}
+
+// --- weights
+
+size_t cpu_winograd_weights_bytes(const struct cpu_device *device, const struct op_desc *desc)
+{
+    const struct winograd_kernel *kernel = kernel_of(device);
+    return (size_t)kernel->places * (desc->in.c / WINOGRAD_LANES) * kernel->steps *
+           (desc->out.c / WINOGRAD_LANES) * WINOGRAD_LINE;
+}
+
+static uint32_t vectors_of(const struct winograd_shape *shape, size_t panel)
+{
+    size_t left = shape->out_blocks - panel * WINOGRAD_VECTORS;
+    return left < WINOGRAD_VECTORS ? (uint32_t)left : WINOGRAD_VECTORS;
+}
+
+static size_t panel_bytes(const struct plan *plan) // of a full one
+{
+    return (size_t)plan->kernel->places * plan->shape.in_blocks * plan->kernel->steps *
+           WINOGRAD_VECTORS * WINOGRAD_LINE;
+}
+
+// The taps by which 16 gradients of outputs reach 16 inputs: turned by 180 degrees, with inputs and
+// outputs changed over.
+static void turn_taps(float *to, const float *from, size_t tap_stride, size_t out_channels)
+{
+    for (size_t tap = 0; tap < WINOGRAD_TAPS; tap++) {
+        const float *source = from + (WINOGRAD_TAPS - 1 - tap) * tap_stride;
+        for (size_t out = 0; out < WINOGRAD_LANES; out++) {
+            for (size_t in = 0; in < WINOGRAD_LANES; in++) {
+                to[(tap * WINOGRAD_LANES + out) * WINOGRAD_LANES + in] =
+                    source[in * out_channels + out];
+            }
+        }
+    }
+}
+
+// Weights of 16 channels read and up to WINOGRAD_VECTORS times 16 channels written.
+static void transform_panel(const struct plan *plan, const struct op_desc *desc,
+                            enum cpu_winograd_pass pass, char *to, const float *weights,
+                            size_t panel, size_t in_block)
+{
+    const struct winograd_kernel *kernel = plan->kernel;
+    uint32_t vectors = vectors_of(&plan->shape, panel);
+    size_t step_stride = (size_t)vectors * WINOGRAD_LINE;
+    size_t block_stride = kernel->steps * step_stride;
+    size_t tap_stride = (size_t)desc->in.c * desc->out.c;
+    to += panel * panel_bytes(plan) + in_block * block_stride;
+    for (uint32_t v = 0; v < vectors; v++) {
+        size_t in = in_block * WINOGRAD_LANES;
+        size_t out = (panel * WINOGRAD_VECTORS + v) * WINOGRAD_LANES;
+        float turned[WINOGRAD_TAPS * WINOGRAD_LANES * WINOGRAD_LANES];
+        struct winograd_taps taps = {weights + in * desc->out.c + out, tap_stride, desc->out.c};
+        if (pass == WINOGRAD_BACKWARD_DATA) {
+            turn_taps(turned, weights + out * desc->out.c + in, tap_stride, desc->out.c);
+            taps = (struct winograd_taps){turned, WINOGRAD_LANES * WINOGRAD_LANES, WINOGRAD_LANES};
+        }
+        kernel->transform(&taps, to + v * WINOGRAD_LINE, plan->shape.in_blocks * block_stride,
+                          step_stride);
+    }
+}
+
+void cpu_winograd_weights(const struct cpu_device *device, const struct op_desc *desc,
+                          enum cpu_winograd_pass pass, void *to, const float *weights)
+{
+    struct plan plan = plan_of(device, desc, pass);
+    size_t panels = divide_up(plan.shape.out_blocks, WINOGRAD_VECTORS);
+#pragma omp parallel for schedule(static) collapse(2) num_threads(device->threads)
+    for (size_t panel = 0; panel < panels; panel++) {
+        for (size_t block = 0; block < plan.shape.in_blocks; block++) {
+            transform_panel(&plan, desc, pass, to, weights, panel, block);
+        }
+    }
+}
+
+// --- images
+
+// The tiles from `first` of the block on that lie in one row; `end` is the first tile after it.
+static struct winograd_run run_of(const struct winograd_shape *shape, size_t tile, size_t end,
+                                  size_t block_start)
+{
+    size_t row = tile / shape->tiles_wide;
+    uint32_t column = (uint32_t)(tile % shape->tiles_wide);
+    size_t left = shape->tiles_wide - column;
+    return (struct winograd_run){
+        .image = row / shape->tiles_high,
+        .row = (uint32_t)(row % shape->tiles_high),
+        .column = column,
+        .count = (uint32_t)(end - tile < left ? end - tile : left),
+        .first = tile - block_start,
+    };
+}
+
+// Asks for the pixels of a tile that its neighbours before it do not have. Inlined, because gcc
+// takes a function that only prefetches for one without effect, and drops its calls.
+CPU_INLINE void prefetch_tile(const struct plan *plan, const void *x, size_t tile)
+{
+    const struct winograd_shape *shape = &plan->shape;
+    size_t pixel_bytes = plan->kernel->pixel_bytes, side = plan->kernel->tile;
+    size_t row_bytes = shape->width * pixel_bytes, plane_bytes = shape->height * row_bytes;
+    struct winograd_run run = run_of(shape, tile, tile + 1, tile);
+    const char *plane = (const char *)x + run.image * shape->in_blocks * plane_bytes;
+    size_t last_row =
+        (run.row + 1) * side < shape->height ? (run.row + 1) * side : shape->height - 1;
+    size_t first = run.column * side * pixel_bytes;
+    size_t end = first + side * pixel_bytes < row_bytes ? first + side * pixel_bytes : row_bytes;
+    for (uint32_t block = 0; block < shape->in_blocks; block++, plane += plane_bytes) {
+        for (size_t row = run.row * side + 1; row <= last_row; row++) {
+            for (size_t at = first; at < end; at += WINOGRAD_LINE) {
+                __builtin_prefetch(plane + row * row_bytes + at, 0, 2);
+            }
+        }
+    }
+}
+
+// One place after the other; meanwhile, the pixels of the block of tiles from `next` on come
+// nearer.
+static void multiply_places(const struct plan *plan, struct winograd_product *product,
+                            const char *tiles, const char *weights, const void *x, size_t next)
+{
+    const struct winograd_shape *shape = &plan->shape;
+    const struct winograd_kernel *kernel = plan->kernel;
+    size_t lines = (size_t)shape->in_blocks * WINOGRAD_LINE;
+    size_t end = next + plan->block_tiles < shape->tiles ? next + plan->block_tiles : shape->tiles;
+    size_t share = divide_up(plan->block_tiles, kernel->places);
+    float *products = product->products;
+    product->weights = weights;
+    for (uint32_t place = 0; place < kernel->places; place++) {
+        for (size_t tile = next; tile < end && tile < next + share; tile++) {
+            prefetch_tile(plan, x, tile);
+        }
+        next += share;
+        product->tiles = tiles + kernel->place_offset(place, shape->groups * WINOGRAD_ROWS * lines);
+        kernel->multiply(product);
+        product->products += (size_t)WINOGRAD_ROWS * product->vectors * WINOGRAD_LANES;
+        product->weights += kernel->steps * product->vectors * lines;
+    }
+    product->products = products;
+}
+
+static void convolve_block(const struct plan *plan, void *y, const void *x, const char *weights,
+                           char *scratch, size_t block)
+{
+    const struct winograd_shape *shape = &plan->shape;
+    size_t start = block * plan->block_tiles;
+    size_t end =
+        start + plan->block_tiles < shape->tiles ? start + plan->block_tiles : shape->tiles;
+    char *tiles = scratch;
+    struct winograd_product product = {
+        .products = (float *)(scratch + plan->tiles_bytes),
+        .groups = divide_up(end - start, WINOGRAD_ROWS),
+        .in_blocks = shape->in_blocks,
+    };
+    struct winograd_run run;
+    for (size_t tile = start; tile < end; tile += run.count) {
+        run = run_of(shape, tile, end, start);
+        plan->kernel->gather(shape, tiles, x, &run);
+    }
+    for (uint32_t out = 0; out < shape->out_blocks; out += WINOGRAD_VECTORS) {
+        size_t panel = out / WINOGRAD_VECTORS;
+        product.vectors = vectors_of(shape, panel);
+        multiply_places(plan, &product, tiles, weights + panel * panel_bytes(plan), x,
+                        panel == 0 ? end : shape->tiles);
+        for (size_t tile = start; tile < end; tile += run.count) {
+            run = run_of(shape, tile, end, start);
+            plan->kernel->scatter(shape, y, product.products, &run, out, product.vectors);
+        }
+    }
+}
+
+static void convolve(const struct cpu_device *device, const struct plan *plan, void *y,
+                     const void *x, const void *weights, char *scratch)
+{
+    size_t thread_bytes = plan->tiles_bytes + plan->products_bytes;
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (size_t block = 0; block < plan->blocks; block++) {
+        char *own = scratch + (size_t)omp_get_thread_num() * thread_bytes;
+        convolve_block(plan, y, x, weights, own, block);
+    }
+}
+
+void cpu_winograd_forward(const struct cpu_device *device, const struct op_desc *desc, void *y,
+                          const void *x, const void *weights, void *scratch)
+{
+    struct plan plan = plan_of(device, desc, WINOGRAD_FORWARD);
+    convolve(device, &plan, y, x, weights, scratch);
+}
+
+void cpu_winograd_backward_data(const struct cpu_device *device, const struct op_desc *desc,
+                                void *dx, const void *dy, const void *weights, void *scratch)
+{
+    struct plan plan = plan_of(device, desc, WINOGRAD_BACKWARD_DATA);
+    convolve(device, &plan, dx, dy, weights, scratch);
+}
