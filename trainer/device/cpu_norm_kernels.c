@@ -2,11 +2,53 @@
 // both precisions and for what is fused.
 #include "trainer/device/cpu_norm.h"
 
-#define ROWS 64 // of lanes added up in float32 before they go into a double
+// Values in a run: 64 rows of lanes are added up in float32 before they go into a double.
+#define RUN   (64 * (size_t)CPU_LANES)
+#define LONG  16384 // bytes of a plane
+#define AHEAD 4096  // bytes on their way at a time, about
 
 // Where the gradient behind the ReLU comes from: it is dy itself, or where the result was positive,
 // which x tells again, or which y says.
 enum gate { GATE_OPEN, GATE_BY_X, GATE_BY_Y };
+
+// Calls know whether `left` is CPU_LANES, so that whole rows need no test.
+CPU_INLINE void load(cpu_lanes *to, const void *base, size_t index, size_t left, bool half)
+{
+    if (half && left == CPU_LANES) {
+        cpu_halves_load(to, base, index);
+    } else {
+        cpu_lanes_load(to, base, index, left, half);
+    }
+}
+
+CPU_INLINE void store(void *base, size_t index, const cpu_lanes *from, size_t left, bool half)
+{
+    if (half && left == CPU_LANES) {
+        cpu_halves_store(base, index, from);
+    } else {
+        cpu_lanes_store(base, index, from, left, half);
+    }
+}
+
+CPU_INLINE size_t run_length(size_t left)
+{
+    return left < RUN ? left : RUN;
+}
+
+// The processor sees by itself where reading goes, but not beyond a page and not to the next plane.
+// How many bytes ahead to ask for values: a little further on in a long plane, in a later image's
+// plane where they are short.
+CPU_INLINE size_t bytes_ahead(const struct norm_span *span, bool half)
+{
+    size_t size = cpu_value_bytes(half), bytes = span->values * size;
+    return bytes > LONG ? AHEAD : (1 + AHEAD / bytes) * span->stride * size;
+}
+
+// Nothing is read: the address may lie behind the tensor.
+CPU_INLINE void ask(const void *base, size_t index, size_t ahead, bool half)
+{
+    __builtin_prefetch((const char *)base + index * cpu_value_bytes(half) + ahead);
+}
 
 // --- statistics ----------------------------------------------------------------------------------
 
@@ -18,23 +60,19 @@ CPU_INLINE void add_sums(struct norm_sums *sums, const cpu_lanes *first, const c
     }
 }
 
-CPU_INLINE size_t run_length(size_t left)
-{
-    return left < ROWS * CPU_LANES ? left : ROWS * CPU_LANES;
-}
-
 CPU_INLINE void measure_run(struct norm_sums *sums, const void *x, size_t at, size_t count,
-                            bool half)
+                            size_t ahead, bool half)
 {
     cpu_lanes sum = {0}, squares = {0}, value;
     size_t i = 0;
     for (; i + CPU_LANES <= count; i += CPU_LANES) {
-        cpu_lanes_load(&value, x, at + i, CPU_LANES, half);
+        ask(x, at + i, ahead, half);
+        load(&value, x, at + i, CPU_LANES, half);
         sum += value;
         squares += value * value;
     }
     if (i < count) {
-        cpu_lanes_load(&value, x, at + i, count - i, half);
+        load(&value, x, at + i, count - i, half);
         sum += value;
         squares += value * value;
     }
@@ -44,11 +82,12 @@ CPU_INLINE void measure_run(struct norm_sums *sums, const void *x, size_t at, si
 CPU_INLINE void measure(struct norm_sums *sums, const struct norm_tensors *tensors,
                         const struct norm_span *span, bool half)
 {
+    size_t ahead = bytes_ahead(span, half);
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride;
         struct norm_sums own = {{0}, {0}};
-        for (size_t i = 0; i < span->values; i += ROWS * CPU_LANES) {
-            measure_run(&own, tensors->x, at + i, run_length(span->values - i), half);
+        for (size_t i = 0; i < span->values; i += RUN) {
+            measure_run(&own, tensors->x, at + i, run_length(span->values - i), ahead, half);
         }
         sums[image] = own;
     }
@@ -60,16 +99,16 @@ CPU_INLINE void apply_row(const struct norm_tensors *tensors, const struct norm_
                           size_t at, size_t left, bool relu, bool join, bool half)
 {
     cpu_lanes value, other;
-    cpu_lanes_load(&value, tensors->x, at, left, half);
+    load(&value, tensors->x, at, left, half);
     value = (value - lanes->mean) * lanes->factor + lanes->offset;
     if (join) {
-        cpu_lanes_load(&other, tensors->x2, at, left, half);
+        load(&other, tensors->x2, at, left, half);
         value += other;
     }
     if (relu) {
         cpu_lanes_cut_negative(&value);
     }
-    cpu_lanes_store(tensors->y, at, &value, left, half);
+    store(tensors->y, at, &value, left, half);
 }
 
 CPU_INLINE void apply(const struct norm_tensors *given, const struct norm_span *span, bool relu,
@@ -77,10 +116,14 @@ CPU_INLINE void apply(const struct norm_tensors *given, const struct norm_span *
 {
     struct norm_lanes lanes = *span->lanes; // copies, which stores do not change
     struct norm_tensors tensors = *given;
-    size_t values = span->values;
+    size_t values = span->values, ahead = bytes_ahead(span, half);
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride, i = 0;
         for (; i + CPU_LANES <= values; i += CPU_LANES) {
+            ask(tensors.y, at + i, ahead, half);
+            if (join) {
+                ask(tensors.x2, at + i, ahead, half);
+            }
             apply_row(&tensors, &lanes, at + i, CPU_LANES, relu, join, half);
         }
         if (i < values) {
@@ -111,14 +154,14 @@ CPU_INLINE void load_gradient(cpu_lanes *gradient, cpu_lanes *centred,
                               size_t at, size_t left, enum gate gate, bool half)
 {
     cpu_lanes value;
-    cpu_lanes_load(centred, tensors->x, at, left, half);
-    cpu_lanes_load(gradient, tensors->dy, at, left, half);
+    load(centred, tensors->x, at, left, half);
+    load(gradient, tensors->dy, at, left, half);
     *centred -= lanes->mean;
     if (gate == GATE_BY_X) {
         value = *centred * lanes->factor + lanes->offset;
         cpu_lanes_keep_positive(gradient, &value);
     } else if (gate == GATE_BY_Y) {
-        cpu_lanes_load(&value, tensors->y, at, left, half);
+        load(&value, tensors->y, at, left, half);
         cpu_lanes_keep_positive(gradient, &value);
     }
 }
@@ -130,7 +173,7 @@ CPU_INLINE void collect_row(cpu_lanes *sum, cpu_lanes *products, const struct no
     cpu_lanes gradient, centred;
     load_gradient(&gradient, &centred, tensors, lanes, at, left, gate, half);
     if (pass) {
-        cpu_lanes_store(tensors->dx2, at, &gradient, left, half);
+        store(tensors->dx2, at, &gradient, left, half);
     }
     *sum += gradient;
     *products += gradient * (centred * lanes->inverse);
@@ -138,12 +181,20 @@ CPU_INLINE void collect_row(cpu_lanes *sum, cpu_lanes *products, const struct no
 
 // One run of rows.
 CPU_INLINE void collect_run(struct norm_sums *sums, const struct norm_tensors *tensors,
-                            const struct norm_lanes *lanes, size_t at, size_t count, enum gate gate,
-                            bool pass, bool half)
+                            const struct norm_lanes *lanes, size_t at, size_t count, size_t ahead,
+                            enum gate gate, bool pass, bool half)
 {
     cpu_lanes sum = {0}, products = {0};
     size_t i = 0;
     for (; i + CPU_LANES <= count; i += CPU_LANES) {
+        ask(tensors->x, at + i, ahead, half);
+        ask(tensors->dy, at + i, ahead, half);
+        if (gate == GATE_BY_Y) {
+            ask(tensors->y, at + i, ahead, half);
+        }
+        if (pass) {
+            ask(tensors->dx2, at + i, ahead, half);
+        }
         collect_row(&sum, &products, tensors, lanes, at + i, CPU_LANES, gate, pass, half);
     }
     if (i < count) {
@@ -158,12 +209,13 @@ CPU_INLINE void collect(struct norm_sums *sums, const struct norm_tensors *given
 {
     struct norm_lanes lanes = *span->lanes;
     struct norm_tensors tensors = *given;
-    size_t values = span->values;
+    size_t values = span->values, ahead = bytes_ahead(span, half);
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride;
         struct norm_sums own = {{0}, {0}};
-        for (size_t i = 0; i < values; i += ROWS * CPU_LANES) {
-            collect_run(&own, &tensors, &lanes, at + i, run_length(values - i), gate, pass, half);
+        for (size_t i = 0; i < values; i += RUN) {
+            collect_run(&own, &tensors, &lanes, at + i, run_length(values - i), ahead, gate, pass,
+                        half);
         }
         sums[image] = own;
     }
@@ -201,7 +253,7 @@ CPU_INLINE void differentiate_row(const struct norm_tensors *tensors,
     load_gradient(&gradient, &centred, tensors, lanes, at, left, gate, half);
     gradient = lanes->factor *
                (gradient - lanes->mean_gradient - centred * lanes->inverse * lanes->mean_product);
-    cpu_lanes_store(tensors->dx, at, &gradient, left, half);
+    store(tensors->dx, at, &gradient, left, half);
 }
 
 CPU_INLINE void differentiate(const struct norm_tensors *given, const struct norm_span *span,
@@ -210,9 +262,11 @@ CPU_INLINE void differentiate(const struct norm_tensors *given, const struct nor
     struct norm_lanes lanes = *span->lanes;
     struct norm_tensors tensors = *given;
     size_t values = span->values;
+    size_t ahead = tensors.dx == tensors.dy ? 0 : bytes_ahead(span, half);
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride, i = 0;
         for (; i + CPU_LANES <= values; i += CPU_LANES) {
+            ask(tensors.dx, at + i, ahead, half);
             differentiate_row(&tensors, &lanes, at + i, CPU_LANES, gate, half);
         }
         if (i < values) {
@@ -247,8 +301,9 @@ CPU_KERNEL static void measure_floats(struct norm_sums *sums, const struct norm_
     measure(sums, tensors, span, false);
 }
 
-CPU_KERNEL static void measure_halves(struct norm_sums *sums, const struct norm_tensors *tensors,
-                                      const struct norm_span *span)
+CPU_HALF_KERNEL static void measure_halves(struct norm_sums *sums,
+                                           const struct norm_tensors *tensors,
+                                           const struct norm_span *span)
 {
     measure(sums, tensors, span, true);
 }
@@ -259,8 +314,8 @@ CPU_KERNEL static void apply_floats(const struct norm_tensors *tensors,
     apply_any(tensors, span, false);
 }
 
-CPU_KERNEL static void apply_halves(const struct norm_tensors *tensors,
-                                    const struct norm_span *span)
+CPU_HALF_KERNEL static void apply_halves(const struct norm_tensors *tensors,
+                                         const struct norm_span *span)
 {
     apply_any(tensors, span, true);
 }
@@ -271,8 +326,9 @@ CPU_KERNEL static void collect_floats(struct norm_sums *sums, const struct norm_
     collect_any(sums, tensors, span, false);
 }
 
-CPU_KERNEL static void collect_halves(struct norm_sums *sums, const struct norm_tensors *tensors,
-                                      const struct norm_span *span)
+CPU_HALF_KERNEL static void collect_halves(struct norm_sums *sums,
+                                           const struct norm_tensors *tensors,
+                                           const struct norm_span *span)
 {
     collect_any(sums, tensors, span, true);
 }
@@ -283,8 +339,8 @@ CPU_KERNEL static void differentiate_floats(const struct norm_tensors *tensors,
     differentiate_any(tensors, span, false);
 }
 
-CPU_KERNEL static void differentiate_halves(const struct norm_tensors *tensors,
-                                            const struct norm_span *span)
+CPU_HALF_KERNEL static void differentiate_halves(const struct norm_tensors *tensors,
+                                                 const struct norm_span *span)
 {
     differentiate_any(tensors, span, true);
 }
