@@ -17,32 +17,16 @@ void cpu_enter(const struct cpu_device *device)
 static void cpu_close(struct device *device)
 {
     struct cpu_device *cpu = (struct cpu_device *)device;
-    if (cpu->stream != NULL) {
-        dnnl_stream_destroy(cpu->stream);
-    }
-    if (cpu->engine != NULL) {
-        dnnl_engine_destroy(cpu->engine);
-    }
+    cpu_dnnl_close(cpu);
     cpu_update_release(cpu->update);
     free(cpu);
-}
-
-// Whether vectors of bfloat16 are multiplied by hardware: otherwise they would only be slow.
-static bool has_half(void)
-{
-#if defined(__x86_64__)
-    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) ==
-           dnnl_cpu_isa_avx512_core_bf16;
-#else
-    return false;
-#endif
 }
 
 static enum status cpu_open(struct device **out, int threads, enum device_precision precision,
                             struct error *error)
 {
     *out = NULL;
-    if (precision == DEVICE_BF16 && !has_half()) {
+    if (precision == DEVICE_BF16 && !cpu_dnnl_has_half()) {
         return error_set(error, STATUS_UNSUPPORTED, NULL, NOWHERE, NOWHERE,
                          "this processor has no bf16 arithmetic (avx512_bf16): use precision f32");
     }
@@ -51,55 +35,28 @@ static enum status cpu_open(struct device **out, int threads, enum device_precis
         return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory");
     }
     device->base.ops = &cpu_device_ops;
-    device->half = precision == DEVICE_BF16 || (precision == DEVICE_AUTO && has_half());
+    device->half = precision == DEVICE_BF16 || (precision == DEVICE_AUTO && cpu_dnnl_has_half());
     device->base.precision = device->half ? DEVICE_BF16 : DEVICE_F32;
     // oneDNN's kernels wait for as many threads as it was promised: for ever, where OpenMP may not
     // start so many (OMP_THREAD_LIMIT).
     int limit = omp_get_thread_limit();
     device->threads = threads < limit ? threads : limit;
-    dnnl_status_t status = dnnl_engine_create(&device->engine, dnnl_cpu, 0);
-    if (status == dnnl_success) {
-        status = dnnl_stream_create(&device->stream, device->engine, dnnl_stream_default_flags);
-    }
-    if (status != dnnl_success) {
+    enum status status = cpu_dnnl_open(device, error);
+    if (status != STATUS_OK) {
         cpu_close(&device->base);
-        return cpu_failed(status, "open the engine", error);
+        return status;
     }
     *out = &device->base;
     return STATUS_OK;
 }
 
-static const char *isa_name(void)
-{
-    switch (dnnl_get_effective_cpu_isa()) {
-    case dnnl_cpu_isa_sse41:
-        return "sse41";
-    case dnnl_cpu_isa_avx:
-        return "avx";
-    case dnnl_cpu_isa_avx2:
-        return "avx2";
-    case dnnl_cpu_isa_avx2_vnni:
-        return "avx2_vnni";
-    case dnnl_cpu_isa_avx512_core:
-        return "avx512_core";
-    case dnnl_cpu_isa_avx512_core_vnni:
-        return "avx512_core_vnni";
-    case dnnl_cpu_isa_avx512_core_bf16:
-        return "avx512_core_bf16";
-    case dnnl_cpu_isa_avx512_core_amx:
-        return "avx512_core_amx";
-    default:
-        return "other instructions";
-    }
-}
-
 static void cpu_describe(const struct device *device, char *text, size_t capacity)
 {
     const struct cpu_device *cpu = (const struct cpu_device *)device;
-    const dnnl_version_t *version = dnnl_version();
-    snprintf(text, capacity, "oneDNN %d.%d.%d, %s, %s, %d thread%s", version->major, version->minor,
-             version->patch, isa_name(), cpu->half ? "bf16" : "f32", cpu->threads,
-             cpu->threads == 1 ? "" : "s");
+    char library[64];
+    cpu_dnnl_describe(library, sizeof library);
+    snprintf(text, capacity, "%s, %s, %d thread%s", library, cpu->half ? "bf16" : "f32",
+             cpu->threads, cpu->threads == 1 ? "" : "s");
 }
 
 // --- layouts

@@ -40,7 +40,6 @@ struct cpu_layout {
     size_t values;   // in all, with padding
 };
 struct cpu_layout cpu_layout_of(struct tensor_shape shape);
-dnnl_memory_desc_t cpu_image_desc(const struct cpu_device *device, struct tensor_shape shape);
 
 struct cpu_op {
     struct op base;
@@ -85,6 +84,22 @@ void *cpu_op_allocate(size_t bytes, const struct op_desc *desc, struct error *er
 
 // --- oneDNN (cpu_dnnl.c) -------------------------------------------------------------------------
 
+// All calls of oneDNN, version 2 or 3, are in that file.
+
+// A description of memory that belongs to what was asked for it.
+#if DNNL_VERSION_MAJOR >= 3
+typedef const_dnnl_memory_desc_t cpu_memory_desc;
+#else
+typedef const dnnl_memory_desc_t *cpu_memory_desc;
+#endif
+
+// The device's engine and stream. Closing accepts what was not opened.
+enum status cpu_dnnl_open(struct cpu_device *device, struct error *error);
+void cpu_dnnl_close(struct cpu_device *device);
+
+bool cpu_dnnl_has_half(void); // vectors of bfloat16 are multiplied by hardware
+void cpu_dnnl_describe(char *text, size_t capacity); // "oneDNN 2.6.3, avx512_core"
+
 #define CPU_MAX_ARGUMENTS 12
 
 // A oneDNN primitive with the memory objects of its arguments; the last one is its scratchpad.
@@ -95,28 +110,38 @@ struct cpu_primitive {
     size_t scratch_bytes;
 };
 
-enum status cpu_failed(dnnl_status_t status, const char *what, struct error *error);
+enum cpu_conv_pass { CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHTS, CONV_PASSES };
 
-// From an operation descriptor of oneDNN. `hint`: the forward one, or NULL. Scratchpads are the
-// caller's.
-dnnl_status_t cpu_describe_primitive(struct cpu_device *device, dnnl_primitive_desc_t *out,
-                                     const void *operation, dnnl_primitive_desc_t hint);
+// Describes one pass of a convolution: images as they lie on the device, weights as its kernel
+// wants them. `winograd`: by Winograd's algorithm if the library has it for this one. `hint`: the
+// description of the forward pass, NULL for that one. The scratchpad is the caller's.
+enum status cpu_conv_describe(struct cpu_device *device, dnnl_primitive_desc_t *out,
+                              const struct op_desc *desc, enum cpu_conv_pass pass, bool winograd,
+                              dnnl_primitive_desc_t hint, struct error *error);
+void cpu_description_release(dnnl_primitive_desc_t desc); // accepts NULL
 
 // Makes the primitive and a memory object for each argument (DNNL_ARG_…), in the order in which
 // cpu_run expects their pointers.
 enum status cpu_primitive_create(struct cpu_device *device, struct cpu_primitive *out,
                                  dnnl_primitive_desc_t desc, const int *arguments, int count,
                                  struct error *error);
+
+// From plain float32 HWIO to the weights of the described pass; for CONV_BACKWARD_WEIGHTS from its
+// gradient to plain.
 enum status cpu_reorder_create(struct cpu_device *device, struct cpu_primitive *out,
-                               const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to,
-                               struct error *error);
+                               const struct op_desc *desc, enum cpu_conv_pass pass,
+                               dnnl_primitive_desc_t described, struct error *error);
 void cpu_primitive_release(struct cpu_primitive *primitive); // accepts zeroed ones
 enum status cpu_run(struct cpu_device *device, struct cpu_primitive *primitive,
                     const void *const *pointers, void *scratch);
 
 // The memory of an argument, and its size rounded up to a cache line.
-const dnnl_memory_desc_t *cpu_argument_desc(dnnl_primitive_desc_t desc, int argument);
+cpu_memory_desc cpu_argument_desc(dnnl_primitive_desc_t desc, int argument);
 size_t cpu_argument_bytes(dnnl_primitive_desc_t desc, int argument);
+
+// Whether `memory` is weights of the convolution `desc` in the layout `tag`.
+bool cpu_is_weights(cpu_memory_desc memory, const struct op_desc *desc, dnnl_data_type_t type,
+                    dnnl_format_tag_t tag);
 
 // Bytes rounded up to a cache line, so that parts of one buffer stay aligned.
 size_t cpu_aligned(size_t bytes);

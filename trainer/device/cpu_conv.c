@@ -4,10 +4,6 @@
 #include "trainer/device/cpu_weights.h"
 #include "trainer/device/cpu_winograd.h"
 
-#include <string.h>
-
-enum pass { PASS_FORWARD, PASS_BACKWARD_DATA, PASS_BACKWARD_WEIGHTS, PASSES };
-
 // How one pass is computed.
 struct route {
     bool winograd;
@@ -20,45 +16,8 @@ struct route {
 
 struct cpu_conv {
     struct cpu_op base;
-    struct route routes[PASSES];
+    struct route routes[CONV_PASSES];
 };
-
-static dnnl_memory_desc_t weights_desc(const struct op_desc *desc, dnnl_format_tag_t tag,
-                                       dnnl_data_type_t type)
-{
-    dnnl_dims_t dims = {desc->out.c, desc->in.c, desc->kernel, desc->kernel};
-    dnnl_memory_desc_t weights;
-    memset(&weights, 0, sizeof weights);
-    dnnl_memory_desc_init_by_tag(&weights, 4, dims, type, tag);
-    return weights;
-}
-
-static dnnl_status_t describe_pass(const struct cpu_device *device, dnnl_convolution_desc_t *out,
-                                   const struct op_desc *desc, enum pass pass,
-                                   dnnl_alg_kind_t algorithm)
-{
-    dnnl_memory_desc_t in = cpu_image_desc(device, desc->in);
-    dnnl_memory_desc_t result = cpu_image_desc(device, desc->out);
-    bool half = device->half && pass != PASS_BACKWARD_WEIGHTS;
-    dnnl_memory_desc_t weights =
-        weights_desc(desc, dnnl_format_tag_any, half ? dnnl_bf16 : dnnl_f32);
-    dnnl_dims_t strides = {desc->stride, desc->stride};
-    dnnl_dims_t low = {desc->pad_top, desc->pad_left}, high = {desc->pad_bottom, desc->pad_right};
-    switch (pass) {
-    case PASS_FORWARD:
-        return dnnl_convolution_forward_desc_init(out, dnnl_forward_training, algorithm, &in,
-                                                  &weights, NULL, &result, strides, low, high);
-    case PASS_BACKWARD_DATA:
-        return dnnl_convolution_backward_data_desc_init(out, algorithm, &in, &weights, &result,
-                                                        strides, low, high);
-    case PASS_BACKWARD_WEIGHTS:
-        return dnnl_convolution_backward_weights_desc_init(out, algorithm, &in, &weights, NULL,
-                                                           &result, strides, low, high);
-    case PASSES:
-        break;
-    }
-    return dnnl_invalid_arguments;
-}
 
 // Winograd works on tiles of 4x4 outputs. It pays where the tiles are filled well and there are
 // enough of them to make up for transforming the weights, which happens in each call.
@@ -75,23 +34,11 @@ static bool winograd_pays(const struct op_desc *desc)
 }
 
 static enum status describe_conv(struct cpu_device *device, dnnl_primitive_desc_t *out,
-                                 const struct op_desc *desc, enum pass pass,
+                                 const struct op_desc *desc, enum cpu_conv_pass pass,
                                  dnnl_primitive_desc_t hint, struct error *error)
 {
-    static const dnnl_alg_kind_t algorithms[] = {dnnl_convolution_winograd,
-                                                 dnnl_convolution_direct};
-    dnnl_status_t status = dnnl_unimplemented;
-    for (size_t i = !device->half && winograd_pays(desc) ? 0 : 1; i < 2; i++) {
-        dnnl_convolution_desc_t operation;
-        status = describe_pass(device, &operation, desc, pass, algorithms[i]);
-        if (status == dnnl_success) {
-            status = cpu_describe_primitive(device, out, &operation, hint);
-        }
-        if (status == dnnl_success) {
-            return STATUS_OK;
-        }
-    }
-    return cpu_failed(status, "describe a convolution", error);
+    bool winograd = !device->half && winograd_pays(desc);
+    return cpu_conv_describe(device, out, desc, pass, winograd, hint, error);
 }
 
 // --- making the routes ---------------------------------------------------------------------------
@@ -112,23 +59,22 @@ static void take_winograd(const struct cpu_device *device, struct route *route,
         route->weights_bytes + cpu_aligned(cpu_winograd_scratch_bytes(device, desc, pass));
 }
 
-// `weights`: which argument of the kernel they are.
-static enum status take_kernel(struct cpu_device *device, struct route *route,
-                               const struct op_desc *desc, dnnl_primitive_desc_t kernel,
+// `arguments` of the kernel, and which of them are its weights.
+static enum status take_kernel(struct cpu_device *device, struct cpu_conv *conv,
+                               enum cpu_conv_pass pass, dnnl_primitive_desc_t kernel,
                                const int arguments[3], int weights, struct error *error)
 {
-    dnnl_memory_desc_t plain = weights_desc(desc, dnnl_hwio, dnnl_f32);
-    const dnnl_memory_desc_t *blocked = cpu_argument_desc(kernel, weights);
-    bool gradient = weights == DNNL_ARG_DIFF_WEIGHTS;
+    struct route *route = &conv->routes[pass];
+    const struct op_desc *desc = &conv->base.base.desc;
+    bool gradient = pass == CONV_BACKWARD_WEIGHTS;
     route->weights_bytes = cpu_argument_bytes(kernel, weights);
-    route->layout = cpu_weights_layout_of(blocked, desc);
+    route->layout = cpu_weights_layout_of(cpu_argument_desc(kernel, weights), desc);
     enum status status = cpu_primitive_create(device, &route->kernel, kernel, arguments, 3, error);
     bool known = route->layout.order != WEIGHTS_OTHER &&
                  (!gradient || route->layout.order == WEIGHTS_IN_OUT);
     if (!known && status == STATUS_OK) {
         route->layout.order = WEIGHTS_OTHER;
-        status = cpu_reorder_create(device, &route->reorder, gradient ? blocked : &plain,
-                                    gradient ? &plain : blocked, error);
+        status = cpu_reorder_create(device, &route->reorder, desc, pass, kernel, error);
     }
     route->scratch_bytes =
         route->weights_bytes + larger(route->kernel.scratch_bytes, route->reorder.scratch_bytes);
@@ -136,20 +82,21 @@ static enum status take_kernel(struct cpu_device *device, struct route *route,
 }
 
 // `forward`: oneDNN's description of the forward pass, the other two build on it.
-static enum status create_route(struct cpu_device *device, struct cpu_conv *conv, enum pass pass,
-                                dnnl_primitive_desc_t forward, struct error *error)
+static enum status create_route(struct cpu_device *device, struct cpu_conv *conv,
+                                enum cpu_conv_pass pass, dnnl_primitive_desc_t forward,
+                                struct error *error)
 {
     static const struct {
         enum cpu_winograd_pass winograd;
         int arguments[3], weights;
-    } passes[PASSES] = {
-        [PASS_FORWARD] = {WINOGRAD_FORWARD,
+    } passes[CONV_PASSES] = {
+        [CONV_FORWARD] = {WINOGRAD_FORWARD,
                           {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
                           DNNL_ARG_WEIGHTS},
-        [PASS_BACKWARD_DATA] = {WINOGRAD_BACKWARD_DATA,
+        [CONV_BACKWARD_DATA] = {WINOGRAD_BACKWARD_DATA,
                                 {DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC},
                                 DNNL_ARG_WEIGHTS},
-        [PASS_BACKWARD_WEIGHTS] = {WINOGRAD_BACKWARD_WEIGHTS,
+        [CONV_BACKWARD_WEIGHTS] = {WINOGRAD_BACKWARD_WEIGHTS,
                                    {DNNL_ARG_SRC, DNNL_ARG_DIFF_DST, DNNL_ARG_DIFF_WEIGHTS},
                                    DNNL_ARG_DIFF_WEIGHTS},
     };
@@ -159,16 +106,16 @@ static enum status create_route(struct cpu_device *device, struct cpu_conv *conv
         return STATUS_OK;
     }
     dnnl_primitive_desc_t kernel = forward;
-    enum status status = pass == PASS_FORWARD
+    enum status status = pass == CONV_FORWARD
                              ? STATUS_OK
                              : describe_conv(device, &kernel, desc, pass, forward, error);
     if (status != STATUS_OK) {
         return status;
     }
-    status = take_kernel(device, &conv->routes[pass], desc, kernel, passes[pass].arguments,
-                         passes[pass].weights, error);
-    if (pass != PASS_FORWARD) {
-        dnnl_primitive_desc_destroy(kernel);
+    status = take_kernel(device, conv, pass, kernel, passes[pass].arguments, passes[pass].weights,
+                         error);
+    if (pass != CONV_FORWARD) {
+        cpu_description_release(kernel);
     }
     return status;
 }
@@ -176,14 +123,14 @@ static enum status create_route(struct cpu_device *device, struct cpu_conv *conv
 // --- running -------------------------------------------------------------------------------------
 
 // Brings the parameters to `weights`, as the kernel wants them.
-static enum status prepare_weights(struct cpu_device *device, struct cpu_conv *conv, enum pass pass,
-                                   void *weights, const float *params)
+static enum status prepare_weights(struct cpu_device *device, struct cpu_conv *conv,
+                                   enum cpu_conv_pass pass, void *weights, const float *params)
 {
     struct route *route = &conv->routes[pass];
     const struct op_desc *desc = &conv->base.base.desc;
     if (route->winograd) {
         cpu_winograd_weights(device, desc,
-                             pass == PASS_FORWARD ? WINOGRAD_FORWARD : WINOGRAD_BACKWARD_DATA,
+                             pass == CONV_FORWARD ? WINOGRAD_FORWARD : WINOGRAD_BACKWARD_DATA,
                              weights, params);
         return STATUS_OK;
     }
@@ -201,9 +148,9 @@ static enum status conv_forward(struct cpu_device *device, struct cpu_op *op,
 {
     (void)mode;
     struct cpu_conv *conv = (struct cpu_conv *)op;
-    struct route *route = &conv->routes[PASS_FORWARD];
+    struct route *route = &conv->routes[CONV_FORWARD];
     char *weights = buffers->scratch, *scratchpad = weights + route->weights_bytes;
-    enum status status = prepare_weights(device, conv, PASS_FORWARD, weights, buffers->params);
+    enum status status = prepare_weights(device, conv, CONV_FORWARD, weights, buffers->params);
     if (status != STATUS_OK) {
         return status;
     }
@@ -218,7 +165,7 @@ static enum status conv_forward(struct cpu_device *device, struct cpu_op *op,
 static enum status backward_weights(struct cpu_device *device, struct cpu_conv *conv,
                                     const struct op_buffers *buffers)
 {
-    struct route *route = &conv->routes[PASS_BACKWARD_WEIGHTS];
+    struct route *route = &conv->routes[CONV_BACKWARD_WEIGHTS];
     const struct op_desc *desc = &conv->base.base.desc;
     char *gradient = buffers->scratch, *scratchpad = gradient + route->weights_bytes;
     if (route->winograd) {
@@ -240,10 +187,10 @@ static enum status backward_weights(struct cpu_device *device, struct cpu_conv *
 static enum status backward_data(struct cpu_device *device, struct cpu_conv *conv,
                                  const struct op_buffers *buffers)
 {
-    struct route *route = &conv->routes[PASS_BACKWARD_DATA];
+    struct route *route = &conv->routes[CONV_BACKWARD_DATA];
     char *weights = buffers->scratch, *scratchpad = weights + route->weights_bytes;
     enum status status =
-        prepare_weights(device, conv, PASS_BACKWARD_DATA, weights, buffers->params);
+        prepare_weights(device, conv, CONV_BACKWARD_DATA, weights, buffers->params);
     if (status != STATUS_OK) {
         return status;
     }
@@ -272,7 +219,7 @@ static enum status conv_backward(struct cpu_device *device, struct cpu_op *op,
 static void conv_release(struct cpu_op *op)
 {
     struct cpu_conv *conv = (struct cpu_conv *)op;
-    for (size_t pass = 0; pass < PASSES; pass++) {
+    for (size_t pass = 0; pass < CONV_PASSES; pass++) {
         cpu_primitive_release(&conv->routes[pass].kernel);
         cpu_primitive_release(&conv->routes[pass].reorder);
     }
@@ -290,22 +237,23 @@ enum status cpu_conv_create(struct cpu_device *device, const struct op_desc *des
     conv->base.forward = conv_forward;
     conv->base.backward = conv_backward;
     conv->base.release = conv_release;
-    enum status status = describe_conv(device, &forward, desc, PASS_FORWARD, NULL, error);
+    enum status status = describe_conv(device, &forward, desc, CONV_FORWARD, NULL, error);
     if (status != STATUS_OK) {
         return status;
     }
-    const bool needed[PASSES] = {
-        [PASS_FORWARD] = true,
-        [PASS_BACKWARD_DATA] = desc->need_backward && desc->need_input_gradient,
-        [PASS_BACKWARD_WEIGHTS] = desc->need_backward,
+    const bool needed[CONV_PASSES] = {
+        [CONV_FORWARD] = true,
+        [CONV_BACKWARD_DATA] = desc->need_backward && desc->need_input_gradient,
+        [CONV_BACKWARD_WEIGHTS] = desc->need_backward,
     };
-    for (enum pass pass = PASS_FORWARD; pass < PASSES && status == STATUS_OK; pass++) {
+    for (enum cpu_conv_pass pass = CONV_FORWARD; pass < CONV_PASSES && status == STATUS_OK;
+         pass++) {
         if (needed[pass]) {
             status = create_route(device, conv, pass, forward, error);
             conv->base.base.scratch_bytes =
                 larger(conv->base.base.scratch_bytes, conv->routes[pass].scratch_bytes);
         }
     }
-    dnnl_primitive_desc_destroy(forward);
+    cpu_description_release(forward);
     return status;
 }

@@ -3,17 +3,7 @@
 #define SIDE  16
 #define BLOCK ((size_t)SIDE * SIDE)
 
-static bool is_tag(const dnnl_memory_desc_t *memory, const struct op_desc *desc,
-                   dnnl_data_type_t type, dnnl_format_tag_t tag)
-{
-    dnnl_dims_t dims = {desc->out.c, desc->in.c, desc->kernel, desc->kernel};
-    dnnl_memory_desc_t wanted;
-    return dnnl_memory_desc_init_by_tag(&wanted, 4, dims, type, tag) == dnnl_success &&
-           dnnl_memory_desc_equal(&wanted, memory);
-}
-
-struct cpu_weights_layout cpu_weights_layout_of(const dnnl_memory_desc_t *memory,
-                                                const struct op_desc *desc)
+struct cpu_weights_layout cpu_weights_layout_of(cpu_memory_desc memory, const struct op_desc *desc)
 {
     static const struct {
         dnnl_data_type_t type;
@@ -29,7 +19,7 @@ struct cpu_weights_layout cpu_weights_layout_of(const dnnl_memory_desc_t *memory
     };
     if (desc->in.c % SIDE == 0 && desc->out.c % SIDE == 0) {
         for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-            if (is_tag(memory, desc, known[i].type, known[i].tag)) {
+            if (cpu_is_weights(memory, desc, known[i].type, known[i].tag)) {
                 return known[i].layout;
             }
         }

@@ -21,8 +21,7 @@ struct cpu_weights_layout {
 };
 
 // What `memory`, weights of the convolution `desc`, is.
-struct cpu_weights_layout cpu_weights_layout_of(const dnnl_memory_desc_t *memory,
-                                                const struct op_desc *desc);
+struct cpu_weights_layout cpu_weights_layout_of(cpu_memory_desc memory, const struct op_desc *desc);
 
 // To and from such blocks; channels are multiples of 16, order is not WEIGHTS_OTHER. Only
 // WEIGHTS_IN_OUT comes back: that is what gradients are written in.
