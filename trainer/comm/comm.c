@@ -180,9 +180,8 @@ enum status comm_same(struct comm *comm, uint64_t value, const char *what, struc
                            "%s differ from those of rank 0", what);
     }
     status = comm_agree(comm, status, NULL, &own);
-    return status == STATUS_OK
-               ? STATUS_OK
-               : error_set(error, status, NULL, NOWHERE, NOWHERE, "%s", own.reason);
+    return status == STATUS_OK ? STATUS_OK
+                               : error_set(error, status, NULL, NOWHERE, NOWHERE, "%s", own.reason);
 }
 
 // --- who we are ------------------------------------------------------------------------------

@@ -47,8 +47,7 @@ enum status comm_share(struct comm *comm, void *bytes, size_t size, struct error
 // Every rank brings a status (with the error that explains it) and flags. All leave with the same:
 // the status and error of the lowest rank that failed, or STATUS_OK; flags that any rank raised
 // (NULL: none). Errors from elsewhere say which rank they are from.
-enum status comm_agree(struct comm *comm, enum status status, unsigned *flags,
-                       struct error *error);
+enum status comm_agree(struct comm *comm, enum status status, unsigned *flags, struct error *error);
 // Whether the last comm_agree ended in a failure, so that every rank knows; true alone.
 bool comm_agreed(const struct comm *comm);
 

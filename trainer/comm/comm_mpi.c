@@ -12,8 +12,9 @@
 
 #define FUNCTIONS(DO)                                                                              \
     DO(Init_thread)                                                                                \
-    DO(Finalize) DO(Abort) DO(Comm_rank) DO(Comm_size) DO(Comm_set_errhandler) DO(Iallgather)      \
-        DO(Ialltoall) DO(Test) DO(Error_string)
+    DO(Finalize)                                                                                   \
+    DO(Abort) DO(Comm_rank) DO(Comm_size) DO(Comm_set_errhandler) DO(Iallgather) DO(Ialltoall)     \
+        DO(Test) DO(Error_string)
 
 struct comm_mpi {
     struct comm comm;
@@ -83,8 +84,8 @@ static enum status mpi_exchange(struct comm *comm, const void *from, size_t byte
 {
     struct comm_mpi *mpi = (struct comm_mpi *)comm;
     MPI_Request request;
-    int code =
-        mpi->Ialltoall(from, (int)bytes, mpi->byte, to, (int)bytes, mpi->byte, mpi->world, &request);
+    int code = mpi->Ialltoall(from, (int)bytes, mpi->byte, to, (int)bytes, mpi->byte, mpi->world,
+                              &request);
     return code == MPI_SUCCESS ? finish(mpi, &request) : check(mpi, code);
 }
 
@@ -183,8 +184,7 @@ enum status comm_mpi_open(struct comm **out, struct error *error)
     } else {
         status = begin(mpi);
         if (status != STATUS_OK) {
-            error_set(error, status, NULL, NOWHERE, NOWHERE, "MPI does not start: %s",
-                      mpi->reason);
+            error_set(error, status, NULL, NOWHERE, NOWHERE, "MPI does not start: %s", mpi->reason);
         }
     }
     if (status != STATUS_OK) {

@@ -17,10 +17,9 @@ static void normalise_rows(float *values, size_t rows, size_t width)
     }
 }
 
-// Mean over the columns of the standard deviation over the rows.
-static double column_deviation(const float *values, size_t rows, size_t width)
+void spread_sums(float *values, size_t rows, size_t width, double *sums)
 {
-    double total = 0;
+    normalise_rows(values, rows, width);
     for (size_t column = 0; column < width; column++) {
         double sum = 0, squares = 0;
         for (size_t row = 0; row < rows; row++) {
@@ -28,14 +27,17 @@ static double column_deviation(const float *values, size_t rows, size_t width)
             sum += value;
             squares += value * value;
         }
-        double mean = sum / (double)rows;
-        total += sqrt(fmax(squares / (double)rows - mean * mean, 0));
+        sums[column] = sum;
+        sums[width + column] = squares;
     }
-    return total / (double)width;
 }
 
-double spread_of(float *values, size_t rows, size_t width)
+double spread_of(const double *sums, size_t rows, size_t width)
 {
-    normalise_rows(values, rows, width);
-    return column_deviation(values, rows, width);
+    double total = 0;
+    for (size_t column = 0; column < width; column++) {
+        double mean = sums[column] / (double)rows;
+        total += sqrt(fmax(sums[width + column] / (double)rows - mean * mean, 0));
+    }
+    return total / (double)width;
 }

@@ -94,6 +94,7 @@ static void log_step(struct run *run, const struct method_metrics *metrics)
         .seconds = run->history.seconds,
         .pairs_per_second = run->progress.pairs_per_second,
         .data_wait = run->progress.data_wait,
+        .exchange_seconds = metrics->exchange_seconds,
         .optimiser_seconds = metrics->optimiser_seconds,
     };
     memcpy(line.op_seconds, metrics->seconds, sizeof line.op_seconds);
