@@ -89,8 +89,9 @@ static enum status sum_block(void *context, float *values, uint64_t count)
 
 // --- telling each other ----------------------------------------------------------------------
 
-static enum status failed(const struct comm *comm, enum status status, struct error *error)
+static enum status failed(struct comm *comm, enum status status, struct error *error)
 {
+    comm->parted = true;
     return error_set(error, status, NULL, NOWHERE, NOWHERE, "ranks cannot reach each other: %s",
                      comm->transport->reason(comm));
 }
@@ -131,7 +132,6 @@ static enum status share_error(struct comm *comm, unsigned from, enum status sta
         return reached;
     }
     memcpy(&mine, comm->gathered + from * sizeof mine, sizeof mine);
-    comm->agreed = true;
     return error_set(error, status, mine.path, mine.offset, mine.record, "rank %u: %s", from,
                      mine.reason);
 }
@@ -142,7 +142,6 @@ enum status comm_agree(struct comm *comm, enum status status, unsigned *flags, s
         return status;
     }
     const unsigned mine[2] = {(unsigned)status, flags != NULL ? *flags : 0};
-    comm->agreed = false;
     enum status reached = comm_gather(comm, mine, sizeof mine, comm->gathered, error);
     if (reached != STATUS_OK) {
         return reached;
@@ -162,9 +161,16 @@ enum status comm_agree(struct comm *comm, enum status status, unsigned *flags, s
     return from < comm->ranks ? share_error(comm, from, status, error) : STATUS_OK;
 }
 
-bool comm_agreed(const struct comm *comm)
+void comm_part(struct comm *comm)
 {
-    return comm == NULL || comm->agreed;
+    if (comm != NULL) {
+        comm->parted = true;
+    }
+}
+
+bool comm_together(const struct comm *comm)
+{
+    return comm == NULL || !comm->parted;
 }
 
 enum status comm_same(struct comm *comm, uint64_t value, const char *what, struct error *error)
@@ -176,7 +182,7 @@ enum status comm_same(struct comm *comm, uint64_t value, const char *what, struc
         return error_set(error, own.status, NULL, NOWHERE, NOWHERE, "%s", own.reason);
     }
     if (first != value) {
-        status = error_set(&own, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
+        status = error_set(&own, STATUS_DEVICE, NULL, NOWHERE, NOWHERE,
                            "%s differ from those of rank 0", what);
     }
     status = comm_agree(comm, status, NULL, &own);
@@ -257,6 +263,13 @@ static enum status open_transport(struct comm **out, struct error *error)
 #endif
 }
 
+static void release(struct comm *comm)
+{
+    free(comm->gathered);
+    free(comm->piece);
+    free(comm);
+}
+
 static enum status prepare(struct comm *comm, struct error *error)
 {
     size_t bytes = (size_t)comm->ranks * COMM_GATHER_BYTES;
@@ -278,8 +291,13 @@ enum status comm_open(struct comm **out, struct error *error)
         return STATUS_OK;
     }
     enum status status = open_transport(out, error);
-    if (status == STATUS_OK) {
-        status = prepare(*out, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = prepare(*out, error);
+    if (status != STATUS_OK) { // it stays unfinished: when this process ends, so do the others
+        release(*out);
+        *out = NULL;
     }
     return status;
 }
@@ -289,14 +307,10 @@ void comm_close(struct comm **comm)
     if (*comm == NULL) {
         return;
     }
-    uint8_t *gathered = (*comm)->gathered, *piece = (*comm)->piece;
     uint8_t here = 0;
-    if (gathered != NULL) {
-        (*comm)->transport->gather(*comm, &here, sizeof here, gathered);
-    }
+    (*comm)->transport->gather(*comm, &here, sizeof here, (*comm)->gathered);
     (*comm)->transport->close(*comm);
-    free(gathered);
-    free(piece);
+    release(*comm);
     *comm = NULL;
 }
 

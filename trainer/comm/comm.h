@@ -9,7 +9,7 @@
 // seen, so a program that was started by itself neither needs it nor starts slower.
 //
 // Errors. What a rank finds out by itself is told with comm_agree, after which all know. A rank
-// that fails where the others cannot be told (they wait for it) ends the job with comm_abort.
+// that fails where the others cannot be told (comm_part) ends the job with comm_abort.
 // Waiting yields the processor, and sleeps when it takes long. One thread calls, the one that
 // opened.
 #ifndef TRAINER_COMM_COMM_H
@@ -48,10 +48,12 @@ enum status comm_share(struct comm *comm, void *bytes, size_t size, struct error
 // the status and error of the lowest rank that failed, or STATUS_OK; flags that any rank raised
 // (NULL: none). Errors from elsewhere say which rank they are from.
 enum status comm_agree(struct comm *comm, enum status status, unsigned *flags, struct error *error);
-// Whether the last comm_agree ended in a failure, so that every rank knows; true alone.
-bool comm_agreed(const struct comm *comm);
+// This rank has failed where the others cannot be told. From then on it is not together with them,
+// as after any failure to reach them: no more calls but comm_abort.
+void comm_part(struct comm *comm);
+bool comm_together(const struct comm *comm); // true alone
 
-// STATUS_INVALID on all ranks unless all bring the same value; `what` differs, in the message.
+// STATUS_DEVICE on all ranks unless all bring the same value: "WHAT differ from those of rank 0".
 enum status comm_same(struct comm *comm, uint64_t value, const char *what, struct error *error);
 
 #endif

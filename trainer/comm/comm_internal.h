@@ -12,7 +12,7 @@ struct comm_transport {
     enum status (*exchange)(struct comm *comm, const void *from, size_t bytes, void *to);
     // Why the last call failed.
     const char *(*reason)(const struct comm *comm);
-    void (*close)(struct comm *comm);
+    void (*close)(struct comm *comm); // leaves the struct, which is one malloc'ed block
     void (*abort)(struct comm *comm, int code);
 };
 
@@ -20,7 +20,7 @@ struct comm_transport {
 struct comm {
     const struct comm_transport *transport;
     unsigned rank, ranks, sharing;
-    bool agreed;
+    bool parted;
     struct device_peers peers;
     uint8_t *gathered; // [ranks][COMM_GATHER_BYTES]
     uint8_t *piece;    // [ranks][COMM_GATHER_BYTES]: a piece of a block that is not a whole one

@@ -13,8 +13,9 @@
 #define FUNCTIONS(DO)                                                                              \
     DO(Init_thread)                                                                                \
     DO(Finalize)                                                                                   \
-    DO(Abort) DO(Comm_rank) DO(Comm_size) DO(Comm_set_errhandler) DO(Iallgather) DO(Ialltoall)     \
-        DO(Test) DO(Error_string)
+    DO(Abort)                                                                                      \
+    DO(Comm_rank)                                                                                  \
+    DO(Comm_size) DO(Comm_set_errhandler) DO(Iallgather) DO(Ialltoall) DO(Test) DO(Error_string)
 
 struct comm_mpi {
     struct comm comm;
@@ -99,7 +100,6 @@ static void mpi_close(struct comm *comm)
 {
     struct comm_mpi *mpi = (struct comm_mpi *)comm;
     mpi->Finalize();
-    free(mpi);
 }
 
 static void mpi_abort(struct comm *comm, int code)

@@ -30,8 +30,8 @@ struct method_rate {
 
 struct method_config {
     struct model_config model; // classes 0 = no labels, no online classifier
-    uint32_t batch; // pairs per step, of all the device's peers together: a multiple of their
-                    // number and `accumulate`
+    uint32_t batch;      // pairs per step, of all the device's peers together: a multiple of their
+                         // number and `accumulate`
     uint32_t accumulate; // micro-batches of batch / accumulate pairs whose gradients are averaged
                          // for one step; must divide batch; 0 is taken as 1
     bool recompute;      // trade time for memory, same bits: network_config
