@@ -86,6 +86,10 @@ struct op_desc device_case_desc(const struct device_case *row)
     if (row->kind == OP_GROUP_NORM) {
         desc.channel_groups = row->kernel;
     }
+    if (row->kind == OP_BATCH_NORM) {
+        desc.join = row->bias;
+        desc.bias = false;
+    }
     if (row->kind == OP_CONV || row->kind == OP_MAX_POOL) {
         desc.out.h = pooled(row->h, row->pads[0], row->pads[2], row);
         desc.out.w = pooled(row->w, row->pads[1], row->pads[3], row);
@@ -94,6 +98,11 @@ struct op_desc device_case_desc(const struct device_case *row)
         desc.out = (struct tensor_shape){TENSOR_MATRIX, row->n, 1, 1, row->c};
     }
     return desc;
+}
+
+bool device_case_adds(const struct op_desc *desc)
+{
+    return desc->kind == OP_ADD || desc->join;
 }
 
 static size_t param_count(const struct op_desc *desc)
@@ -202,7 +211,7 @@ struct rig rig_make(struct device *device, const struct host *host)
     rig.buffers = (struct op_buffers){
         .x = plain ? device_floats(device, host->x, host->in)
                    : device_tensor(device, host->desc.in, host->x),
-        .x2 = host->desc.kind == OP_ADD ? device_tensor(device, host->desc.in, host->x2) : NULL,
+        .x2 = device_case_adds(&host->desc) ? device_tensor(device, host->desc.in, host->x2) : NULL,
         .y = device_tensor(device, host->desc.out, NULL),
         .params = device_floats(device, host->weights, host->params),
         .param_grads = device_memory(device, host->params * sizeof(float)),
@@ -211,7 +220,7 @@ struct rig rig_make(struct device *device, const struct host *host)
         .scratch = device_memory(device, ops->op_scratch_bytes(rig.op)),
         .dy = device_tensor(device, host->desc.out, host->dy),
         .dx = device_tensor(device, host->desc.in, NULL),
-        .dx2 = host->desc.kind == OP_ADD ? device_tensor(device, host->desc.in, NULL) : NULL};
+        .dx2 = device_case_adds(&host->desc) ? device_tensor(device, host->desc.in, NULL) : NULL};
     return rig;
 }
 
@@ -255,7 +264,7 @@ void host_run(struct device *device, struct host *host)
     if (host->desc.need_input_gradient) {
         rig_fetch(device, host->desc.in, host->dx, rig.buffers.dx);
     }
-    if (host->desc.kind == OP_ADD && host->desc.need_backward) {
+    if (device_case_adds(&host->desc) && host->desc.need_input_gradient) {
         rig_fetch(device, host->desc.in, host->dx2, rig.buffers.dx2);
     }
     rig_free(&rig);

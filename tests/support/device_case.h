@@ -14,11 +14,13 @@ struct device_case {
     uint32_t n, h, w, c, out_c, groups;
     uint32_t kernel, stride, pads[4]; // top, left, bottom, right; kernel: the channel groups of
                                       // GROUP_NORM
-    bool relu, bias;                  // relu: standardised weights of CONV, LINEAR
+    bool relu, bias; // relu: standardised weights of CONV, LINEAR; bias: the join of
+                     // BATCH_NORM
     double forward, backward, difference;
 };
 
 struct op_desc device_case_desc(const struct device_case *row);
+bool device_case_adds(const struct op_desc *desc); // the op has an x2
 
 // Never of size 0; the caller frees.
 float *device_case_values(size_t count);

@@ -1,5 +1,5 @@
-// Every op on every device: one table of cases. The reference device is checked against central
-// differences, the others against the reference device.
+// Every op on every device: one table of cases (device_cases.h). The reference device is checked
+// against central differences, the others against the reference device.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,101 +9,11 @@
 
 #include <cmocka.h>
 
-#include "tests/support/device_case.h"
+#include "tests/support/device_cases.h"
 #include "tests/support/golden.h"
 
 #define I TENSOR_IMAGE
 #define M TENSOR_MATRIX
-
-// One row a line: name, kind, tensors, n, h, w, c, out_c, groups, kernel, stride, pads, relu, bias,
-// the three bounds.
-// clang-format off
-#define ONE   {1, 1, 1, 1}
-#define THREE {3, 3, 3, 3}
-#define HIGH  {0, 0, 1, 1}
-static const struct device_case cases[] = {
-    {"input", OP_INPUT, I, 2, 5, 7, 3, 3, 1, 0, 0, {0}, 0, 0, 1e-7, 0, 0},
-
-    {"conv 1x1, 1 to 1", OP_CONV, I, 2, 1, 1, 1, 1, 1, 1, 1, {0}, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 1x1, 3 to 17", OP_CONV, I, 2, 5, 3, 3, 17, 1, 1, 1, {0}, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 1x1, 64 to 16", OP_CONV, I, 2, 7, 7, 64, 16, 2, 1, 1, {0}, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 1x1 / 2, odd", OP_CONV, I, 2, 7, 5, 16, 64, 1, 1, 2, {0}, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 1x1 / 2, even", OP_CONV, I, 4, 8, 8, 8, 16, 2, 1, 2, {0}, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 3x3, 3 to 16", OP_CONV, I, 2, 9, 8, 3, 16, 1, 3, 1, ONE, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 3x3, 4 to 8", OP_CONV, I, 2, 5, 6, 4, 8, 1, 3, 1, ONE, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 3x3, 17 to 4", OP_CONV, I, 1, 6, 5, 17, 4, 1, 3, 1, ONE, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 3x3, 8 to 1", OP_CONV, I, 2, 4, 4, 8, 1, 1, 3, 1, ONE, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 3x3, winograd", OP_CONV, I, 16, 8, 8, 16, 32, 2, 3, 1, ONE, 0, 0, 3e-6, 1e-5, 1e-3},
-    {"conv 3x3, winograd, odd", OP_CONV, I, 8, 7, 15, 16, 16, 1, 3, 1, ONE, 0, 0, 3e-6, 1e-5, 1e-3},
-    {"conv 3x3 on 1 pixel", OP_CONV, I, 4, 1, 1, 16, 16, 1, 3, 1, ONE, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 3x3 on 2 pixels", OP_CONV, I, 4, 2, 2, 32, 16, 1, 3, 1, ONE, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 3x3 / 2, same, even", OP_CONV, I, 2, 8, 6, 16, 16, 2, 3, 2, HIGH, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 3x3 / 2, same, odd", OP_CONV, I, 2, 7, 9, 16, 32, 1, 3, 2, ONE, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 3x3 / 2, mixed", OP_CONV, I, 2, 7, 8, 17, 3, 1, 3, 2, {1, 0, 1, 1}, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 3x3, no padding", OP_CONV, I, 1, 5, 4, 4, 4, 1, 3, 1, {0}, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 7x7 / 2, same", OP_CONV, I, 2, 16, 16, 3, 64, 2, 7, 2, {2, 2, 3, 3}, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 7x7 / 2, torch", OP_CONV, I, 2, 13, 11, 3, 16, 1, 7, 2, THREE, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"conv 7x7 / 2, 1 pixel", OP_CONV, I, 2, 1, 1, 3, 8, 1, 7, 2, THREE, 0, 0, 1e-6, 1e-6, 1e-3},
-
-    {"norm, 16", OP_BATCH_NORM, I, 4, 5, 3, 16, 16, 1, 0, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
-    {"norm, 16, 2 groups", OP_BATCH_NORM, I, 4, 5, 3, 16, 16, 2, 0, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
-    {"norm relu, 64, 2 groups", OP_BATCH_NORM, I, 6, 4, 4, 64, 64, 2, 0, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
-    {"norm relu, 17", OP_BATCH_NORM, I, 4, 3, 7, 17, 17, 2, 0, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
-    {"norm relu, 4", OP_BATCH_NORM, I, 4, 6, 5, 4, 4, 1, 0, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
-    {"norm, 3", OP_BATCH_NORM, I, 2, 9, 2, 3, 3, 2, 0, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
-    {"norm relu, 1", OP_BATCH_NORM, I, 8, 3, 3, 1, 1, 2, 0, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
-    {"norm, 8, 1 pixel", OP_BATCH_NORM, I, 16, 1, 1, 8, 8, 2, 0, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
-    {"norm matrix, 17", OP_BATCH_NORM, M, 12, 1, 1, 17, 17, 1, 0, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
-    {"norm matrix relu, 65", OP_BATCH_NORM, M, 24, 1, 1, 65, 65, 2, 0, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
-    {"norm matrix relu, 1", OP_BATCH_NORM, M, 9, 1, 1, 1, 1, 1, 0, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
-
-    {"add, 16", OP_ADD, I, 2, 5, 5, 16, 16, 1, 0, 0, {0}, 0, 0, 0, 0, 1e-3},
-    {"add relu, 17", OP_ADD, I, 3, 4, 7, 17, 17, 1, 0, 0, {0}, 1, 0, 0, 0, 1e-3},
-    {"add relu, 3", OP_ADD, I, 1, 2, 9, 3, 3, 1, 0, 0, {0}, 1, 0, 0, 0, 1e-3},
-    {"relu, 1", OP_RELU, I, 2, 3, 3, 1, 1, 1, 0, 0, {0}, 0, 0, 0, 0, 1e-3},
-    {"relu, 4", OP_RELU, I, 2, 5, 3, 4, 4, 1, 0, 0, {0}, 0, 0, 0, 0, 1e-3},
-    {"relu, 64", OP_RELU, I, 2, 32, 32, 64, 64, 1, 0, 0, {0}, 0, 0, 0, 0, 1e-3},
-    {"relu matrix", OP_RELU, M, 5, 1, 1, 33, 33, 1, 0, 0, {0}, 0, 0, 0, 0, 1e-3},
-
-    {"max 3x3 / 2, same, even", OP_MAX_POOL, I, 2, 8, 6, 16, 16, 1, 3, 2, HIGH, 0, 0, 0, 1e-7, 1e-3},
-    {"max 3x3 / 2, same, odd", OP_MAX_POOL, I, 2, 7, 9, 17, 17, 1, 3, 2, ONE, 0, 0, 0, 1e-7, 1e-3},
-    {"max 3x3 / 1", OP_MAX_POOL, I, 2, 5, 4, 4, 4, 1, 3, 1, ONE, 0, 0, 0, 1e-7, 1e-3},
-    {"max 2x2 / 2", OP_MAX_POOL, I, 1, 5, 4, 3, 3, 1, 2, 2, {0}, 0, 0, 0, 0, 1e-3},
-    {"max 3x3 on 1 pixel", OP_MAX_POOL, I, 2, 1, 1, 8, 8, 1, 3, 2, ONE, 0, 0, 0, 0, 1e-3},
-
-    {"mean, 16", OP_MEAN_POOL, I, 2, 7, 7, 16, 16, 1, 0, 0, {0}, 0, 0, 1e-6, 1e-7, 1e-3},
-    {"mean, 17", OP_MEAN_POOL, I, 3, 4, 5, 17, 17, 1, 0, 0, {0}, 0, 0, 1e-6, 1e-7, 1e-3},
-    {"mean, 3", OP_MEAN_POOL, I, 2, 2, 3, 3, 3, 1, 0, 0, {0}, 0, 0, 1e-6, 1e-7, 1e-3},
-    {"mean, 64, 1 pixel", OP_MEAN_POOL, I, 2, 1, 1, 64, 64, 1, 0, 0, {0}, 0, 0, 1e-6, 1e-7, 1e-3},
-
-    {"linear", OP_LINEAR, M, 6, 1, 1, 33, 17, 1, 0, 0, {0}, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"linear with bias", OP_LINEAR, M, 16, 1, 1, 64, 130, 2, 0, 0, {0}, 0, 1, 1e-6, 1e-6, 1e-3},
-    {"linear, 1 to 1", OP_LINEAR, M, 1, 1, 1, 1, 1, 1, 0, 0, {0}, 0, 1, 1e-6, 1e-6, 1e-3},
-    {"linear, standardised", OP_LINEAR, M, 6, 1, 1, 33, 17, 1, 0, 0, {0}, 1, 0, 1e-6, 2e-6, 2e-3},
-    {"linear with bias, standardised", OP_LINEAR, M, 16, 1, 1, 64, 130, 2, 0, 0, {0}, 1, 1, 1e-6, 2e-6, 2e-3},
-    {"conv 1x1, standardised", OP_CONV, I, 2, 7, 7, 64, 16, 2, 1, 1, {0}, 1, 0, 1e-6, 2e-6, 2e-3},
-    {"conv 3x3 / 2, standardised", OP_CONV, I, 2, 7, 9, 17, 36, 1, 3, 2, ONE, 1, 0, 1e-6, 2e-6, 2e-3},
-    {"conv 3x3, standardised, winograd", OP_CONV, I, 16, 8, 8, 16, 32, 2, 3, 1, ONE, 1, 0, 3e-6, 1e-5, 2e-3},
-    {"conv 7x7 / 2, standardised", OP_CONV, I, 2, 16, 16, 3, 64, 2, 7, 2, {2, 2, 3, 3}, 1, 0, 1e-6, 2e-6, 2e-3},
-
-    {"group norm, 16 in 4", OP_GROUP_NORM, I, 4, 5, 3, 16, 16, 2, 4, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
-    {"group norm relu, 64 in 16", OP_GROUP_NORM, I, 6, 4, 4, 64, 64, 2, 16, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
-    {"group norm relu, 36 in 4", OP_GROUP_NORM, I, 3, 3, 7, 36, 36, 1, 4, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
-    {"group norm, 3 in 3", OP_GROUP_NORM, I, 2, 9, 5, 3, 3, 2, 3, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
-    {"group norm relu, 4 in 2", OP_GROUP_NORM, I, 4, 6, 5, 4, 4, 1, 2, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
-    {"layer norm, 17", OP_GROUP_NORM, I, 2, 4, 3, 17, 17, 1, 1, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
-    {"layer norm matrix, 33", OP_GROUP_NORM, M, 6, 1, 1, 33, 33, 2, 1, 0, {0}, 0, 0, 1e-6, 5e-6, 2e-3},
-    {"layer norm matrix relu, 16", OP_GROUP_NORM, M, 5, 1, 1, 16, 16, 1, 1, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
-    {"group norm matrix relu, 130 in 10", OP_GROUP_NORM, M, 8, 1, 1, 130, 130, 2, 10, 0, {0}, 1, 0, 1e-6, 5e-6, 2e-3},
-
-    {"affine, 16", OP_AFFINE, I, 4, 5, 3, 16, 16, 2, 0, 0, {0}, 0, 0, 1e-6, 1e-6, 1e-3},
-    {"affine relu, 17", OP_AFFINE, I, 3, 3, 7, 17, 17, 1, 0, 0, {0}, 1, 0, 1e-6, 1e-6, 1e-3},
-    {"affine relu, 3", OP_AFFINE, I, 2, 9, 2, 3, 3, 2, 0, 0, {0}, 1, 0, 1e-6, 1e-6, 1e-3},
-    {"affine matrix relu, 65", OP_AFFINE, M, 24, 1, 1, 65, 65, 2, 0, 0, {0}, 1, 0, 1e-6, 1e-6, 1e-3},
-
-    {"linear, 5 to 1000", OP_LINEAR, M, 3, 1, 1, 5, 1000, 1, 0, 0, {0}, 0, 1, 1e-6, 1e-6, 1e-3},
-};
-// clang-format on
 
 // --- checks
 
@@ -131,7 +41,7 @@ static void compare_with_reference(struct device *device, struct device *ref,
         near(row, "dx", got.dx, wanted.dx, got.in, row->backward);
         near(row, "dparams", got.gradients, wanted.gradients, got.params, row->backward);
     }
-    if (row->kind == OP_ADD) {
+    if (device_case_adds(&got.desc)) {
         near(row, "dx2", got.dx2, wanted.dx2, got.in, row->backward);
     }
     host_free(&got);
@@ -146,8 +56,8 @@ static void test_devices_agree(void **state)
     mistakes = 0;
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
-        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-            compare_with_reference(device, ref, &cases[i]);
+        for (size_t i = 0; i < device_case_count; i++) {
+            compare_with_reference(device, ref, &device_cases[i]);
         }
         device_close(&device);
     }
@@ -218,15 +128,15 @@ static void test_reference_against_differences(void **state)
     struct device *ref;
     assert_int_equal(device_open(&ref, "ref", 1, DEVICE_F32, NULL), STATUS_OK);
     mistakes = 0;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const struct device_case *row = &cases[i];
+    for (size_t i = 0; i < device_case_count; i++) {
+        const struct device_case *row = &device_cases[i];
         if (row->kind == OP_INPUT) {
             continue;
         }
         struct host host = host_make(row);
         host_run(ref, &host);
         check_differences(ref, row, &host, "dx", host.x, host.dx, host.in);
-        if (row->kind == OP_ADD) {
+        if (device_case_adds(&host.desc)) {
             check_differences(ref, row, &host, "dx2", host.x2, host.dx2, host.in);
         }
         if (host.params > 0) {
@@ -239,34 +149,47 @@ static void test_reference_against_differences(void **state)
     assert_int_equal(mistakes, 0);
 }
 
-// The same bits again, whatever the scratch memory held, and with dx in the place of dy.
-static void repeat_case(struct device *device, const struct device_case *row)
+// The same bits again, whatever the scratch memory held, with dx (place 1) or dx2 (2) in
+// the place of dy.
+static void repeat_case(struct device *device, const struct device_case *row, size_t place)
 {
     struct host first = host_make(row), second = host_make(row);
     host_run(device, &first);
     struct rig rig = rig_make(device, &second);
-    bool in_place = row->kind == OP_ADD || row->kind == OP_RELU || row->kind == OP_BATCH_NORM ||
-                    row->kind == OP_GROUP_NORM || row->kind == OP_AFFINE;
-    if (in_place) {
-        device->ops->release(device, rig.buffers.dx);
-        rig.buffers.dx = (void *)(uintptr_t)rig.buffers.dy;
+    void **moved = place == 0 ? NULL : place == 1 ? &rig.buffers.dx : &rig.buffers.dx2;
+    if (moved != NULL) {
+        device->ops->release(device, *moved);
+        *moved = (void *)(uintptr_t)rig.buffers.dy;
     }
     rig_forward(&rig, OP_TRAIN);
     rig_backward(&rig);
     rig_fetch(device, second.desc.in, second.dx, rig.buffers.dx);
+    bool two = device_case_adds(&second.desc);
+    if (two) {
+        rig_fetch(device, second.desc.in, second.dx2, rig.buffers.dx2);
+    }
     device->ops->copy_out(device, second.gradients, rig.buffers.param_grads,
                           second.params * sizeof(float));
     if (max_difference(first.dx, second.dx, first.in) != 0 ||
+        (two && max_difference(first.dx2, second.dx2, first.in) != 0) ||
         (first.params && max_difference(first.gradients, second.gradients, first.params) != 0)) {
         print_error("%s, %s: not the same bits again\n", device->ops->name, row->name);
         mistakes++;
     }
-    if (in_place) {
-        rig.buffers.dx = NULL;
+    if (moved != NULL) {
+        *moved = NULL;
     }
     rig_free(&rig);
     host_free(&first);
     host_free(&second);
+}
+
+static size_t places(const struct device_case *row)
+{
+    struct op_desc desc = device_case_desc(row);
+    bool in_place = row->kind == OP_ADD || row->kind == OP_RELU || row->kind == OP_BATCH_NORM ||
+                    row->kind == OP_GROUP_NORM || row->kind == OP_AFFINE;
+    return 1u + (in_place ? 1u : 0u) + (device_case_adds(&desc) ? 1u : 0u);
 }
 
 static void test_same_bits_again_and_in_place(void **state)
@@ -275,9 +198,10 @@ static void test_same_bits_again_and_in_place(void **state)
     mistakes = 0;
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
-        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-            if (cases[i].kind != OP_INPUT) {
-                repeat_case(device, &cases[i]);
+        for (size_t i = 0; i < device_case_count; i++) {
+            bool backward = device_cases[i].kind != OP_INPUT;
+            for (size_t place = 0; backward && place < places(&device_cases[i]); place++) {
+                repeat_case(device, &device_cases[i], place);
             }
         }
         device_close(&device);
@@ -317,8 +241,8 @@ static void test_without_backward(void **state)
     mistakes = 0;
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
-        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-            reduced_case(device, &cases[i]);
+        for (size_t i = 0; i < device_case_count; i++) {
+            reduced_case(device, &device_cases[i]);
         }
         device_close(&device);
     }
@@ -340,6 +264,7 @@ static void evaluate_norm(struct device *device, const struct device_case *row)
         double value = (double)(host.x[i] - mean[c]) / sqrt((double)variance[c] + 1e-5) *
                            (double)host.weights[c] +
                        (double)host.weights[row->c + c];
+        value += host.desc.join ? (double)host.x2[i] : 0;
         wanted[i] = row->relu && value < 0 ? 0.0f : (float)value;
     }
     near(row, "evaluation", host.y, wanted, host.out, 1e-6);
@@ -356,9 +281,9 @@ static void test_evaluation_uses_running_averages(void **state)
     mistakes = 0;
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
-        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-            if (cases[i].kind == OP_BATCH_NORM) {
-                evaluate_norm(device, &cases[i]);
+        for (size_t i = 0; i < device_case_count; i++) {
+            if (device_cases[i].kind == OP_BATCH_NORM) {
+                evaluate_norm(device, &device_cases[i]);
             }
         }
         device_close(&device);
@@ -411,8 +336,8 @@ static void test_first_maximum_takes_the_gradient(void **state)
 static void test_wrong_descriptions_are_refused(void **state)
 {
     (void)state;
-    const struct op_desc good = device_case_desc(&cases[8]);
-    struct op_desc wrong[11];
+    const struct op_desc good = device_case_desc(&device_cases[8]);
+    struct op_desc wrong[13];
     for (size_t i = 0; i < 8; i++) {
         wrong[i] = good;
     }
@@ -435,9 +360,17 @@ static void test_wrong_descriptions_are_refused(void **state)
     wrong[10].kind = OP_RELU;
     wrong[10].out = wrong[10].in;
     wrong[10].standardise = true;
+    for (size_t i = 11; i < 13; i++) {
+        wrong[i] = good;
+        wrong[i].kind = i == 11 ? OP_ADD : OP_BATCH_NORM;
+        wrong[i].in.kind = i == 11 ? TENSOR_IMAGE : TENSOR_MATRIX;
+        wrong[i].in.h = wrong[i].in.w = 1;
+        wrong[i].out = wrong[i].in;
+        wrong[i].join = true;
+    }
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
-        for (size_t i = 0; i < 11; i++) {
+        for (size_t i = 0; i < 13; i++) {
             struct op *op = (struct op *)device;
             struct error error = {0};
             assert_int_equal((*ops)->op_create(device, &wrong[i], &op, &error), STATUS_INVALID);

@@ -16,6 +16,7 @@ struct cpu_image_norm {
     uint32_t lanes;  // channels of a piece as they lie in memory
     size_t pixels, image_values;
     uint32_t run; // channels that share their moments
+    bool half;    // what it reads and writes is bfloat16
 };
 
 // The numbers of a piece's channels; zero where a block is only filled up, which keeps those
@@ -72,43 +73,50 @@ static size_t workspace_of(struct workspace *out, const struct cpu_image_norm *n
 
 // --- one piece -----------------------------------------------------------------------------------
 
-CPU_KERNEL static void measure(const struct piece *piece, double *sum, double *squares,
-                               const float *x)
+// In these, a piece begins `index` values into x, y and their gradients.
+
+CPU_INLINE float normalised(const struct piece *piece, uint32_t c, float x)
 {
-    for (size_t i = 0; i < piece->pixels; i++, x += piece->stride) {
+    return (x - piece->mean[c]) * piece->inverse[c];
+}
+
+CPU_INLINE void measure(const struct piece *piece, double *sum, double *squares, const void *x,
+                        size_t index, bool half)
+{
+    for (size_t i = 0; i < piece->pixels; i++, index += piece->stride) {
 #pragma omp simd
         for (uint32_t c = 0; c < piece->width; c++) {
-            double value = (double)x[c];
+            double value = (double)cpu_value_read(x, index + c, half);
             sum[c] += value;
             squares[c] += value * value;
         }
     }
 }
 
-CPU_KERNEL static void apply(const struct piece *piece, float *y, const float *x)
+CPU_INLINE void apply(const struct piece *piece, void *y, const void *x, size_t index, bool half)
 {
     float floor = piece->relu ? 0.0f : -INFINITY;
-    for (size_t i = 0; i < piece->pixels; i++, x += piece->stride, y += piece->stride) {
+    for (size_t i = 0; i < piece->pixels; i++, index += piece->stride) {
 #pragma omp simd
         for (uint32_t c = 0; c < piece->width; c++) {
-            float unit = (x[c] - piece->mean[c]) * piece->inverse[c];
+            float unit = normalised(piece, c, cpu_value_read(x, index + c, half));
             float value = unit * piece->scale[c] + piece->offset[c];
-            y[c] = value < floor ? floor : value; // a NaN passes
+            cpu_value_write(y, index + c, value < floor ? floor : value, half); // a NaN passes
         }
     }
 }
 
 // Sums of the gradients and of their products with the normalised values.
-CPU_KERNEL static void collect(const struct piece *piece, double *sum, double *product,
-                               const float *x, const float *dy)
+CPU_INLINE void collect(const struct piece *piece, double *sum, double *product, const void *x,
+                        const void *dy, size_t index, bool half)
 {
     float floor = piece->relu ? 0.0f : -INFINITY;
-    for (size_t i = 0; i < piece->pixels; i++, x += piece->stride, dy += piece->stride) {
+    for (size_t i = 0; i < piece->pixels; i++, index += piece->stride) {
 #pragma omp simd
         for (uint32_t c = 0; c < piece->width; c++) {
-            float unit = (x[c] - piece->mean[c]) * piece->inverse[c];
+            float unit = normalised(piece, c, cpu_value_read(x, index + c, half));
             float value = unit * piece->scale[c] + piece->offset[c];
-            float gradient = value > floor ? dy[c] : 0.0f;
+            float gradient = value > floor ? cpu_value_read(dy, index + c, half) : 0.0f;
             sum[c] += (double)gradient;
             product[c] += (double)gradient * (double)unit;
         }
@@ -117,21 +125,67 @@ CPU_KERNEL static void collect(const struct piece *piece, double *sum, double *p
 
 // dx = 1 / deviation (g - mean(g) - x^ mean(g x^)) with g = scale dy, where dy counts only behind
 // the ReLU.
-CPU_KERNEL static void differentiate(const struct piece *piece, float *dx, const float *x,
-                                     const float *dy)
+CPU_INLINE void differentiate(const struct piece *piece, void *dx, const void *x, const void *dy,
+                              size_t index, bool half)
 {
     float floor = piece->relu ? 0.0f : -INFINITY;
-    for (size_t i = 0; i < piece->pixels; i++) {
-        size_t at = i * piece->stride;
+    for (size_t i = 0; i < piece->pixels; i++, index += piece->stride) {
 #pragma omp simd
         for (uint32_t c = 0; c < piece->width; c++) {
-            float unit = (x[at + c] - piece->mean[c]) * piece->inverse[c];
+            float unit = normalised(piece, c, cpu_value_read(x, index + c, half));
             float value = unit * piece->scale[c] + piece->offset[c];
-            float gradient = value > floor ? dy[at + c] * piece->scale[c] : 0.0f;
-            dx[at + c] = piece->inverse[c] *
-                         (gradient - piece->mean_gradient[c] - unit * piece->mean_product[c]);
+            float above = cpu_value_read(dy, index + c, half) * piece->scale[c];
+            float gradient = value > floor ? above : 0.0f;
+            float centred = gradient - piece->mean_gradient[c] - unit * piece->mean_product[c];
+            cpu_value_write(dx, index + c, piece->inverse[c] * centred, half);
         }
     }
+}
+
+CPU_KERNEL static void measure_floats(const struct piece *piece, double *sum, double *squares,
+                                      const void *x, size_t index)
+{
+    measure(piece, sum, squares, x, index, false);
+}
+
+CPU_KERNEL static void measure_halves(const struct piece *piece, double *sum, double *squares,
+                                      const void *x, size_t index)
+{
+    measure(piece, sum, squares, x, index, true);
+}
+
+CPU_KERNEL static void apply_floats(const struct piece *piece, void *y, const void *x, size_t index)
+{
+    apply(piece, y, x, index, false);
+}
+
+CPU_KERNEL static void apply_halves(const struct piece *piece, void *y, const void *x, size_t index)
+{
+    apply(piece, y, x, index, true);
+}
+
+CPU_KERNEL static void collect_floats(const struct piece *piece, double *sum, double *product,
+                                      const void *x, const void *dy, size_t index)
+{
+    collect(piece, sum, product, x, dy, index, false);
+}
+
+CPU_KERNEL static void collect_halves(const struct piece *piece, double *sum, double *product,
+                                      const void *x, const void *dy, size_t index)
+{
+    collect(piece, sum, product, x, dy, index, true);
+}
+
+CPU_KERNEL static void differentiate_floats(const struct piece *piece, void *dx, const void *x,
+                                            const void *dy, size_t index)
+{
+    differentiate(piece, dx, x, dy, index, false);
+}
+
+CPU_KERNEL static void differentiate_halves(const struct piece *piece, void *dx, const void *x,
+                                            const void *dy, size_t index)
+{
+    differentiate(piece, dx, x, dy, index, true);
 }
 
 // --- one image -----------------------------------------------------------------------------------
@@ -216,12 +270,11 @@ static void take_means(const struct cpu_image_norm *norm, struct run_means *mean
 static void forward_image(const struct cpu_image_norm *norm, const struct op_buffers *buffers,
                           uint32_t image, double *sums, struct moments *moments)
 {
-    const float *x = buffers->x;
-    float *y = buffers->y;
     for (uint32_t i = 0; moments != NULL && i < norm->pieces; i++) {
         struct piece piece = piece_of(norm, buffers->params, NULL, NULL, i);
         double sum[LANES] = {0}, squares[LANES] = {0};
-        measure(&piece, sum, squares, x + piece_at(norm, image, i));
+        (norm->half ? measure_halves : measure_floats)(&piece, sum, squares, buffers->x,
+                                                       piece_at(norm, image, i));
         keep_sums(norm, sums, i, sum, squares);
     }
     if (moments != NULL) {
@@ -229,8 +282,8 @@ static void forward_image(const struct cpu_image_norm *norm, const struct op_buf
     }
     for (uint32_t i = 0; i < norm->pieces; i++) {
         struct piece piece = piece_of(norm, buffers->params, moments, NULL, i);
-        size_t at = piece_at(norm, image, i);
-        apply(&piece, y + at, x + at);
+        (norm->half ? apply_halves : apply_floats)(&piece, buffers->y, buffers->x,
+                                                   piece_at(norm, image, i));
     }
 }
 
@@ -238,13 +291,12 @@ static void backward_image(const struct cpu_image_norm *norm, const struct op_bu
                            uint32_t image, double *sums, const struct moments *moments,
                            struct run_means *means)
 {
-    const float *x = buffers->x, *dy = buffers->dy;
-    float *dx = norm->base.base.desc.need_input_gradient ? buffers->dx : NULL;
+    void *dx = norm->base.base.desc.need_input_gradient ? buffers->dx : NULL;
     for (uint32_t i = 0; i < norm->pieces; i++) {
         struct piece piece = piece_of(norm, buffers->params, moments, NULL, i);
         double sum[LANES] = {0}, product[LANES] = {0};
-        size_t at = piece_at(norm, image, i);
-        collect(&piece, sum, product, x + at, dy + at);
+        (norm->half ? collect_halves : collect_floats)(&piece, sum, product, buffers->x,
+                                                       buffers->dy, piece_at(norm, image, i));
         keep_sums(norm, sums, i, sum, product);
     }
     if (means != NULL) {
@@ -252,8 +304,8 @@ static void backward_image(const struct cpu_image_norm *norm, const struct op_bu
     }
     for (uint32_t i = 0; dx != NULL && i < norm->pieces; i++) {
         struct piece piece = piece_of(norm, buffers->params, moments, means, i);
-        size_t at = piece_at(norm, image, i);
-        differentiate(&piece, dx + at, x + at, dy + at);
+        (norm->half ? differentiate_halves : differentiate_floats)(
+            &piece, dx, buffers->x, buffers->dy, piece_at(norm, image, i));
     }
 }
 
@@ -315,7 +367,6 @@ static enum status image_norm_backward(struct cpu_device *device, struct cpu_op 
 enum status cpu_image_norm_create(struct cpu_device *device, const struct op_desc *desc,
                                   struct cpu_op **out, struct error *error)
 {
-    (void)device;
     struct cpu_image_norm *norm = cpu_op_allocate(sizeof *norm, desc, error);
     if (norm == NULL) {
         return STATUS_NO_MEMORY;
@@ -326,6 +377,7 @@ enum status cpu_image_norm_create(struct cpu_device *device, const struct op_des
     norm->run = desc->kind == OP_GROUP_NORM ? desc->in.c / desc->channel_groups : desc->in.c;
     if (desc->in.kind == TENSOR_IMAGE) {
         struct cpu_layout layout = cpu_layout_of(desc->in);
+        norm->half = device->half;
         norm->lanes = layout.block;
         norm->pieces = layout.blocks;
         norm->pixels = layout.pixels;

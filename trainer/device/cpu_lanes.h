@@ -43,6 +43,20 @@ CPU_INLINE uint16_t cpu_half_round(float value)
     return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
+CPU_INLINE float cpu_value_read(const void *base, size_t index, bool half)
+{
+    return half ? cpu_half_widen(((const uint16_t *)base)[index]) : ((const float *)base)[index];
+}
+
+CPU_INLINE void cpu_value_write(void *base, size_t index, float value, bool half)
+{
+    if (half) {
+        ((uint16_t *)base)[index] = cpu_half_round(value);
+    } else {
+        ((float *)base)[index] = value;
+    }
+}
+
 // Values [index, index + 16) of `base`; past `left` values there are zeros.
 CPU_INLINE void cpu_lanes_load(cpu_lanes *to, const void *base, size_t index, size_t left,
                                bool half)

@@ -1,56 +1,64 @@
-// Batch normalisation of images, in passes over planes (one block of channels of one image).
+// Batch normalisation of images: who does what when. The loops over values: cpu_norm_kernels.c.
 //
-// A pass that needs sums leaves one partial sum per plane; they are added up in the order of the
-// images. So the bits do not depend on the number of threads, and a pass costs one meeting of the
-// threads, where oneDNN's kernels make theirs spin at a barrier many times: a thread that has lost
-// its core to another program then stalls all of them.
+// Both directions read everything twice: for sums over a group's images, and with what follows from
+// them. Blocks of channels have nothing to do with each other, so a thread takes one block through
+// both passes, group after group, and the second pass finds in the cache what the first one read.
+// Where blocks are too few for the threads, or other processes have to add their sums, all threads
+// share the images of each block instead, and meet between the passes.
 //
-// Every block width (16, 8 or 1 channels) divides LANES, so a plane is walked LANES values at a
-// time whatever it holds, with the channels' numbers repeated to fill the lanes.
-#include "trainer/device/cpu.h"
+// A pass that needs sums leaves one partial sum per plane (one block of one image); they are added
+// up in the order of the images. So the bits do not depend on the number of threads.
+#include "trainer/device/cpu_norm.h"
 
 #include <math.h>
 #include <string.h>
-
-#define LANES 16
-#define ROWS  64 // of lanes added up in float32 before they go into a double
-
-typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
-typedef int32_t lane_mask __attribute__((vector_size(LANES * sizeof(int32_t))));
 
 struct cpu_norm {
     struct cpu_op base;
     struct cpu_layout layout;
     size_t padded; // channels, with the last block filled up
-    size_t planes, planes_per_group, plane_values;
+    size_t images; // of a group
+    size_t plane;  // values
+    bool half;
 };
 
-// One group's numbers per channel, each [padded]; zero where a block is only filled up, which
-// keeps those channels of the result zero.
-struct vectors {
-    const float *mean, *inverse; // inverse: 1 / sqrt(variance + epsilon)
-    const float *scale, *offset;
-    const float *mean_gradient, *mean_product; // backward only
+// How the op's scratch memory is used. `padded` channels everywhere: what fills up a block is zero.
+struct workspace {
+    struct norm_sums *sums; // [groups][blocks][images]
+    double *totals;         // [groups][2][padded]
+    float *statistics;      // [groups][2][padded]: mean, 1 / deviation
+    float *means;           // [groups][2][padded]: of gradients, of products
 };
 
-// The same for the lanes of one plane.
-struct plane_lanes {
-    lanes mean, inverse, factor, offset, mean_gradient, mean_product;
-    bool relu;
+// One run of the op.
+struct norm_call {
+    const struct cpu_norm *norm;
+    const struct cpu_device *device;
+    const struct op_buffers *buffers;
+    const struct device_peers *peers; // NULL: alone
+    struct workspace work;
+    struct norm_tensors tensors;
+    float *statistics; // kept for backward, or in the workspace
+    double count;      // of values that a channel's sums are made of, over all peers
+    float steps;       // that the running statistics have seen before
 };
 
-struct plane_sums {
-    double first[LANES], second[LANES];
+// Some images of one group's block of channels.
+struct piece {
+    size_t group, block, first, images;
 };
 
-void cpu_running_update(float *state, const float *mean, const float *variance, uint32_t channels)
+// --- running statistics --------------------------------------------------------------------------
+
+// Of channels [first, first + count) at step `step`; `mean` and `variance` begin with the first.
+static void update_channels(float *state, float step, uint32_t channels, size_t first, size_t count,
+                            const float *mean, const float *variance)
 {
-    float *hidden_mean = state + 1, *hidden_variance = hidden_mean + channels;
+    float *hidden_mean = state + 1 + first, *hidden_variance = hidden_mean + channels;
     float *average_mean = hidden_variance + channels, *average_variance = average_mean + channels;
     const float fresh = 1.0f - BATCH_NORM_DECAY;
-    state[0] += 1.0f;
-    float weight = 1.0f - powf(BATCH_NORM_DECAY, state[0]);
-    for (uint32_t c = 0; c < channels; c++) {
+    float weight = 1.0f - powf(BATCH_NORM_DECAY, step);
+    for (size_t c = 0; c < count; c++) {
         hidden_mean[c] = BATCH_NORM_DECAY * hidden_mean[c] + fresh * mean[c];
         hidden_variance[c] = BATCH_NORM_DECAY * hidden_variance[c] + fresh * variance[c];
         average_mean[c] = hidden_mean[c] / weight;
@@ -58,214 +66,30 @@ void cpu_running_update(float *state, const float *mean, const float *variance, 
     }
 }
 
-// --- one plane -----------------------------------------------------------------------------------
-
-static inline void load(lanes *to, const float *from, size_t left)
+void cpu_running_update(float *state, const float *mean, const float *variance, uint32_t channels)
 {
-    if (left >= LANES) {
-        memcpy(to, from, sizeof *to);
-    } else {
-        memset(to, 0, sizeof *to);
-        memcpy(to, from, left * sizeof *from);
-    }
+    state[0] += 1.0f;
+    update_channels(state, state[0], channels, 0, channels, mean, variance);
 }
 
-static inline void store(float *to, const lanes *from, size_t left)
+// --- numbers per channel -------------------------------------------------------------------------
+
+static const struct op_desc *desc_of(const struct norm_call *call)
 {
-    memcpy(to, from, (left < LANES ? left : LANES) * sizeof *to);
+    return &call->norm->base.base.desc;
 }
 
-static inline void keep_positive(lanes *values, const lanes *judged)
+// Where the first of a group's two vectors has the block's channels; the second is `padded` on.
+static size_t channels_at(const struct norm_call *call, size_t group, size_t block)
 {
-    lane_mask mask = *judged > 0.0f;
-    *values = (lanes)((lane_mask)*values & mask);
+    return 2 * group * call->norm->padded + block * call->norm->layout.block;
 }
 
-static inline void cut_negative(lanes *values) // a NaN passes, so that it reaches the loss
+// Channels of the block that exist.
+static size_t block_channels(const struct norm_call *call, size_t block)
 {
-    lane_mask mask = *values < 0.0f;
-    *values = (lanes)((lane_mask)*values & ~mask);
-}
-
-static void add_sums(struct plane_sums *sums, const lanes *first, const lanes *second)
-{
-    for (int i = 0; i < LANES; i++) {
-        sums->first[i] += (double)(*first)[i];
-        sums->second[i] += (double)(*second)[i];
-    }
-}
-
-// Sums and sums of squares.
-CPU_KERNEL static void measure(struct plane_sums *sums, const float *x, size_t count)
-{
-    *sums = (struct plane_sums){{0}, {0}};
-    for (size_t i = 0; i < count;) {
-        lanes sum = {0}, squares = {0}, value;
-        for (int row = 0; row < ROWS && i < count; row++, i += LANES) {
-            load(&value, x + i, count - i);
-            sum += value;
-            squares += value * value;
-        }
-        add_sums(sums, &sum, &squares);
-    }
-}
-
-CPU_KERNEL static void apply(float *y, const float *x, size_t count,
-                             const struct plane_lanes *plane)
-{
-    lanes mean = plane->mean, factor = plane->factor, offset = plane->offset, value;
-    for (size_t i = 0; i < count; i += LANES) {
-        load(&value, x + i, count - i);
-        value = (value - mean) * factor + offset;
-        if (plane->relu) {
-            cut_negative(&value);
-        }
-        store(y + i, &value, count - i);
-    }
-}
-
-// Sums of the gradients and of their products with the normalised values.
-CPU_KERNEL static void collect(struct plane_sums *sums, const float *x, const float *dy,
-                               size_t count, const struct plane_lanes *plane)
-{
-    lanes mean = plane->mean, inverse = plane->inverse, factor = plane->factor;
-    lanes offset = plane->offset;
-    *sums = (struct plane_sums){{0}, {0}};
-    for (size_t i = 0; i < count;) {
-        lanes sum = {0}, products = {0}, centred, gradient;
-        for (int row = 0; row < ROWS && i < count; row++, i += LANES) {
-            load(&centred, x + i, count - i);
-            load(&gradient, dy + i, count - i);
-            centred -= mean;
-            if (plane->relu) {
-                lanes value = centred * factor + offset;
-                keep_positive(&gradient, &value);
-            }
-            sum += gradient;
-            products += gradient * (centred * inverse);
-        }
-        add_sums(sums, &sum, &products);
-    }
-}
-
-// dx = scale / deviation (dy - mean(dy) - x^ mean(dy x^)), where dy counts only behind the ReLU.
-CPU_KERNEL static void differentiate(float *dx, const float *x, const float *dy, size_t count,
-                                     const struct plane_lanes *plane)
-{
-    lanes mean = plane->mean, inverse = plane->inverse, factor = plane->factor;
-    lanes offset = plane->offset, mean_gradient = plane->mean_gradient;
-    lanes mean_product = plane->mean_product, centred, gradient;
-    for (size_t i = 0; i < count; i += LANES) {
-        load(&centred, x + i, count - i);
-        load(&gradient, dy + i, count - i);
-        centred -= mean;
-        if (plane->relu) {
-            lanes value = centred * factor + offset;
-            keep_positive(&gradient, &value);
-        }
-        gradient = factor * (gradient - mean_gradient - centred * inverse * mean_product);
-        store(dx + i, &gradient, count - i);
-    }
-}
-
-// --- all planes ----------------------------------------------------------------------------------
-
-static void repeat(lanes *to, const float *channels, uint32_t block)
-{
-    for (uint32_t i = 0; i < LANES; i++) {
-        (*to)[i] = channels[i % block];
-    }
-}
-
-static void lanes_of(struct plane_lanes *out, const struct cpu_norm *norm,
-                     const struct vectors *group, size_t plane)
-{
-    uint32_t block = norm->layout.block;
-    size_t at = plane % norm->layout.blocks * block;
-    lanes scale = {0};
-    repeat(&out->mean, group->mean + at, block);
-    repeat(&out->inverse, group->inverse + at, block);
-    repeat(&scale, group->scale + at, block);
-    repeat(&out->offset, group->offset + at, block);
-    out->factor = scale * out->inverse;
-    out->relu = norm->base.base.desc.relu;
-    if (group->mean_gradient != NULL) {
-        repeat(&out->mean_gradient, group->mean_gradient + at, block);
-        repeat(&out->mean_product, group->mean_product + at, block);
-    }
-}
-
-// Adds up what the planes of each group left, in the order of the images: [group][2][padded].
-static void add_planes(const struct cpu_device *device, const struct cpu_norm *norm, double *totals,
-                       const struct plane_sums *sums)
-{
-    uint32_t groups = norm->base.base.desc.groups, block = norm->layout.block;
-    size_t blocks = norm->layout.blocks;
-#pragma omp parallel for num_threads(device->threads)
-    for (size_t job = 0; job < groups * blocks; job++) {
-        size_t group = job / blocks, own = job % blocks;
-        struct plane_sums all = {{0}, {0}};
-        size_t end = (group + 1) * norm->planes_per_group;
-        for (size_t plane = group * norm->planes_per_group + own; plane < end; plane += blocks) {
-            for (uint32_t i = 0; i < LANES; i++) {
-                all.first[i] += sums[plane].first[i];
-                all.second[i] += sums[plane].second[i];
-            }
-        }
-        double *first = totals + 2 * group * norm->padded + own * block;
-        double *second = first + norm->padded;
-        memset(first, 0, block * sizeof *first);
-        memset(second, 0, block * sizeof *second);
-        for (uint32_t i = 0; i < LANES; i++) { // narrower blocks repeat within the lanes
-            first[i % block] += all.first[i];
-            second[i % block] += all.second[i];
-        }
-    }
-}
-
-// How the ops' scratch memory is used.
-struct workspace {
-    struct plane_sums *sums; // [planes]
-    double *totals;          // [groups][2][padded]
-    float *scale, *offset;   // [padded]
-    float *statistics;       // [groups][2][padded]: mean, inverse
-    float *means;            // [groups][2][padded]: of gradients, of products
-};
-
-static size_t workspace_of(struct workspace *out, const struct cpu_norm *norm, void *scratch)
-{
-    size_t vector = norm->base.base.desc.groups * 2 * norm->padded, used = 0;
-    uintptr_t at = (uintptr_t)scratch; // NULL when only the size is asked for
-    out->sums = (struct plane_sums *)(at + used);
-    used += cpu_aligned(norm->planes * sizeof *out->sums);
-    out->totals = (double *)(at + used);
-    used += cpu_aligned(vector * sizeof *out->totals);
-    out->scale = (float *)(at + used);
-    out->offset = out->scale + norm->padded;
-    used += cpu_aligned(2 * norm->padded * sizeof *out->scale);
-    out->statistics = (float *)(at + used);
-    used += cpu_aligned(vector * sizeof *out->statistics);
-    out->means = (float *)(at + used);
-    return used + cpu_aligned(vector * sizeof *out->means);
-}
-
-static void pad(float *to, const float *from, size_t channels, size_t padded)
-{
-    memcpy(to, from, channels * sizeof *to);
-    memset(to + channels, 0, (padded - channels) * sizeof *to);
-}
-
-static struct vectors group_vectors(const struct cpu_norm *norm, const struct workspace *work,
-                                    const float *statistics, size_t group, bool backward)
-{
-    const float *own = statistics + 2 * group * norm->padded;
-    const float *means = work->means + 2 * group * norm->padded;
-    return (struct vectors){.mean = own,
-                            .inverse = own + norm->padded,
-                            .scale = work->scale,
-                            .offset = work->offset,
-                            .mean_gradient = backward ? means : NULL,
-                            .mean_product = backward ? means + norm->padded : NULL};
+    size_t width = call->norm->layout.block, left = desc_of(call)->in.c - block * width;
+    return left < width ? left : width;
 }
 
 static float inverse_deviation(float variance)
@@ -273,143 +97,336 @@ static float inverse_deviation(float variance)
     return 1.0f / sqrtf(variance + BATCH_NORM_EPSILON);
 }
 
-// Of one group.
-static double values_per_channel(const struct cpu_norm *norm)
+// Adds up what the planes of a block left, in the order of the images.
+static void fold(const struct norm_call *call, size_t group, size_t block)
 {
-    const struct op_desc *desc = &norm->base.base.desc;
-    size_t images = desc->in.n / desc->groups;
-    return (double)(images * norm->layout.pixels);
+    const struct cpu_norm *norm = call->norm;
+    const struct norm_sums *sums =
+        call->work.sums + (group * norm->layout.blocks + block) * norm->images;
+    struct norm_sums all = {{0}, {0}};
+    for (size_t image = 0; image < norm->images; image++) {
+        for (size_t i = 0; i < CPU_LANES; i++) {
+            all.first[i] += sums[image].first[i];
+            all.second[i] += sums[image].second[i];
+        }
+    }
+    size_t width = norm->layout.block;
+    double *first = call->work.totals + channels_at(call, group, block);
+    double *second = first + norm->padded;
+    memset(first, 0, width * sizeof *first);
+    memset(second, 0, width * sizeof *second);
+    for (size_t i = 0; i < CPU_LANES; i++) { // narrower blocks repeat within the lanes
+        first[i % width] += all.first[i];
+        second[i % width] += all.second[i];
+    }
 }
 
-// From sums to mean and inverse deviation, and on to the running statistics, group after group.
-static void take_statistics(const struct cpu_norm *norm, const struct workspace *work,
-                            float *statistics, float *state)
+// From sums to mean and inverse deviation, and on to the running statistics.
+static void take_statistics(const struct norm_call *call, size_t group, size_t block)
 {
-    uint32_t channels = norm->base.base.desc.in.c;
-    double count = values_per_channel(norm);
-    for (size_t group = 0; group < norm->base.base.desc.groups; group++) {
-        const double *sums = work->totals + 2 * group * norm->padded;
-        float *mean = statistics + 2 * group * norm->padded, *inverse = mean + norm->padded;
-        for (size_t c = 0; c < norm->padded; c++) {
-            double average = sums[c] / count;
-            double variance = sums[norm->padded + c] / count - average * average;
-            mean[c] = (float)average;
-            inverse[c] = (float)fmax(variance, 0.0); // the variance, until the state has seen it
-        }
-        cpu_running_update(state, mean, inverse, channels);
-        for (size_t c = 0; c < norm->padded; c++) {
-            inverse[c] = inverse_deviation(inverse[c]);
+    size_t at = channels_at(call, group, block), width = call->norm->layout.block;
+    const double *sums = call->work.totals + at, *squares = sums + call->norm->padded;
+    float *mean = call->statistics + at, *inverse = mean + call->norm->padded;
+    for (size_t c = 0; c < width; c++) {
+        double average = sums[c] / call->count;
+        mean[c] = (float)average;
+        // the variance, until the state has seen it
+        inverse[c] = (float)fmax(squares[c] / call->count - average * average, 0.0);
+    }
+    update_channels(call->buffers->state, call->steps + (float)(group + 1), desc_of(call)->in.c,
+                    block * width, block_channels(call, block), mean, inverse);
+    for (size_t c = 0; c < width; c++) {
+        inverse[c] = inverse_deviation(inverse[c]);
+    }
+}
+
+static void recall_statistics(const struct norm_call *call, size_t group, size_t block)
+{
+    size_t at = channels_at(call, group, block), width = call->norm->layout.block;
+    uint32_t channels = desc_of(call)->in.c;
+    const float *average = call->buffers->state + 1 + 2 * (size_t)channels + block * width;
+    float *mean = call->statistics + at, *inverse = mean + call->norm->padded;
+    size_t real = block_channels(call, block);
+    for (size_t c = 0; c < width; c++) {
+        mean[c] = c < real ? average[c] : 0;
+        inverse[c] = inverse_deviation(c < real ? average[channels + c] : 0);
+    }
+}
+
+static void take_means(const struct norm_call *call, size_t group, size_t block)
+{
+    size_t at = channels_at(call, group, block), padded = call->norm->padded;
+    for (size_t c = 0; c < call->norm->layout.block; c++) {
+        call->work.means[at + c] = (float)(call->work.totals[at + c] / call->count);
+        call->work.means[at + padded + c] =
+            (float)(call->work.totals[at + padded + c] / call->count);
+    }
+}
+
+// The parameters' gradients, summed over the groups in order.
+static void take_gradients(const struct norm_call *call, size_t group, size_t block)
+{
+    const double *sums = call->work.totals + channels_at(call, group, block);
+    uint32_t channels = desc_of(call)->in.c;
+    float *scale = call->buffers->param_grads + block * call->norm->layout.block;
+    float *offset = scale + channels;
+    for (size_t c = 0; c < block_channels(call, block); c++) {
+        scale[c] = (group == 0 ? 0.0f : scale[c]) + (float)sums[call->norm->padded + c];
+        offset[c] = (group == 0 ? 0.0f : offset[c]) + (float)sums[c];
+    }
+}
+
+// --- pieces --------------------------------------------------------------------------------------
+
+static void repeat(cpu_lanes *to, const float *values, size_t width, size_t count)
+{
+    for (size_t i = 0; i < CPU_LANES; i++) {
+        (*to)[i] = i % width < count ? values[i % width] : 0.0f;
+    }
+}
+
+static void lanes_of(struct norm_lanes *out, const struct norm_call *call, size_t group,
+                     size_t block)
+{
+    size_t width = call->norm->layout.block, padded = call->norm->padded;
+    size_t at = channels_at(call, group, block), count = block_channels(call, block);
+    const float *scale = call->buffers->params + block * width;
+    cpu_lanes scales = {0};
+    repeat(&out->mean, call->statistics + at, width, width);
+    repeat(&out->inverse, call->statistics + at + padded, width, width);
+    repeat(&scales, scale, width, count);
+    repeat(&out->offset, scale + desc_of(call)->in.c, width, count);
+    out->factor = scales * out->inverse;
+    repeat(&out->mean_gradient, call->work.means + at, width, width);
+    repeat(&out->mean_product, call->work.means + at + padded, width, width);
+}
+
+static struct norm_span span_of(const struct norm_call *call, const struct piece *piece,
+                                const struct norm_lanes *lanes)
+{
+    const struct cpu_norm *norm = call->norm;
+    size_t image = piece->group * norm->images + piece->first;
+    return (struct norm_span){.first = (image * norm->layout.blocks + piece->block) * norm->plane,
+                              .stride = norm->layout.blocks * norm->plane,
+                              .values = norm->plane,
+                              .images = piece->images,
+                              .half = norm->half,
+                              .relu = norm->base.base.desc.relu,
+                              .join = norm->base.base.desc.join,
+                              .lanes = lanes};
+}
+
+static struct norm_sums *sums_of(const struct norm_call *call, const struct piece *piece)
+{
+    const struct cpu_norm *norm = call->norm;
+    size_t planes = (piece->group * norm->layout.blocks + piece->block) * norm->images;
+    return call->work.sums + planes + piece->first;
+}
+
+static void measure_piece(const struct norm_call *call, const struct piece *piece)
+{
+    struct norm_span span = span_of(call, piece, NULL);
+    cpu_norm_measure(sums_of(call, piece), &call->tensors, &span);
+}
+
+static void apply_piece(const struct norm_call *call, const struct piece *piece)
+{
+    struct norm_lanes lanes;
+    lanes_of(&lanes, call, piece->group, piece->block);
+    struct norm_span span = span_of(call, piece, &lanes);
+    cpu_norm_apply(&call->tensors, &span);
+}
+
+static void collect_piece(const struct norm_call *call, const struct piece *piece)
+{
+    struct norm_lanes lanes;
+    lanes_of(&lanes, call, piece->group, piece->block);
+    struct norm_span span = span_of(call, piece, &lanes);
+    cpu_norm_collect(sums_of(call, piece), &call->tensors, &span);
+}
+
+static void differentiate_piece(const struct norm_call *call, const struct piece *piece)
+{
+    if (call->tensors.dx != NULL) {
+        struct norm_lanes lanes;
+        lanes_of(&lanes, call, piece->group, piece->block);
+        struct norm_span span = span_of(call, piece, &lanes);
+        cpu_norm_differentiate(&call->tensors, &span);
+    }
+}
+
+// --- threads -------------------------------------------------------------------------------------
+
+typedef void piece_work(const struct norm_call *call, const struct piece *piece);
+typedef void block_work(const struct norm_call *call, size_t group, size_t block);
+
+// A thread takes a block's groups in order.
+static void each_block(const struct norm_call *call, block_work *work)
+{
+#pragma omp parallel for num_threads(call->device->threads)
+    for (size_t block = 0; block < call->norm->layout.blocks; block++) {
+        for (size_t group = 0; group < desc_of(call)->groups; group++) {
+            work(call, group, block);
         }
     }
 }
 
-static void running_statistics(const struct cpu_norm *norm, float *statistics, const float *state)
+static void each_piece(const struct norm_call *call, piece_work *work)
 {
-    uint32_t channels = norm->base.base.desc.in.c;
-    const float *mean = state + 1 + 2 * (size_t)channels, *variance = mean + channels;
-    for (size_t group = 0; group < norm->base.base.desc.groups; group++) {
-        float *own = statistics + 2 * group * norm->padded;
-        pad(own, mean, channels, norm->padded);
-        pad(own + norm->padded, variance, channels, norm->padded);
-        for (size_t c = 0; c < norm->padded; c++) {
-            own[norm->padded + c] = inverse_deviation(own[norm->padded + c]);
-        }
+    const struct cpu_norm *norm = call->norm;
+    size_t blocks = norm->layout.blocks, wanted = 4 * (size_t)call->device->threads / blocks + 1;
+    size_t slices = wanted < norm->images ? wanted : norm->images;
+#pragma omp parallel for num_threads(call->device->threads)
+    for (size_t i = 0; i < desc_of(call)->groups * blocks * slices; i++) {
+        size_t slice = i % slices, first = slice * norm->images / slices;
+        struct piece piece = {.group = i / slices / blocks,
+                              .block = i / slices % blocks,
+                              .first = first,
+                              .images = (slice + 1) * norm->images / slices - first};
+        work(call, &piece);
     }
+}
+
+// Whether blocks keep all threads busy, and nobody else's sums are needed.
+static bool blocks_stand_alone(const struct norm_call *call)
+{
+    size_t threads = (size_t)call->device->threads, blocks = call->norm->layout.blocks;
+    return call->peers == NULL && (blocks % threads == 0 || blocks >= 4 * threads);
+}
+
+static enum status sum_over_peers(const struct norm_call *call)
+{
+    size_t count = desc_of(call)->groups * 2 * call->norm->padded;
+    return call->peers == NULL ? STATUS_OK
+                               : call->peers->sum(call->peers->context, call->work.totals, count);
+}
+
+static void forward_block(const struct norm_call *call, size_t group, size_t block)
+{
+    struct piece whole = {group, block, 0, call->norm->images};
+    measure_piece(call, &whole);
+    fold(call, group, block);
+    take_statistics(call, group, block);
+    apply_piece(call, &whole);
+}
+
+static void backward_block(const struct norm_call *call, size_t group, size_t block)
+{
+    struct piece whole = {group, block, 0, call->norm->images};
+    collect_piece(call, &whole);
+    fold(call, group, block);
+    take_gradients(call, group, block);
+    take_means(call, group, block);
+    differentiate_piece(call, &whole);
+}
+
+// The same in steps that all threads take together.
+static enum status forward_together(const struct norm_call *call)
+{
+    each_piece(call, measure_piece);
+    each_block(call, fold);
+    enum status status = sum_over_peers(call);
+    if (status == STATUS_OK) {
+        each_block(call, take_statistics);
+        each_piece(call, apply_piece);
+    }
+    return status;
+}
+
+// The parameters' gradients are this process's share: whoever adds up gradients adds them up too.
+static enum status backward_together(const struct norm_call *call)
+{
+    each_piece(call, collect_piece);
+    each_block(call, fold);
+    each_block(call, take_gradients);
+    enum status status = sum_over_peers(call);
+    if (status == STATUS_OK) {
+        each_block(call, take_means);
+        each_piece(call, differentiate_piece);
+    }
+    return status;
 }
 
 // --- the op --------------------------------------------------------------------------------------
 
+static size_t workspace_of(struct workspace *out, const struct cpu_norm *norm, void *scratch)
+{
+    size_t groups = norm->base.base.desc.groups, vectors = groups * 2 * norm->padded, used = 0;
+    uintptr_t at = (uintptr_t)scratch; // NULL when only the size is asked for
+    out->sums = (struct norm_sums *)at;
+    used += cpu_aligned(groups * norm->layout.blocks * norm->images * sizeof *out->sums);
+    out->totals = (double *)(at + used);
+    used += cpu_aligned(vectors * sizeof *out->totals);
+    out->statistics = (float *)(at + used);
+    used += cpu_aligned(vectors * sizeof *out->statistics);
+    out->means = (float *)(at + used);
+    return used + cpu_aligned(vectors * sizeof *out->means);
+}
+
+static struct norm_call call_of(const struct cpu_device *device, const struct cpu_op *op,
+                                const struct op_buffers *buffers)
+{
+    const struct cpu_norm *norm = (const struct cpu_norm *)op;
+    struct norm_call call = {.norm = norm,
+                             .device = device,
+                             .buffers = buffers,
+                             .peers = device->base.peers,
+                             .count = (double)(norm->images * norm->layout.pixels)};
+    if (call.peers != NULL) {
+        call.count *= (double)call.peers->count;
+    }
+    workspace_of(&call.work, norm, buffers->scratch);
+    return call;
+}
+
 static enum status norm_forward(struct cpu_device *device, struct cpu_op *op,
                                 const struct op_buffers *buffers, enum op_mode mode)
 {
-    struct cpu_norm *norm = (struct cpu_norm *)op;
     const struct op_desc *desc = &op->base.desc;
-    const float *x = buffers->x;
-    float *y = buffers->y;
-    struct workspace work;
-    workspace_of(&work, norm, buffers->scratch);
-    float *statistics = mode == OP_TRAIN && desc->need_backward ? buffers->saved : work.statistics;
-    if (mode == OP_TRAIN) {
-#pragma omp parallel for num_threads(device->threads)
-        for (size_t plane = 0; plane < norm->planes; plane++) {
-            measure(&work.sums[plane], x + plane * norm->plane_values, norm->plane_values);
-        }
-        add_planes(device, norm, work.totals, work.sums);
-        take_statistics(norm, &work, statistics, buffers->state);
+    struct norm_call call = call_of(device, op, buffers);
+    call.tensors = (struct norm_tensors){.x = buffers->x, .x2 = buffers->x2, .y = buffers->y};
+    call.statistics =
+        mode == OP_TRAIN && desc->need_backward ? buffers->saved : call.work.statistics;
+    call.steps = buffers->state[0];
+    if (mode == OP_EVAL) {
+        each_block(&call, recall_statistics);
+        each_piece(&call, apply_piece);
+        return STATUS_OK;
+    }
+    enum status status = STATUS_OK;
+    if (blocks_stand_alone(&call)) {
+        each_block(&call, forward_block);
     } else {
-        running_statistics(norm, statistics, buffers->state);
+        status = forward_together(&call);
     }
-    pad(work.scale, buffers->params, desc->in.c, norm->padded);
-    pad(work.offset, buffers->params + desc->in.c, desc->in.c, norm->padded);
-#pragma omp parallel for num_threads(device->threads)
-    for (size_t plane = 0; plane < norm->planes; plane++) {
-        struct plane_lanes own;
-        struct vectors group =
-            group_vectors(norm, &work, statistics, plane / norm->planes_per_group, false);
-        lanes_of(&own, norm, &group, plane);
-        size_t at = plane * norm->plane_values;
-        apply(y + at, x + at, norm->plane_values, &own);
+    for (uint32_t group = 0; group < desc->groups; group++) {
+        buffers->state[0] += 1.0f;
     }
-    return STATUS_OK;
-}
-
-// Means for the second pass, and the parameters' gradients, summed over the groups in order.
-static void take_means(const struct cpu_norm *norm, const struct workspace *work, float *grads)
-{
-    uint32_t channels = norm->base.base.desc.in.c;
-    double count = values_per_channel(norm);
-    memset(grads, 0, 2 * (size_t)channels * sizeof *grads);
-    for (size_t group = 0; group < norm->base.base.desc.groups; group++) {
-        const double *sums = work->totals + 2 * group * norm->padded;
-        float *means = work->means + 2 * group * norm->padded;
-        for (size_t c = 0; c < 2 * norm->padded; c++) {
-            means[c] = (float)(sums[c] / count);
-        }
-        for (uint32_t c = 0; c < channels; c++) {
-            grads[c] += (float)sums[norm->padded + c];
-            grads[channels + c] += (float)sums[c];
-        }
-    }
+    return status;
 }
 
 static enum status norm_backward(struct cpu_device *device, struct cpu_op *op,
                                  const struct op_buffers *buffers)
 {
-    struct cpu_norm *norm = (struct cpu_norm *)op;
     const struct op_desc *desc = &op->base.desc;
-    const float *x = buffers->x, *dy = buffers->dy;
-    float *dx = desc->need_input_gradient ? buffers->dx : NULL;
-    struct workspace work;
-    workspace_of(&work, norm, buffers->scratch);
-    pad(work.scale, buffers->params, desc->in.c, norm->padded);
-    pad(work.offset, buffers->params + desc->in.c, desc->in.c, norm->padded);
-#pragma omp parallel for num_threads(device->threads)
-    for (size_t plane = 0; plane < norm->planes; plane++) {
-        struct plane_lanes own;
-        struct vectors group =
-            group_vectors(norm, &work, buffers->saved, plane / norm->planes_per_group, false);
-        lanes_of(&own, norm, &group, plane);
-        size_t at = plane * norm->plane_values;
-        collect(&work.sums[plane], x + at, dy + at, norm->plane_values, &own);
+    struct norm_call call = call_of(device, op, buffers);
+    bool pass_on = desc->need_input_gradient;
+    call.tensors = (struct norm_tensors){.x = buffers->x,
+                                         .dy = buffers->dy,
+                                         .y = buffers->y,
+                                         .dx = pass_on ? buffers->dx : NULL,
+                                         .dx2 = pass_on && desc->join ? buffers->dx2 : NULL};
+    call.statistics = buffers->saved;
+    if (!blocks_stand_alone(&call)) {
+        return backward_together(&call);
     }
-    add_planes(device, norm, work.totals, work.sums);
-    take_means(norm, &work, buffers->param_grads);
-#pragma omp parallel for num_threads(device->threads)
-    for (size_t plane = 0; plane < (dx ? norm->planes : 0); plane++) {
-        struct plane_lanes own;
-        struct vectors group =
-            group_vectors(norm, &work, buffers->saved, plane / norm->planes_per_group, true);
-        lanes_of(&own, norm, &group, plane);
-        size_t at = plane * norm->plane_values;
-        differentiate(dx + at, x + at, dy + at, norm->plane_values, &own);
-    }
+    each_block(&call, backward_block);
     return STATUS_OK;
 }
 
 enum status cpu_norm_create(struct cpu_device *device, const struct op_desc *desc,
                             struct cpu_op **out, struct error *error)
 {
-    (void)device;
     struct cpu_norm *norm = cpu_op_allocate(sizeof *norm, desc, error);
     if (norm == NULL) {
         return STATUS_NO_MEMORY;
@@ -417,11 +434,11 @@ enum status cpu_norm_create(struct cpu_device *device, const struct op_desc *des
     *out = &norm->base;
     norm->base.forward = norm_forward;
     norm->base.backward = norm_backward;
+    norm->half = device->half;
     norm->layout = cpu_layout_of(desc->in);
     norm->padded = (size_t)norm->layout.blocks * norm->layout.block;
-    norm->planes = (size_t)desc->in.n * norm->layout.blocks;
-    norm->planes_per_group = norm->planes / desc->groups;
-    norm->plane_values = norm->layout.pixels * norm->layout.block;
+    norm->images = desc->in.n / desc->groups;
+    norm->plane = norm->layout.pixels * norm->layout.block;
     struct workspace work;
     norm->base.base.scratch_bytes = workspace_of(&work, norm, NULL);
     norm->base.base.saved_bytes =

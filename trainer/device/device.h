@@ -1,6 +1,6 @@
 // The device contract: a struct of functions that a network, an optimiser and a loss run on. `ref`
 // (obvious loops, tests and oracle) and `cpu` (oneDNN) implement it; a GPU joins by implementing
-// the same table. One table of test cases (tests/trainer/test_device_ops.c) runs every op on every
+// the same table. One table of test cases (tests/support/device_cases.c) runs every op on every
 // device.
 //
 // Memory. A device hands out buffers; pointers into them are device memory: only device functions

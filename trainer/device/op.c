@@ -136,6 +136,8 @@ enum status op_desc_check(const struct op_desc *desc, struct error *error)
         mistake = "the batch is not a multiple of its groups";
     } else if (desc->standardise && desc->kind != OP_CONV && desc->kind != OP_LINEAR) {
         mistake = "only weights can be standardised";
+    } else if (desc->join && (desc->kind != OP_BATCH_NORM || desc->in.kind != TENSOR_IMAGE)) {
+        mistake = "only batch normalisation of images can be joined by a sum";
     } else {
         mistake = mistake_of_kind(desc);
     }

@@ -149,7 +149,6 @@ static void ref_op_release(struct device *device, struct op *op)
 static enum status ref_op_forward(struct device *device, struct op *op,
                                   const struct op_buffers *given, enum op_mode mode)
 {
-    (void)device;
     const struct op_desc *desc = &op->desc;
     struct op_buffers own = standardised(op, given);
     const struct op_buffers *buffers = &own;
@@ -162,8 +161,8 @@ static enum status ref_op_forward(struct device *device, struct op *op,
         ref_conv_forward(desc, buffers->y, buffers->x, buffers->params, buffers->scratch);
         break;
     case OP_BATCH_NORM:
-        ref_norm_forward(desc, buffers, save ? buffers->saved : buffers->scratch, mode);
-        break;
+        return ref_norm_forward(desc, buffers, save ? buffers->saved : buffers->scratch, mode,
+                                device->peers);
     case OP_ADD:
         ref_add_forward(desc, buffers);
         break;
@@ -201,7 +200,6 @@ static void conv_backward(const struct op_desc *desc, const struct op_buffers *b
 static enum status ref_op_backward(struct device *device, struct op *op,
                                    const struct op_buffers *given)
 {
-    (void)device;
     const struct op_desc *desc = &op->desc;
     struct op_buffers own = standardised(op, given);
     const struct op_buffers *buffers = &own;
@@ -212,8 +210,7 @@ static enum status ref_op_backward(struct device *device, struct op *op,
         conv_backward(desc, buffers);
         break;
     case OP_BATCH_NORM:
-        ref_norm_backward(desc, buffers, buffers->saved);
-        break;
+        return ref_norm_backward(desc, buffers, buffers->saved, device->peers);
     case OP_ADD:
         ref_add_backward(desc, buffers);
         break;

@@ -16,10 +16,10 @@ void ref_conv_backward_weights(const struct op_desc *desc, float *dweights, cons
 
 // Bytes of the statistics that ref_norm_forward leaves in `stats`: mean, 1 / deviation.
 size_t ref_norm_stats_bytes(const struct op_desc *desc);
-void ref_norm_forward(const struct op_desc *desc, const struct op_buffers *buffers, void *stats,
-                      enum op_mode mode);
-void ref_norm_backward(const struct op_desc *desc, const struct op_buffers *buffers,
-                       const void *stats);
+enum status ref_norm_forward(const struct op_desc *desc, const struct op_buffers *buffers,
+                             void *stats, enum op_mode mode, const struct device_peers *peers);
+enum status ref_norm_backward(const struct op_desc *desc, const struct op_buffers *buffers,
+                              const void *stats, const struct device_peers *peers);
 
 // Bytes of the statistics that ref_group_norm_forward leaves in `stats`: one pair an image and run
 // of channels.
