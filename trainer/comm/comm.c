@@ -132,7 +132,11 @@ static enum status share_error(struct comm *comm, unsigned from, enum status sta
         return reached;
     }
     memcpy(&mine, comm->gathered + from * sizeof mine, sizeof mine);
-    return error_set(error, status, mine.path, mine.offset, mine.record, "rank %u: %s", from,
+    char origin[32] = "";
+    if (from > 0) {
+        snprintf(origin, sizeof origin, "rank %u: ", from);
+    }
+    return error_set(error, status, mine.path, mine.offset, mine.record, "%s%s", origin,
                      mine.reason);
 }
 
