@@ -132,7 +132,7 @@ deps:  ## install the system packages (sudo when not root; elsewhere print the l
 	@sh tools/deps.sh
 
 demo:  ## install, build, and run the main job on the offline example
-	@start=$$(date +%s) && sh tools/deps.sh --missing && \
+	@start=$$(date +%s) && sh tools/deps.sh --missing --needed && \
 		$(MAKE) --no-print-directory -j2 BUILD=$(BUILD) all && sh tools/demo.sh $(BUILD) $$start
 
 install: all  ## into PREFIX (/usr/local)
