@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -16,8 +17,10 @@
 
 // --- a rank --------------------------------------------------------------------------------------
 
-#define RANK_ARGUMENT "--rank"
-#define MOST_RANKS    4
+#define RANK_ARGUMENT  "--rank"
+#define ABORT_ARGUMENT "--abort" // a rank waits, another one gives up
+#define ABORT_CODE     7
+#define MOST_RANKS     4
 
 static unsigned rank, ranks;
 
@@ -246,6 +249,25 @@ static int be_a_rank(unsigned expected)
     return 0;
 }
 
+static int give_up(void)
+{
+    struct comm *comm;
+    struct error error;
+    uint8_t mine = 0, all[MOST_RANKS];
+    if (comm_open(&comm, &error) != STATUS_OK) {
+        return 1;
+    }
+    if (comm_rank(comm) == 0) {
+        comm_gather(comm, &mine, sizeof mine, all, &error); // for ever
+        return 2;
+    }
+    comm_part(comm);
+    if (!comm_together(comm)) {
+        comm_abort(comm, ABORT_CODE);
+    }
+    return 3;
+}
+
 // --- the suite -----------------------------------------------------------------------------------
 
 static char self[512];
@@ -288,6 +310,29 @@ static void ranks_see_the_same(void **state)
     }
 }
 
+static void one_that_gives_up_ends_all(void **state)
+{
+    (void)state;
+    char command[700];
+    snprintf(command, sizeof command, "mpirun -n 2 '%s' " ABORT_ARGUMENT " >&2", self);
+    int status = system(command);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), ABORT_CODE);
+}
+
+// The size that was promised is not there.
+static void another_launcher_is_noticed(void **state)
+{
+    (void)state;
+    struct comm *comm;
+    struct error error;
+    setenv("PMI_SIZE", "3", 1);
+    assert_int_equal(comm_open(&comm, &error), STATUS_UNSUPPORTED);
+    assert_null(comm);
+    assert_non_null(strstr(error.reason, "MPI knows of 1"));
+    unsetenv("PMI_SIZE");
+}
+
 // A launcher's word without MPI, or MPI without its launcher, is not silently one process.
 static void a_launcher_needs_mpi(void **state)
 {
@@ -311,10 +356,13 @@ int main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], RANK_ARGUMENT) == 0) {
         return be_a_rank((unsigned)strtoul(argv[2], NULL, 10));
     }
+    if (argc == 2 && strcmp(argv[1], ABORT_ARGUMENT) == 0) {
+        return give_up();
+    }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(alone_costs_nothing),
-        cmocka_unit_test(a_launcher_needs_mpi),
-        cmocka_unit_test(ranks_see_the_same),
+        cmocka_unit_test(alone_costs_nothing),         cmocka_unit_test(a_launcher_needs_mpi),
+        cmocka_unit_test(ranks_see_the_same),          cmocka_unit_test(one_that_gives_up_ends_all),
+        cmocka_unit_test(another_launcher_is_noticed),
     };
     const char *reason = ranks_reason_to_skip();
     if (reason != NULL) {
@@ -322,6 +370,6 @@ int main(int argc, char **argv)
     }
     snprintf(self, sizeof self, "%s", argv[0]);
     ranks_prepare();
-    size_t count = sizeof tests / sizeof tests[0] - (reason != NULL);
+    size_t count = reason != NULL ? 2 : sizeof tests / sizeof tests[0]; // the first need no MPI
     return _cmocka_run_group_tests("comm", tests, count, NULL, NULL);
 }

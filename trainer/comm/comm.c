@@ -241,18 +241,31 @@ static enum status count_sharing(struct comm *comm, struct error *error)
 
 // --- opening ---------------------------------------------------------------------------------
 
-// Whether a launcher started more processes than this one.
+// How many processes a launcher says it started; NULL when there is none or it does not say.
+static const char *launched_size(void)
+{
+    const char *size = getenv("OMPI_COMM_WORLD_SIZE");
+    return size != NULL ? size : getenv("PMI_SIZE");
+}
+
 static bool launched(void)
 {
-    static const char *const sizes[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"};
-    static const char *const ranks[] = {"PMIX_RANK", "PMI_RANK"};
-    for (size_t i = 0; i < 2; i++) {
-        const char *size = getenv(sizes[i]);
-        if (size != NULL) {
-            return strcmp(size, "1") != 0;
-        }
+    const char *size = launched_size();
+    return size != NULL ? strcmp(size, "1") != 0
+                        : getenv("PMIX_RANK") != NULL || getenv("PMI_RANK") != NULL;
+}
+
+// Behind the launcher of another MPI, each process believes that it is alone.
+static enum status check_size(const struct comm *comm, struct error *error)
+{
+    const char *size = launched_size();
+    if (size == NULL || strtoul(size, NULL, 10) == comm->ranks) {
+        return STATUS_OK;
     }
-    return getenv(ranks[0]) != NULL || getenv(ranks[1]) != NULL;
+    return error_set(error, STATUS_UNSUPPORTED, NULL, NOWHERE, NOWHERE,
+                     "the launcher started %.16s processes, but MPI knows of %u: use the launcher "
+                     "of the MPI that this program was built with",
+                     size, comm->ranks);
 }
 
 static enum status open_transport(struct comm **out, struct error *error)
@@ -298,7 +311,10 @@ enum status comm_open(struct comm **out, struct error *error)
     if (status != STATUS_OK) {
         return status;
     }
-    status = prepare(*out, error);
+    status = check_size(*out, error);
+    if (status == STATUS_OK) {
+        status = prepare(*out, error);
+    }
     if (status != STATUS_OK) { // it stays unfinished: when this process ends, so do the others
         release(*out);
         *out = NULL;

@@ -229,8 +229,8 @@ static enum status prepare_step(struct run *run, const struct batch **batch, dou
     if (!(wishes & STOP)) {
         status = loader_next(run->loader, batch, error);
     }
-    *waited = run_now() - start;
     status = comm_agree(run->comm, status, &wishes, error);
+    *waited = run_now() - start;
     if (status == STATUS_OK && wishes & SAVE) {
         status = save_in_between(run, error);
     }
