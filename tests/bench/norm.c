@@ -4,8 +4,8 @@
 //
 // For the layers of two networks, in each precision of the cpu device: one forward and one backward
 // pass over all normalisations, with the residual sums joined to them and as ops of their own, and
-// a copy that reads and writes as many bytes as the joined ones have to. Printed are the shortest
-// times of the rounds, in milliseconds.
+// a copy that reads and writes as many bytes as the joined ones have to. Printed are milliseconds:
+// sums over the layers of each one's shortest time in ROUNDS (9).
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,6 +57,7 @@ static struct device *device;
 static void *tensors[TENSORS], *scratch, *saved;
 static float *params, *grads, *state;
 static size_t largest;
+static int rounds;
 
 static void check(enum status status, const struct error *error)
 {
@@ -81,6 +82,12 @@ static void *memory(size_t bytes)
     return out;
 }
 
+static void keep_shortest(struct times *best, struct times found)
+{
+    best->forward = found.forward < best->forward ? found.forward : best->forward;
+    best->backward = found.backward < best->backward ? found.backward : best->backward;
+}
+
 static struct op_desc describe(const struct net *net, const struct stage *stage)
 {
     struct tensor_shape shape = {TENSOR_IMAGE, net->images, stage->side, stage->side,
@@ -101,14 +108,22 @@ static struct op *create(const struct op_desc *desc)
     return op;
 }
 
-static void run(struct op *op, const struct op_buffers *buffers, struct times *times)
+// Adds the shortest times of one op, `count` times over.
+static void run(const struct op_desc *desc, const struct op_buffers *buffers, unsigned count,
+                struct times *times)
 {
-    double start = now();
-    check(device->ops->op_forward(device, op, buffers, OP_TRAIN), NULL);
-    times->forward += now() - start;
-    start = now();
-    check(device->ops->op_backward(device, op, buffers), NULL);
-    times->backward += now() - start;
+    struct times best = {1e9, 1e9};
+    struct op *op = create(desc);
+    for (int round = 0; round < rounds; round++) {
+        double start = now();
+        check(device->ops->op_forward(device, op, buffers, OP_TRAIN), NULL);
+        double middle = now();
+        check(device->ops->op_backward(device, op, buffers), NULL);
+        keep_shortest(&best, (struct times){middle - start, now() - middle});
+    }
+    device->ops->op_release(device, op);
+    times->forward += count * best.forward;
+    times->backward += count * best.backward;
 }
 
 static struct op_buffers buffers_of(bool relu, bool two)
@@ -129,58 +144,43 @@ static struct op_buffers buffers_of(bool relu, bool two)
 static void run_stage(const struct net *net, const struct stage *stage, bool joined,
                       struct times *times)
 {
-    struct op_desc desc = describe(net, stage), sum = desc, plain = desc;
-    desc.relu = true;
-    sum.relu = true;
+    struct op_desc normal = describe(net, stage), sum = normal, plain = normal;
+    normal.relu = sum.relu = true;
     sum.kind = joined ? OP_BATCH_NORM : OP_ADD;
     sum.join = joined;
-    struct op *normal = create(&desc), *adding = create(&sum), *bare = create(&plain);
     struct op_buffers one = buffers_of(true, false), two = buffers_of(true, true);
     struct op_buffers middle = buffers_of(false, false);
-    for (unsigned i = 0; i < stage->relu; i++) {
-        run(normal, &one, times);
-    }
-    for (unsigned i = 0; i < stage->plain + (joined ? 0 : stage->join); i++) {
-        run(bare, &middle, times);
-    }
-    for (unsigned i = 0; i < stage->join; i++) {
-        run(adding, &two, times);
-    }
-    device->ops->op_release(device, normal);
-    device->ops->op_release(device, adding);
-    device->ops->op_release(device, bare);
+    run(&normal, &one, stage->relu, times);
+    run(&sum, &two, stage->join, times);
+    run(&plain, &middle, stage->plain + (joined ? 0 : stage->join), times);
 }
 
-// As many bytes as the joined ops read and write, half of them each way.
-static void copy_bytes(size_t bytes)
+// Reads and writes as many bytes, half of them each way.
+static double copy_bytes(size_t bytes)
 {
-    for (size_t left = bytes / 2; left > 0;) {
-        size_t part = left < largest ? left : largest;
+    double best = 1e9;
+    for (int round = 0; round < rounds; round++) {
+        double start = now();
 #pragma omp parallel for schedule(static)
-        for (size_t at = 0; at < part; at += 65536) {
-            memcpy((char *)tensors[Y] + at, (char *)tensors[X] + at,
-                   part - at < 65536 ? part - at : 65536);
+        for (size_t at = 0; at < bytes / 2; at += 65536) {
+            memcpy((char *)tensors[X2] + at, (char *)tensors[X] + at,
+                   bytes / 2 - at < 65536 ? bytes / 2 - at : 65536);
         }
-        left -= part;
+        double time = now() - start;
+        best = time < best ? time : best;
     }
+    return best;
 }
 
+// Forward reads x and writes y, backward reads x and dy and writes dx; a sum adds x2, and y and
+// dx2. Tensors lie one behind the other: two of them are one of twice the size.
 static void copy_stage(const struct net *net, const struct stage *stage, struct times *times)
 {
     size_t bytes = device->ops->tensor_bytes(device, describe(net, stage).in);
     unsigned others = stage->relu + stage->plain;
-    double start = now();
-    copy_bytes(bytes * (2 * others + 3 * stage->join));
-    times->forward += now() - start;
-    start = now();
-    copy_bytes(bytes * (3 * others + 5 * stage->join));
-    times->backward += now() - start;
-}
-
-static void keep_shortest(struct times *best, struct times found)
-{
-    best->forward = found.forward < best->forward ? found.forward : best->forward;
-    best->backward = found.backward < best->backward ? found.backward : best->backward;
+    double of_two = copy_bytes(2 * bytes);
+    times->forward += of_two * (others + 1.5 * stage->join);
+    times->backward += of_two * (1.5 * others + 2.5 * stage->join);
 }
 
 static void open_memory(const struct net *net)
@@ -222,32 +222,27 @@ static void close_memory(void)
     }
 }
 
-static void time_net(const struct net *net, const char *precision, int rounds)
+static void time_net(const struct net *net, const char *precision)
 {
-    struct times best[3] = {{1e9, 1e9}, {1e9, 1e9}, {1e9, 1e9}};
-    open_memory(net);
-    for (int round = 0; round < rounds; round++) {
-        struct times found[3] = {{0, 0}, {0, 0}, {0, 0}};
-        for (const struct stage *stage = net->stages; stage->side > 0; stage++) {
-            run_stage(net, stage, true, &found[0]);
-            run_stage(net, stage, false, &found[1]);
-            copy_stage(net, stage, &found[2]);
-        }
-        for (int i = 0; i < 3; i++) {
-            keep_shortest(&best[i], found[i]);
-        }
-    }
     static const char *const roads[] = {"joined", "apart", "copy"};
+    struct times found[3] = {{0, 0}, {0, 0}, {0, 0}};
+    open_memory(net);
+    for (const struct stage *stage = net->stages; stage->side > 0; stage++) {
+        run_stage(net, stage, true, &found[0]);
+        run_stage(net, stage, false, &found[1]);
+        copy_stage(net, stage, &found[2]);
+    }
     for (int i = 0; i < 3; i++) {
         printf("%s, %s, %-6s  forward %6.2f  backward %6.2f  both %6.2f\n", net->name, precision,
-               roads[i], best[i].forward, best[i].backward, best[i].forward + best[i].backward);
+               roads[i], found[i].forward, found[i].backward, found[i].forward + found[i].backward);
     }
     close_memory();
 }
 
 int main(int count, char **arguments)
 {
-    int threads = count > 1 ? atoi(arguments[1]) : 0, rounds = count > 2 ? atoi(arguments[2]) : 5;
+    int threads = count > 1 ? atoi(arguments[1]) : 0;
+    rounds = count > 2 ? atoi(arguments[2]) : 9;
     static const enum device_precision precisions[] = {DEVICE_F32, DEVICE_BF16};
     for (int i = 0; i < 2; i++) {
         struct error error;
@@ -258,7 +253,7 @@ int main(int count, char **arguments)
         }
         omp_set_num_threads(threads > 0 ? threads : omp_get_num_procs());
         for (size_t k = 0; k < sizeof nets / sizeof *nets; k++) {
-            time_net(&nets[k], i == 0 ? "f32" : "bf16", rounds);
+            time_net(&nets[k], i == 0 ? "f32" : "bf16");
         }
         device_close(&device);
     }

@@ -209,6 +209,41 @@ static void test_same_bits_again_and_in_place(void **state)
     assert_int_equal(mistakes, 0);
 }
 
+// Threads share the work of a normalisation by blocks of channels or by images.
+static void compare_threads(const struct device_ops *ops, const struct device_case *row)
+{
+    struct host wanted = host_make(row);
+    struct device *device = rig_open_device(ops, 1);
+    host_run(device, &wanted);
+    device_close(&device);
+    for (int threads = 2; threads <= 5; threads++) {
+        struct host found = host_make(row);
+        device = rig_open_device(ops, threads);
+        host_run(device, &found);
+        device_close(&device);
+        near(row, "y by more threads", found.y, wanted.y, found.out, 0);
+        near(row, "dx by more threads", found.dx, wanted.dx, found.in, 0);
+        near(row, "dparams by more threads", found.gradients, wanted.gradients, found.params, 0);
+        near(row, "state by more threads", found.state, wanted.state, found.states, 0);
+        host_free(&found);
+    }
+    host_free(&wanted);
+}
+
+static void test_threads_do_not_change_normalisations(void **state)
+{
+    (void)state;
+    mistakes = 0;
+    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+        for (size_t i = 0; i < device_case_count; i++) {
+            if (device_cases[i].kind == OP_BATCH_NORM) {
+                compare_threads(*ops, &device_cases[i]);
+            }
+        }
+    }
+    assert_int_equal(mistakes, 0);
+}
+
 // Without a backward pass the result is the same and nothing is saved; without the input's gradient
 // the parameters' is the same.
 static void reduced_case(struct device *device, const struct device_case *row)
@@ -388,6 +423,7 @@ int main(void)
         cmocka_unit_test(test_devices_agree),
         cmocka_unit_test(test_reference_against_differences),
         cmocka_unit_test(test_same_bits_again_and_in_place),
+        cmocka_unit_test(test_threads_do_not_change_normalisations),
         cmocka_unit_test(test_without_backward),
         cmocka_unit_test(test_evaluation_uses_running_averages),
         cmocka_unit_test(test_running_statistics_by_hand),

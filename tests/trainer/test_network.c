@@ -63,6 +63,29 @@ static struct graph *tangled_graph(void)
     return graph;
 }
 
+// Two blocks that end with a normalisation and a sum; outputs q and s look between the two.
+static struct graph *residual_graph(void)
+{
+    struct graph *graph;
+    check_status(graph_open(&graph, &error));
+    graph_value v =
+        graph_conv(graph, "a", graph_input(graph, SIDE, SIDE), 4, 3, 1, GRAPH_PADDING_SAME);
+    v = graph_batch_norm(graph, "a/norm", v, true, 1);
+    graph_value b = graph_conv(graph, "b", v, 5, 3, 2, GRAPH_PADDING_SAME);
+    b = graph_batch_norm(graph, "b/norm", b, false, 1);
+    graph_value c = graph_conv(graph, "c", v, 5, 1, 2, GRAPH_PADDING_SAME);
+    c = graph_batch_norm(graph, "c/norm", c, false, 1);
+    graph_value d = graph_add(graph, b, c, true);
+    graph_value e = graph_conv(graph, "e", d, 5, 3, 1, GRAPH_PADDING_SAME);
+    e = graph_batch_norm(graph, "e/norm", e, false, 1);
+    graph_value f = graph_add(graph, e, d, false);
+    graph_output_add(graph, "m", graph_mean_pool(graph, f));
+    graph_output_add(graph, "q", graph_mean_pool(graph, c));
+    graph_output_add(graph, "s", graph_mean_pool(graph, e));
+    check_status(graph_finish(graph, &error));
+    return graph;
+}
+
 struct fixture {
     struct device *device;
     struct graph *graph;
@@ -116,9 +139,9 @@ static struct network *plan(const struct fixture *fixture, uint32_t images, uint
     return plan_recomputing(fixture, false, images, groups, backward, outputs);
 }
 
-static struct fixture open_fixture(const char *device, const char *outputs)
+static struct fixture open_graph(const char *device, struct graph *graph, const char *outputs)
 {
-    struct fixture fixture = {.graph = tangled_graph()};
+    struct fixture fixture = {.graph = graph};
     check_status(device_open(&fixture.device, device, 1, DEVICE_F32, &error));
     fixture.network = plan(&fixture, IMAGES, 2, true, outputs);
     uint64_t params = graph_param_floats(fixture.graph);
@@ -140,6 +163,11 @@ static struct fixture open_fixture(const char *device, const char *outputs)
     put(fixture.device, fixture.images, images, pixels);
     free(images);
     return fixture;
+}
+
+static struct fixture open_fixture(const char *device, const char *outputs)
+{
+    return open_graph(device, tangled_graph(), outputs);
 }
 
 static void close_fixture(struct fixture *fixture)
@@ -390,6 +418,55 @@ static void test_recompute(void **state)
     on_every_device(check_recompute);
 }
 
+static void same_floats(const struct fixture *a, const float *from_a, const struct fixture *b,
+                        const float *from_b, size_t count)
+{
+    float *left = get(a->device, from_a, count), *right = get(b->device, from_b, count);
+    assert_memory_equal(left, right, count * sizeof *left);
+    free(left);
+    free(right);
+}
+
+static bool adds(const struct fixture *fixture)
+{
+    double seconds[OP_KINDS], backward[OP_KINDS];
+    network_times(fixture->network, seconds, backward);
+    return seconds[OP_ADD] > 0 || backward[OP_ADD] > 0;
+}
+
+// A sum that joins the normalisation before it gives the bits that both would give alone, which
+// they do where something else reads what lies between.
+static void check_joined(const char *device)
+{
+    struct fixture joined = open_graph(device, residual_graph(), "m");
+    struct fixture apart = open_graph(device, residual_graph(), "mqs");
+    float *found = gradients(&joined, "m"), *wanted = gradients(&apart, "m");
+    assert_memory_equal(found, wanted, graph_param_floats(joined.graph) * sizeof *found);
+    assert_false(adds(&joined));
+    assert_true(adds(&apart));
+    size_t values = IMAGES * 5, states = graph_state_floats(joined.graph);
+    for (int mode = 0; mode < 2; mode++) {
+        same_floats(&joined, network_output(joined.network, "m"), &apart,
+                    network_output(apart.network, "m"), values);
+        same_floats(&joined, joined.state, &apart, apart.state, states);
+        const struct fixture *both[] = {&joined, &apart};
+        for (int i = 0; i < 2; i++) {
+            check_status(network_forward(both[i]->network, both[i]->params, both[i]->state,
+                                         both[i]->images, OP_EVAL, &error));
+        }
+    }
+    free(found);
+    free(wanted);
+    close_fixture(&joined);
+    close_fixture(&apart);
+}
+
+static void test_sums_join_normalisations(void **state)
+{
+    (void)state;
+    on_every_device(check_joined);
+}
+
 static void test_evaluation_changes_no_state(void **state)
 {
     (void)state;
@@ -460,6 +537,7 @@ int main(void)
         cmocka_unit_test(test_views),
         cmocka_unit_test(test_reruns),
         cmocka_unit_test(test_recompute),
+        cmocka_unit_test(test_sums_join_normalisations),
         cmocka_unit_test(test_evaluation_changes_no_state),
         cmocka_unit_test(test_calls_out_of_order),
         cmocka_unit_test(test_refusals),

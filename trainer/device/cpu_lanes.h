@@ -90,6 +90,41 @@ CPU_INLINE void cpu_lanes_store(void *base, size_t index, const cpu_lanes *from,
     }
 }
 
+// The same for whole rows of bfloat16, by the instructions that a processor with bfloat16
+// arithmetic has for it; only inside a CPU_HALF_KERNEL, which nothing else may run. Numbers too
+// small to be normal become 0.
+#if defined(__x86_64__)
+#define CPU_HALF_KERNEL __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
+
+CPU_INLINE void cpu_halves_load(cpu_lanes *to, const void *base, size_t index)
+{
+    const cpu_lane_halves *from = (const void *)((const char *)base + index * HALF_BYTES);
+    cpu_lane_bits bits;
+    __asm__("vpmovzxwd %1, %0" : "=v"(bits) : "m"(*from));
+    bits <<= 16;
+    memcpy(to, &bits, sizeof *to);
+}
+
+CPU_INLINE void cpu_halves_store(void *base, size_t index, const cpu_lanes *from)
+{
+    cpu_lane_halves narrow;
+    __asm__("vcvtneps2bf16 %1, %0" : "=v"(narrow) : "v"(*from));
+    memcpy((char *)base + index * HALF_BYTES, &narrow, sizeof narrow);
+}
+#else
+#define CPU_HALF_KERNEL
+
+CPU_INLINE void cpu_halves_load(cpu_lanes *to, const void *base, size_t index)
+{
+    cpu_lanes_load(to, base, index, CPU_LANES, true);
+}
+
+CPU_INLINE void cpu_halves_store(void *base, size_t index, const cpu_lanes *from)
+{
+    cpu_lanes_store(base, index, from, CPU_LANES, true);
+}
+#endif
+
 // What `judged` is positive for, else zero.
 CPU_INLINE void cpu_lanes_keep_positive(cpu_lanes *values, const cpu_lanes *judged)
 {

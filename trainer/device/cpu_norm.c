@@ -370,9 +370,9 @@ static struct norm_call call_of(const struct cpu_device *device, const struct cp
     struct norm_call call = {.norm = norm,
                              .device = device,
                              .buffers = buffers,
-                             .peers = device->base.peers,
                              .count = (double)(norm->images * norm->layout.pixels)};
-    if (call.peers != NULL) {
+    if (device->base.peers != NULL && device->base.peers->count > 1) {
+        call.peers = device->base.peers;
         call.count *= (double)call.peers->count;
     }
     workspace_of(&call.work, norm, buffers->scratch);

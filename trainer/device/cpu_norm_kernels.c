@@ -2,11 +2,47 @@
 // both precisions and for what is fused.
 #include "trainer/device/cpu_norm.h"
 
-#define ROWS 64 // of lanes added up in float32 before they go into a double
+#define ROWS  64    // of lanes added up in float32 before they go into a double
+#define LINE  64    // bytes that come from memory together
+#define SHORT 16384 // bytes of a plane
+#define AHEAD 4096  // bytes on their way at a time, at least
 
 // Where the gradient behind the ReLU comes from: it is dy itself, or where the result was positive,
 // which x tells again, or which y says.
 enum gate { GATE_OPEN, GATE_BY_X, GATE_BY_Y };
+
+// Calls know whether `left` is CPU_LANES, so that whole rows need no test.
+CPU_INLINE void load(cpu_lanes *to, const void *base, size_t index, size_t left, bool half)
+{
+    if (half && left == CPU_LANES) {
+        cpu_halves_load(to, base, index);
+    } else {
+        cpu_lanes_load(to, base, index, left, half);
+    }
+}
+
+CPU_INLINE void store(void *base, size_t index, const cpu_lanes *from, size_t left, bool half)
+{
+    if (half && left == CPU_LANES) {
+        cpu_halves_store(base, index, from);
+    } else {
+        cpu_lanes_store(base, index, from, left, half);
+    }
+}
+
+// Planes lie far apart, and the short ones end before the processor has seen where reading goes:
+// asks for a later image's values of one tensor.
+CPU_INLINE void fetch_ahead(const void *base, const struct norm_span *span, size_t image, bool half)
+{
+    size_t size = cpu_value_bytes(half), bytes = span->values * size, ahead = 1 + AHEAD / bytes;
+    if (bytes > SHORT || image + ahead >= span->images) {
+        return;
+    }
+    const char *next = (const char *)base + (span->first + (image + ahead) * span->stride) * size;
+    for (size_t i = 0; i < bytes; i += LINE) {
+        __builtin_prefetch(next + i);
+    }
+}
 
 // --- statistics ----------------------------------------------------------------------------------
 
@@ -29,12 +65,12 @@ CPU_INLINE void measure_run(struct norm_sums *sums, const void *x, size_t at, si
     cpu_lanes sum = {0}, squares = {0}, value;
     size_t i = 0;
     for (; i + CPU_LANES <= count; i += CPU_LANES) {
-        cpu_lanes_load(&value, x, at + i, CPU_LANES, half);
+        load(&value, x, at + i, CPU_LANES, half);
         sum += value;
         squares += value * value;
     }
     if (i < count) {
-        cpu_lanes_load(&value, x, at + i, count - i, half);
+        load(&value, x, at + i, count - i, half);
         sum += value;
         squares += value * value;
     }
@@ -47,6 +83,7 @@ CPU_INLINE void measure(struct norm_sums *sums, const struct norm_tensors *tenso
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride;
         struct norm_sums own = {{0}, {0}};
+        fetch_ahead(tensors->x, span, image, half);
         for (size_t i = 0; i < span->values; i += ROWS * CPU_LANES) {
             measure_run(&own, tensors->x, at + i, run_length(span->values - i), half);
         }
@@ -60,16 +97,16 @@ CPU_INLINE void apply_row(const struct norm_tensors *tensors, const struct norm_
                           size_t at, size_t left, bool relu, bool join, bool half)
 {
     cpu_lanes value, other;
-    cpu_lanes_load(&value, tensors->x, at, left, half);
+    load(&value, tensors->x, at, left, half);
     value = (value - lanes->mean) * lanes->factor + lanes->offset;
     if (join) {
-        cpu_lanes_load(&other, tensors->x2, at, left, half);
+        load(&other, tensors->x2, at, left, half);
         value += other;
     }
     if (relu) {
         cpu_lanes_cut_negative(&value);
     }
-    cpu_lanes_store(tensors->y, at, &value, left, half);
+    store(tensors->y, at, &value, left, half);
 }
 
 CPU_INLINE void apply(const struct norm_tensors *given, const struct norm_span *span, bool relu,
@@ -80,6 +117,10 @@ CPU_INLINE void apply(const struct norm_tensors *given, const struct norm_span *
     size_t values = span->values;
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride, i = 0;
+        fetch_ahead(tensors.y, span, image, half);
+        if (join) {
+            fetch_ahead(tensors.x2, span, image, half);
+        }
         for (; i + CPU_LANES <= values; i += CPU_LANES) {
             apply_row(&tensors, &lanes, at + i, CPU_LANES, relu, join, half);
         }
@@ -111,14 +152,14 @@ CPU_INLINE void load_gradient(cpu_lanes *gradient, cpu_lanes *centred,
                               size_t at, size_t left, enum gate gate, bool half)
 {
     cpu_lanes value;
-    cpu_lanes_load(centred, tensors->x, at, left, half);
-    cpu_lanes_load(gradient, tensors->dy, at, left, half);
+    load(centred, tensors->x, at, left, half);
+    load(gradient, tensors->dy, at, left, half);
     *centred -= lanes->mean;
     if (gate == GATE_BY_X) {
         value = *centred * lanes->factor + lanes->offset;
         cpu_lanes_keep_positive(gradient, &value);
     } else if (gate == GATE_BY_Y) {
-        cpu_lanes_load(&value, tensors->y, at, left, half);
+        load(&value, tensors->y, at, left, half);
         cpu_lanes_keep_positive(gradient, &value);
     }
 }
@@ -130,7 +171,7 @@ CPU_INLINE void collect_row(cpu_lanes *sum, cpu_lanes *products, const struct no
     cpu_lanes gradient, centred;
     load_gradient(&gradient, &centred, tensors, lanes, at, left, gate, half);
     if (pass) {
-        cpu_lanes_store(tensors->dx2, at, &gradient, left, half);
+        store(tensors->dx2, at, &gradient, left, half);
     }
     *sum += gradient;
     *products += gradient * (centred * lanes->inverse);
@@ -162,6 +203,14 @@ CPU_INLINE void collect(struct norm_sums *sums, const struct norm_tensors *given
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride;
         struct norm_sums own = {{0}, {0}};
+        fetch_ahead(tensors.x, span, image, half);
+        fetch_ahead(tensors.dy, span, image, half);
+        if (gate == GATE_BY_Y) {
+            fetch_ahead(tensors.y, span, image, half);
+        }
+        if (pass) {
+            fetch_ahead(tensors.dx2, span, image, half);
+        }
         for (size_t i = 0; i < values; i += ROWS * CPU_LANES) {
             collect_run(&own, &tensors, &lanes, at + i, run_length(values - i), gate, pass, half);
         }
@@ -201,7 +250,7 @@ CPU_INLINE void differentiate_row(const struct norm_tensors *tensors,
     load_gradient(&gradient, &centred, tensors, lanes, at, left, gate, half);
     gradient = lanes->factor *
                (gradient - lanes->mean_gradient - centred * lanes->inverse * lanes->mean_product);
-    cpu_lanes_store(tensors->dx, at, &gradient, left, half);
+    store(tensors->dx, at, &gradient, left, half);
 }
 
 CPU_INLINE void differentiate(const struct norm_tensors *given, const struct norm_span *span,
@@ -212,6 +261,7 @@ CPU_INLINE void differentiate(const struct norm_tensors *given, const struct nor
     size_t values = span->values;
     for (size_t image = 0; image < span->images; image++) {
         size_t at = span->first + image * span->stride, i = 0;
+        fetch_ahead(tensors.dx, span, image, half);
         for (; i + CPU_LANES <= values; i += CPU_LANES) {
             differentiate_row(&tensors, &lanes, at + i, CPU_LANES, gate, half);
         }
@@ -247,8 +297,9 @@ CPU_KERNEL static void measure_floats(struct norm_sums *sums, const struct norm_
     measure(sums, tensors, span, false);
 }
 
-CPU_KERNEL static void measure_halves(struct norm_sums *sums, const struct norm_tensors *tensors,
-                                      const struct norm_span *span)
+CPU_HALF_KERNEL static void measure_halves(struct norm_sums *sums,
+                                           const struct norm_tensors *tensors,
+                                           const struct norm_span *span)
 {
     measure(sums, tensors, span, true);
 }
@@ -259,8 +310,8 @@ CPU_KERNEL static void apply_floats(const struct norm_tensors *tensors,
     apply_any(tensors, span, false);
 }
 
-CPU_KERNEL static void apply_halves(const struct norm_tensors *tensors,
-                                    const struct norm_span *span)
+CPU_HALF_KERNEL static void apply_halves(const struct norm_tensors *tensors,
+                                         const struct norm_span *span)
 {
     apply_any(tensors, span, true);
 }
@@ -271,8 +322,9 @@ CPU_KERNEL static void collect_floats(struct norm_sums *sums, const struct norm_
     collect_any(sums, tensors, span, false);
 }
 
-CPU_KERNEL static void collect_halves(struct norm_sums *sums, const struct norm_tensors *tensors,
-                                      const struct norm_span *span)
+CPU_HALF_KERNEL static void collect_halves(struct norm_sums *sums,
+                                           const struct norm_tensors *tensors,
+                                           const struct norm_span *span)
 {
     collect_any(sums, tensors, span, true);
 }
@@ -283,8 +335,8 @@ CPU_KERNEL static void differentiate_floats(const struct norm_tensors *tensors,
     differentiate_any(tensors, span, false);
 }
 
-CPU_KERNEL static void differentiate_halves(const struct norm_tensors *tensors,
-                                            const struct norm_span *span)
+CPU_HALF_KERNEL static void differentiate_halves(const struct norm_tensors *tensors,
+                                                 const struct norm_span *span)
 {
     differentiate_any(tensors, span, true);
 }

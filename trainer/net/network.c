@@ -224,14 +224,11 @@ enum status network_backward(struct network *network, const float *params, float
         }
     }
     for (size_t k = network->op_count; k-- > 0;) {
-        enum status status = STATUS_OK;
-        if (network->ops[k].backward) {
+        enum status status = replay(network, network->ops[k].replay_from, k, params, images);
+        if (status == STATUS_OK && network->ops[k].backward) {
             double start = now();
             status = backward_op(network, k, params, grads, images);
             network->backward_seconds[network->ops[k].desc.kind] += now() - start;
-        }
-        if (status == STATUS_OK) {
-            status = replay(network, network->ops[k].replay_from, k, params, images);
         }
         if (status != STATUS_OK) {
             return device_failure(network, status, "backward", error);

@@ -32,8 +32,8 @@ struct planned_op {
     graph_value x, x2, y;     // GRAPH_BAD when none
     bool wants_dx, wants_dx2; // gradients of the inputs are needed
     bool replayed;            // its result is dropped after the forward pass and computed again
-    size_t replay_from; // of the last op of a residual block: after its backward, those of the ops
-                        // from here on that are replayed run again; else the op itself
+    size_t replay_from; // of the last op of a residual block: before its backward, those of the
+                        // ops from here on that are replayed run again; else the op itself
     size_t backward_at, replay_at;
     struct op_blocks first; // of the forward pass
     struct op_blocks again; // of the replay and of backward: the same but for replayed values
@@ -82,10 +82,14 @@ enum status network_plan(struct network *network, const struct graph *graph, str
 // Decides what is replayed: sets `replayed` and `replay_from`.
 enum status network_recompute(struct network *network, struct error *error);
 
-// The device contract: backward reads x of some ops, y of some, and nothing else that forward made
-// but what it saved itself.
 // The normalisations, and what stands in their place.
 bool network_scales_channels(enum op_kind kind);
+
+// Residual sums, alone or joined to a normalisation: the last ops of residual blocks.
+bool network_sums(const struct planned_op *planned);
+
+// The device contract: backward reads x of some ops, y of some, and nothing else that forward made
+// but what it saved itself.
 bool network_backward_reads_x(const struct planned_op *planned);
 bool network_backward_reads_y(const struct planned_op *planned);
 

@@ -11,6 +11,7 @@ struct value_plan {
     bool needed;                     // by a wanted output
     bool learns;                     // depends on parameters without a stop in between
     bool has_gradient;               // a seed or a consumer gives it one
+    size_t readers;                  // ops that run, and outputs
     block_id value, again, gradient; // again: where it lies in the backward pass
 };
 
@@ -32,12 +33,12 @@ static void plan_times(struct network *network)
 {
     size_t time = network->op_count;
     for (size_t k = network->op_count; k-- > 0;) {
-        network->ops[k].backward_at = time++;
         for (size_t i = network->ops[k].replay_from; i < k; i++) {
             if (network->ops[i].replayed) {
                 network->ops[i].replay_at = time++;
             }
         }
+        network->ops[k].backward_at = time++;
     }
     network->end = time;
 }
@@ -82,6 +83,7 @@ static bool find_outputs(const struct planner *planner, struct error *error)
         planned->source = output->value;
         planned->width = graph_value_at(planner->graph, output->value)->c;
         planner->values[output->value].needed = true;
+        planner->values[output->value].readers++;
         planner->values[output->value].has_gradient = network->config.backward;
     }
     if (network->output_count == 0) {
@@ -183,6 +185,12 @@ static void plan_op(const struct planner *planner, const struct graph_op *op,
         planned->state_offset = graph_state_at(planner->graph, (size_t)op->state)->offset;
     }
     planner->values[op->y].learns = planned->has_params || planned->wants_dx || planned->wants_dx2;
+    if (op->x != GRAPH_BAD) {
+        planner->values[op->x].readers++;
+    }
+    if (op->x2 != GRAPH_BAD) {
+        planner->values[op->x2].readers++;
+    }
 }
 
 static void plan_ops(const struct planner *planner)
@@ -191,10 +199,65 @@ static void plan_ops(const struct planner *planner)
     for (size_t i = 0; i < graph_op_count(planner->graph); i++) {
         const struct graph_op *op = graph_op_at(planner->graph, i);
         if (planner->values[op->y].needed) {
-            plan_op(planner, op, &planner->network->ops[next]);
-            planner->network->ops[next].replay_from = next;
-            next++;
+            plan_op(planner, op, &planner->network->ops[next++]);
         }
+    }
+}
+
+// --- which sums join the normalisation before them
+
+// Whether nothing but one sum reads what the op makes, as it is.
+static bool may_join(const struct planner *planner, const struct planned_op *planned)
+{
+    return planned->desc.kind == OP_BATCH_NORM && planned->desc.in.kind == TENSOR_IMAGE &&
+           !planned->desc.relu && !planned->desc.join && planner->values[planned->y].readers == 1;
+}
+
+// The latest op before `end` that makes an input of the sum and may take it over, or `end`: what
+// others read while that op waits lives no longer than it has to.
+static size_t find_joining(const struct planner *planner, const struct planned_op *sum, size_t end)
+{
+    const struct planned_op *ops = planner->network->ops;
+    for (size_t k = end; k-- > 0;) {
+        if ((ops[k].y == sum->x || ops[k].y == sum->x2) && may_join(planner, &ops[k])) {
+            return k;
+        }
+    }
+    return end;
+}
+
+// The normalisation, at the place of the sum.
+static struct planned_op joined(const struct planned_op *normal, const struct planned_op *sum)
+{
+    struct planned_op both = *normal;
+    both.desc.join = true;
+    both.desc.relu = sum->desc.relu;
+    both.y = sum->y;
+    both.x2 = sum->x == normal->y ? sum->x2 : sum->x;
+    both.wants_dx2 = sum->x == normal->y ? sum->wants_dx2 : sum->wants_dx;
+    return both;
+}
+
+// A normalisation and the residual sum that alone reads it become one op: what lies between them is
+// never stored.
+static void join_sums(const struct planner *planner)
+{
+    struct network *network = planner->network;
+    struct planned_op *ops = network->ops;
+    size_t count = 0;
+    for (size_t k = 0; k < network->op_count; k++) {
+        struct planned_op next = ops[k];
+        size_t at = next.desc.kind == OP_ADD ? find_joining(planner, &next, count) : count;
+        if (at < count) {
+            next = joined(&ops[at], &next);
+            memmove(&ops[at], &ops[at + 1], (count - at - 1) * sizeof *ops);
+            count--;
+        }
+        ops[count++] = next;
+    }
+    network->op_count = count;
+    for (size_t k = 0; k < count; k++) {
+        ops[k].replay_from = k;
     }
 }
 
@@ -442,6 +505,7 @@ static enum status plan(struct planner *planner, struct error *error)
         return out_of_memory(error);
     }
     plan_ops(planner);
+    join_sums(planner);
     mark_backward(planner);
     enum status status = list_idle(planner, error);
     if (status == STATUS_OK) {
