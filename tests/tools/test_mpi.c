@@ -269,11 +269,11 @@ static void a_killed_rank_ends_the_job(void **state)
     struct safetensors *file = open_last("killed", &found);
     assert_true(found.step >= 16 && found.step % EPOCH == 0);
     safetensors_close(&file);
-    char options[100];
+    char options[100], resumed[120];
     snprintf(options, sizeof options, "--set epochs=2000 --set max_steps=%d", (int)found.step + 5);
+    snprintf(resumed, sizeof resumed, "%s --resume", options);
     train(2, "unharmed", options);
-    strcat(options, " --resume");
-    train(2, "killed", options);
+    train(2, "killed", resumed);
     assert_same_end("unharmed", "killed");
     assert_same_log("unharmed", "killed");
 }

@@ -24,7 +24,7 @@ struct comm_mpi {
     MPI_Datatype byte;
     MPI_Errhandler errors_return;
     char reason[MPI_MAX_ERROR_STRING];
-#define FIELD(name) __typeof__(MPI_##name) *name;
+#define FIELD(name) __typeof__(MPI_##name) *name; // NOLINT(bugprone-macro-parentheses)
     FUNCTIONS(FIELD)
 #undef FIELD
 };

@@ -42,7 +42,8 @@ static uint32_t blocks_of(const struct op_desc *desc)
 static double row_count(const struct cpu_device *device, const struct op_desc *desc)
 {
     const struct device_peers *peers = device->base.peers;
-    return (double)(desc->in.n / desc->groups) * (peers == NULL ? 1.0 : (double)peers->count);
+    uint32_t rows = desc->in.n / desc->groups;
+    return (double)rows * (peers == NULL ? 1.0 : (double)peers->count);
 }
 
 static enum status add_up(const struct cpu_device *device, double *sums, size_t count)

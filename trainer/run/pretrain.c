@@ -217,9 +217,9 @@ static bool stop_requested(const struct run *run)
 }
 
 // What comes before a step: a batch, unless a rank wants to stop or has failed; and a checkpoint
-// when rank 0 finds that one is due. `*stop`: there is no step.
+// when rank 0 finds that one is due. STATUS_STOPPED: there is no step.
 static enum status prepare_step(struct run *run, const struct batch **batch, double *waited,
-                                bool *stop, struct error *error)
+                                struct error *error)
 {
     enum { STOP = 1, SAVE = 2 };
     unsigned wishes = stop_requested(run) ? STOP : 0;
@@ -234,8 +234,8 @@ static enum status prepare_step(struct run *run, const struct batch **batch, dou
     if (status == STATUS_OK && wishes & SAVE) {
         status = save_in_between(run, error);
     }
-    *stop = wishes & STOP;
-    return status;
+    bool stop = wishes & STOP || *batch == NULL;
+    return status == STATUS_OK && stop ? STATUS_STOPPED : status;
 }
 
 static enum status run_steps(struct run *run, struct error *error)
@@ -243,11 +243,10 @@ static enum status run_steps(struct run *run, struct error *error)
     while (run->step < run->last) {
         const struct batch *batch = NULL;
         struct method_metrics metrics;
-        bool stop = false;
         double waited = 0;
-        enum status status = prepare_step(run, &batch, &waited, &stop, error);
-        if (status != STATUS_OK || stop) {
-            return status == STATUS_OK ? STATUS_STOPPED : status;
+        enum status status = prepare_step(run, &batch, &waited, error);
+        if (status != STATUS_OK) {
+            return status;
         }
         status = run_step(run, batch, waited, &metrics, error);
         if (status != STATUS_OK) {

@@ -49,15 +49,14 @@ void run_notice_error(struct run *run, const char *what, const struct error *err
 
 static enum status check_ranks(const struct run *run, struct error *error)
 {
-    int64_t ranks = comm_ranks(run->comm), whole = run->config.batch,
-            pieces = run->config.accumulate;
+    int64_t ranks = comm_ranks(run->comm), whole = run->config.batch;
+    int64_t pieces = run->config.accumulate;
     if (whole / pieces % ranks != 0) {
-        return error_set(
-            error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
-            "%lld ranks cannot share a batch of %lld pairs%s: set batch to a multiple of "
-            "%lld, or start another number of processes",
-            (long long)ranks, (long long)whole, pieces > 1 ? " in that many micro-batches" : "",
-            (long long)(ranks * pieces));
+        return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
+                         "%" PRId64 " ranks cannot share %s of %" PRId64 " pairs: set batch to a "
+                         "multiple of %" PRId64 ", or start another number of processes",
+                         ranks, pieces > 1 ? "micro-batches" : "a batch", whole / pieces,
+                         ranks * pieces);
     }
     return STATUS_OK;
 }
