@@ -1,5 +1,5 @@
 # byol: `make demo` installs what is missing, builds and runs the main job on the offline example; `make test` runs every suite.
-# Every target is listed by `make help`. Options: BUILD=dir, CC=…, WERROR=1, URING=0 and DNNL=0 (build without that part).
+# Every target is listed by `make help`. Options: BUILD=dir, CC=…, WERROR=1, URING=0, DNNL=0 and MPI=0 (build without that part).
 
 BUILD  ?= build
 PREFIX ?= /usr/local
@@ -15,9 +15,19 @@ have = $(shell printf '$(hash)include <$(1)>\nint main(void){return 0;}\n' | $(C
 ifneq ($(filter-out help deps clean format layers headers lint demo test asan tsan fuzz fuzz-clang bench-peers,$(or $(MAKECMDGOALS),all)),)
 URING ?= $(call have,liburing.h,-luring)
 DNNL  ?= $(call have,oneapi/dnnl/dnnl.h,-ldnnl)
+ifneq ($(MPI),0)
+# MPI is not linked in but opened at run time (trainer/comm), by the name that its header's library has for the linker.
+MPI_FLAGS := $(shell pkg-config --cflags ompi-c 2>/dev/null || pkg-config --cflags mpich 2>/dev/null || mpicc -showme:compile 2>/dev/null)
+MPI_LINK := $(shell pkg-config --libs ompi-c 2>/dev/null || pkg-config --libs mpich 2>/dev/null || mpicc -showme:link 2>/dev/null)
+MPI_LIBRARY := $(if $(MPI_LINK),$(shell mkdir -p $(BUILD) && printf '$(hash)include <mpi.h>\nint main(void){return MPI_Init(0, 0);}\n' | \
+	$(CC) $(CPPFLAGS) $(MPI_FLAGS) -x c - -x none $(MPI_LINK) -o $(BUILD)/mpi-probe 2>/dev/null && \
+	readelf -d $(BUILD)/mpi-probe | sed -n 's/.*NEEDED.*\[\(libmpi[^]]*\)\].*/\1/p' | head -n 1; rm -f $(BUILD)/mpi-probe))
+MPI ?= $(if $(MPI_LIBRARY),1,0)
+endif
 endif
 URING ?= 0
 DNNL  ?= 0
+MPI   ?= 0
 
 # --- flags ------------------------------------------------------------------------------------------------------------------
 
@@ -26,7 +36,7 @@ HARDENING := -fstack-protector-strong -fPIE $(if $(SANITIZE),,-D_FORTIFY_SOURCE=
 # -ffp-contract=off: a fused multiply-add would change the pixels, and golden data and resume rely on the same bits everywhere.
 CFLAGS   ?= -O2 -g
 ALL_CFLAGS = -std=gnu17 $(CFLAGS) -ffp-contract=off -pthread -fopenmp $(WARNINGS) $(HARDENING) $(SANITIZE)
-ALL_CPPFLAGS = -I. -D_GNU_SOURCE $(CPPFLAGS) -DHAVE_URING=$(URING) -DHAVE_DNNL=$(DNNL)
+ALL_CPPFLAGS = -I. -D_GNU_SOURCE $(CPPFLAGS) -DHAVE_URING=$(URING) -DHAVE_DNNL=$(DNNL) -DHAVE_MPI=$(MPI)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -pthread -fopenmp $(SANITIZE) $(LDFLAGS)
 LIBS = -ljpeg -lpng -lzstd -llmdb -larchive -lyaml -ljansson -lm \
        $(if $(filter 1,$(URING)),-luring) $(if $(filter 1,$(DNNL)),-ldnnl)
@@ -40,6 +50,9 @@ LIB_SOURCES := $(filter-out pipeline/reader_uring.c,$(LIB_SOURCES))
 endif
 ifeq ($(DNNL),0)
 LIB_SOURCES := $(filter-out trainer/device/cpu%.c,$(LIB_SOURCES))
+endif
+ifeq ($(MPI),0)
+LIB_SOURCES := $(filter-out trainer/comm/comm_mpi.c,$(LIB_SOURCES))
 endif
 TOOL_SOURCES := $(wildcard tools/*.c)
 SUPPORT_SOURCES := $(wildcard tests/support/*.c)
@@ -69,6 +82,7 @@ all: parts $(BUILD)/byol $(BUILD)/libbyol.a  ## release build of build/byol and 
 parts:
 	@echo "io_uring (liburing)  $(if $(filter 1,$(URING)),yes,no: reads fall back to pread)"
 	@echo "oneDNN (libdnnl)     $(if $(filter 1,$(DNNL)),yes,no: no device 'cpu'; training needs it)"
+	@echo "MPI (libopenmpi)     $(if $(filter 1,$(MPI)),yes,no: one process only)"
 
 $(BUILD)/libbyol.a: $(call objects,$(LIB_SOURCES))
 	@rm -f $@ && $(AR) rcs $@ $^
@@ -82,6 +96,7 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 
 # Square roots that need not set errno can be vectors; their values are the same.
 $(BUILD)/obj/trainer/device/cpu_optim.o: private ALL_CFLAGS += -fno-math-errno
+$(BUILD)/obj/trainer/comm/comm_mpi.o: private ALL_CPPFLAGS += $(patsubst -I%,-isystem %,$(MPI_FLAGS)) -DMPI_LIBRARY='"$(MPI_LIBRARY)"'
 
 # The trailing -ffp-contract=off of ALL_CFLAGS holds here too: a level with fused multiply-add must not use it.
 define isa_rule
@@ -117,7 +132,7 @@ deps:  ## install the system packages (sudo when not root; elsewhere print the l
 	@sh tools/deps.sh
 
 demo:  ## install, build, and run the main job on the offline example
-	@start=$$(date +%s) && sh tools/deps.sh --missing && \
+	@start=$$(date +%s) && sh tools/deps.sh --missing --needed && \
 		$(MAKE) --no-print-directory -j2 BUILD=$(BUILD) all && sh tools/demo.sh $(BUILD) $$start
 
 install: all  ## into PREFIX (/usr/local)

@@ -39,8 +39,9 @@ static bool begin_batch(struct loader *loader)
     uint64_t total = loader->records - first < whole ? loader->records - first : whole;
     uint64_t begin = share_begin(total, config->rank, config->ranks);
     uint64_t end = share_begin(total, config->rank + 1, config->ranks);
+    uint64_t part = config->pieces > 1 ? begin / config->pieces : begin; // of the first piece
     order_init(&slot->order, loader->records, config->seed, loader->feeding.epoch, config->shuffle);
-    slot->first = first + begin;
+    slot->first = first + part;
     ring_begin(slot, loader->feeding, loader->begun++, (uint32_t)(end - begin));
     stream_advance(loader, &loader->feeding);
     if (slot->state == SLOT_READY) {
@@ -137,7 +138,13 @@ static bool decide(struct loader *loader, struct place *place)
 static uint64_t record_at(const struct loader *loader, const struct slot *slot, uint32_t index,
                           uint64_t attempt)
 {
-    return order_at(&slot->order, (slot->first + index + attempt) % loader->records);
+    const struct loader_config *config = &loader->config;
+    uint64_t position = slot->first + index;
+    if (config->pieces > 1) { // between this rank's parts of two pieces lie those of the others
+        uint32_t part = config->batch / config->pieces;
+        position += (uint64_t)(index / part) * (config->ranks - 1) * part;
+    }
+    return order_at(&slot->order, (position + attempt) % loader->records);
 }
 
 // Positions that came back: each is a run of its own. How many runs became ready.

@@ -54,6 +54,8 @@ struct loader_config {
     uint64_t max_skips; // 0 = max(16, 0.1 % of the dataset)
     uint32_t rank,
         ranks; // this process's share: batch b of the epoch is split over ranks in contiguous parts
+    uint32_t pieces; // of a whole batch, one after the other, each split over the ranks by itself;
+                     // divides `batch`; more than 1 not with keep_last. 0 is taken as 1
     struct loader_position start;
     struct loader_allocator allocator; // all NULL = aligned_alloc
 };

@@ -67,6 +67,9 @@ static const char *complaint(const struct loader_config *config)
     if (config->ranks < 1 || config->ranks > LOADER_MAX_RANKS || config->rank >= config->ranks) {
         return "the rank must be less than the number of ranks, which must be 1 to 1048576";
     }
+    if (config->pieces > 1 && (config->keep_last || config->batch % config->pieces != 0)) {
+        return "the pieces must divide the batch, and all batches must be whole";
+    }
     if ((unsigned)config->io > LOADER_IO_PREAD || (unsigned)config->policy > LOADER_SKIP) {
         return "the way of reading or the policy does not exist";
     }

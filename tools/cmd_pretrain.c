@@ -25,6 +25,13 @@ static const char help[] =
     "checkpoints/*.safetensors, report.json. Ctrl-C finishes the step and writes a checkpoint;\n"
     "--resume goes on exactly where the newest good checkpoint stands, also after a crash.\n"
     "\n"
+    "Several processes share each batch when mpirun starts them; results do not depend on their\n"
+    "number, which may change at any resume:\n"
+    "  mpirun -n 2 --bind-to none byol pretrain --data DATASET --run DIR\n"
+    "SIGUSR1, SIGINT or SIGTERM to any of them stops all with a checkpoint; mpirun passes SIGUSR1 "
+    "on\n"
+    "(on Ctrl-C it gives them one second).\n"
+    "\n"
     "Options:\n"
     "  --data DATASET    what to learn from\n"
     "  --run DIR         where the run lives\n"
@@ -55,8 +62,8 @@ static const char help[] =
     "  byol pretrain --data train --run run --preset byol-100 --recipe small \\\n"
     "      --set encoder=resnet18 --set width=0.25 --set stem=small --set batch=128\n"
     "\n"
-    "Exit codes: 0 finished, or stopped by SIGINT or SIGTERM with a checkpoint; 1 failure (also\n"
-    "when the last checkpoint could not be written); 2 wrong usage.\n";
+    "Exit codes: 0 finished, or stopped by a signal with a checkpoint; 1 failure (also when the\n"
+    "last checkpoint could not be written); 2 wrong usage.\n";
 
 // What the command line says.
 struct request {
@@ -102,11 +109,13 @@ static enum status resolve(const struct request *request, struct run_config *con
     return run_config_resolve(config, file, assignments, count, error);
 }
 
-static int print_settings(const struct request *request, const struct run_config *config)
+static int print_settings(const struct request *request)
 {
     char *text;
+    struct run_config config;
     struct error error;
-    if (run_config_print(config, true, &text, &error) != STATUS_OK) {
+    if (resolve(request, &config, &error) != STATUS_OK ||
+        run_config_print(&config, true, &text, &error) != STATUS_OK) {
         return command_failed(&command_pretrain, &error, request->json);
     }
     fputs(text, stdout);
@@ -133,6 +142,7 @@ static void catch_signals(void)
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
 }
 
 // --- showing ---------------------------------------------------------------------------------
@@ -219,29 +229,68 @@ static void print_result(const struct request *request, const struct pretrain_re
     }
 }
 
-static int pretrain(const struct request *request, const struct run_config *config)
+// --- ranks -----------------------------------------------------------------------------------
+
+// Rank 0 speaks for all when all know; a rank that failed by itself speaks and ends the others.
+static int failed(const struct request *request, struct comm *comm, const struct error *error)
 {
+    if (comm_together(comm)) {
+        return comm_rank(comm) == 0 ? command_failed(&command_pretrain, error, request->json)
+                                    : EXIT_OK;
+    }
+    struct error own;
+    error_set(&own, error->status, error->path, error->offset, error->record, "rank %u: %s",
+              comm_rank(comm), error->reason);
+    int code = command_failed(&command_pretrain, &own, request->json);
+    fflush(stdout);
+    comm_abort(comm, code);
+    return code;
+}
+
+static int pretrain(const struct request *request, struct comm *comm)
+{
+    bool speaks = comm_rank(comm) == 0;
     struct display display = {.quiet = request->quiet};
     struct pretrain_options options = {
         .data = request->data,
         .run_directory = request->run,
         .resume = request->resume,
-        .config = *config,
         .stop = &stop,
-        .progress = show,
+        .progress = speaks ? show : NULL,
         .context = &display,
+        .comm = comm,
     };
     struct pretrain_result result;
     struct error error;
+    enum status status = resolve(request, &options.config, &error);
+    status = comm_agree(comm, status, NULL, &error);
+    if (status != STATUS_OK) {
+        return failed(request, comm, &error);
+    }
     catch_signals();
-    progress_begin(&display.progress, request->quiet);
-    enum status status = pretrain_run(&options, &result, &error);
+    progress_begin(&display.progress, request->quiet || !speaks);
+    status = pretrain_run(&options, &result, &error);
     progress_end(&display.progress);
     if (status != STATUS_OK && status != STATUS_STOPPED) {
+        return failed(request, comm, &error);
+    }
+    if (speaks) {
+        print_result(request, &result, status == STATUS_OK);
+    }
+    return EXIT_OK;
+}
+
+static int pretrain_with_ranks(const struct request *request)
+{
+    struct comm *comm;
+    struct error error;
+    if (comm_open(&comm, &error) != STATUS_OK) {
         return command_failed(&command_pretrain, &error, request->json);
     }
-    print_result(request, &result, status == STATUS_OK);
-    return EXIT_OK;
+    int code = pretrain(request, comm);
+    fflush(stdout);
+    comm_close(&comm);
+    return code;
 }
 
 static int run(int argc, char **argv)
@@ -275,12 +324,7 @@ static int run(int argc, char **argv)
     if (!request.settings && (request.data == NULL || request.run == NULL)) {
         return command_misused(&command_pretrain, "wants --data DATASET and --run DIR");
     }
-    struct run_config config;
-    struct error error;
-    if (resolve(&request, &config, &error) != STATUS_OK) {
-        return command_failed(&command_pretrain, &error, request.json);
-    }
-    return request.settings ? print_settings(&request, &config) : pretrain(&request, &config);
+    return request.settings ? print_settings(&request) : pretrain_with_ranks(&request);
 }
 
 const struct command command_pretrain = {

@@ -268,6 +268,35 @@ static void check_ranks(uint32_t ranks, bool keep_last)
     loader_close(&whole);
 }
 
+// Every piece of a batch is split by itself.
+static void test_ranks_split_the_pieces_of_batches(void **state)
+{
+    (void)state;
+    enum { RANKS = 2, PIECES = 3, PART = 2 };
+    struct loader_config config = base_config();
+    config.batch = RANKS * PIECES * PART;
+    struct loader *whole = open_loader(datasets[DATASET_SHARDS], &config), *own[RANKS];
+    config.batch = PIECES * PART;
+    config.ranks = RANKS;
+    config.pieces = PIECES;
+    for (config.rank = 0; config.rank < RANKS; config.rank++) {
+        own[config.rank] = open_loader(datasets[DATASET_SHARDS], &config);
+    }
+    const struct batch *all, *mine;
+    assert_int_equal(loader_next(whole, &all, NULL), STATUS_OK);
+    for (uint32_t rank = 0; rank < RANKS; rank++) {
+        assert_int_equal(loader_next(own[rank], &mine, NULL), STATUS_OK);
+        for (uint32_t i = 0; i < PIECES * PART; i++) {
+            uint32_t at = i / PART * RANKS * PART + rank * PART + i % PART;
+            assert_int_equal(mine->records[i], all->records[at]);
+            assert_int_equal(mine->labels[i], all->labels[at]);
+        }
+        loader_release(own[rank], mine);
+        loader_close(&own[rank]);
+    }
+    loader_close(&whole);
+}
+
 static void test_ranks_split_the_same_batches(void **state)
 {
     (void)state;
@@ -359,6 +388,7 @@ int main(void)
         cmocka_unit_test(test_resuming_anywhere_gives_the_rest),
         cmocka_unit_test(test_a_position_at_the_end_of_an_epoch_is_the_next_ones_start),
         cmocka_unit_test(test_ranks_split_the_same_batches),
+        cmocka_unit_test(test_ranks_split_the_pieces_of_batches),
         cmocka_unit_test(test_keeping_the_last_batch_shows_every_record_once),
         cmocka_unit_test(test_one_view_recipes_fill_one_view),
         cmocka_unit_test(test_an_endless_stream_goes_on),

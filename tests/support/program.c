@@ -48,12 +48,18 @@ static char *read_output(const struct scratch *scratch, const char *name)
 void program_run(struct program_result *result, const struct scratch *scratch,
                  const char *arguments)
 {
+    program_run_under(result, scratch, "", arguments);
+}
+
+void program_run_under(struct program_result *result, const struct scratch *scratch,
+                       const char *launcher, const char *arguments)
+{
     const char *program = getenv("BYOL_PROGRAM");
     char command[8192];
     int len =
         snprintf(command, sizeof command,
-                 "DIR='%s' BYOL='%s'; { \"$BYOL\" %s ; } >\"$DIR/.stdout\" 2>\"$DIR/.stderr\"",
-                 scratch->path, program ? program : "build/byol", arguments);
+                 "DIR='%s' BYOL='%s'; { %s \"$BYOL\" %s ; } >\"$DIR/.stdout\" 2>\"$DIR/.stderr\"",
+                 scratch->path, program ? program : "build/byol", launcher, arguments);
     assert_true(len > 0 && (size_t)len < sizeof command);
     int status = system(command);
     assert_true(status != -1);

@@ -19,6 +19,9 @@ struct program_result {
 // all.
 void program_run(struct program_result *result, const struct scratch *scratch,
                  const char *arguments);
+// The same behind a launcher, such as "mpirun -n 2": a piece of shell before the program's name.
+void program_run_under(struct program_result *result, const struct scratch *scratch,
+                       const char *launcher, const char *arguments);
 void program_free(struct program_result *result);
 
 // Runs, fails the test unless the exit code is `code` and `text` (unless NULL) is found in stdout

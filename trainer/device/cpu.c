@@ -241,5 +241,6 @@ const struct device_ops cpu_device_ops = {
     .adamw_step = cpu_adamw_step,
     .moving_average = cpu_moving_average,
     .block_add = cpu_block_add,
+    .block_sum_peers = host_block_sum_peers,
     .matrix_product = cpu_matrix_product,
 };

@@ -237,6 +237,8 @@ struct device_ops {
                                   uint64_t count, float rate);
     // sum += block, every element: gradients of one micro-batch after the other.
     enum status (*block_add)(struct device *device, float *sum, const float *block, uint64_t count);
+    // block becomes its sum over the device's peers, the same bits on all.
+    enum status (*block_sum_peers)(struct device *device, float *block, uint64_t count);
 
     // Row-major matrix product c[m][n] = a[m][k] b[k][n] (+ c when `accumulate`), with either
     // factor transposed in memory.
@@ -253,6 +255,8 @@ struct device_peers {
     // values[i] becomes the sum over all peers, the same bits everywhere. All call it in the same
     // order with the same `count`.
     enum status (*sum)(void *context, double *values, size_t count);
+    // The same for a flat block of parameters or gradients, in host memory.
+    enum status (*sum_block)(void *context, float *values, uint64_t count);
 };
 
 // Every device begins with this.

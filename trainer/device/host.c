@@ -87,3 +87,9 @@ enum status host_synchronise(struct device *device)
     (void)device;
     return STATUS_OK;
 }
+
+enum status host_block_sum_peers(struct device *device, float *block, uint64_t count)
+{
+    const struct device_peers *peers = device->peers;
+    return peers == NULL ? STATUS_OK : peers->sum_block(peers->context, block, count);
+}

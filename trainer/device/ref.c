@@ -269,5 +269,6 @@ const struct device_ops ref_device_ops = {
     .adamw_step = ref_adamw_step,
     .moving_average = ref_moving_average,
     .block_add = ref_block_add,
+    .block_sum_peers = host_block_sum_peers,
     .matrix_product = ref_matrix_product,
 };

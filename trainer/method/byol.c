@@ -8,11 +8,16 @@
 // One step: gradients at the old parameters, the optimiser, then target += (1 - tau) (new online -
 // target) for every parameter, those of the predictor and the classifier too.
 //
+// A device with peers gets its share of each batch. Losses are scaled by the whole batch, so that
+// the sum of all gradients is that of the whole batch; metrics are sums over all pairs as well.
+// From equal parameters and equal gradients every process makes the same step.
+//
 // With accumulation the batch goes through the networks in micro-batches, one after the other. The
 // loss of each is its share of the whole batch's mean, so that the sum of the gradients is the mean
 // over the batch. Normalisation sees one micro-batch at a time.
 #include "trainer/method/byol_internal.h"
 #include "trainer/method/optimiser.h"
+#include "trainer/method/spread.h"
 
 #include "trainer/net/data_init.h"
 
@@ -22,7 +27,18 @@
 
 // --- opening
 
-static enum status check(const struct method_config *config, struct error *error)
+static uint32_t peer_count(const struct device *device)
+{
+    return device->peers == NULL ? 1 : device->peers->count;
+}
+
+static uint32_t piece_count(const struct method_config *config)
+{
+    return config->accumulate > 1 ? config->accumulate : 1;
+}
+
+static enum status check(const struct method_config *config, const struct device *device,
+                         struct error *error)
 {
     if (config->model.projector_hidden == 0 || config->model.predictor_hidden == 0) {
         return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
@@ -36,6 +52,13 @@ static enum status check(const struct method_config *config, struct error *error
         return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
                          "a batch of %u pairs cannot be cut into %u equal micro-batches",
                          config->batch, config->accumulate);
+    }
+    uint32_t peers = peer_count(device), pieces = piece_count(config);
+    if (config->batch / pieces % peers != 0) {
+        return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
+                         "a batch of %u pairs cannot be cut into equal parts for %u ranks: batch / "
+                         "accumulate must be a multiple of their number",
+                         config->batch, peers);
     }
     return STATUS_OK;
 }
@@ -93,7 +116,7 @@ static enum status allocate_blocks(struct byol *byol, struct error *error)
         {&byol->target_state, states},
         {&byol->images, BYOL_VIEWS * micro * image_floats(byol)},
         {&byol->losses, 3 * micro},
-        {&byol->piece, micro < byol->config.batch ? params : 0},
+        {&byol->piece, micro < byol->share ? params : 0},
     };
     enum status status = STATUS_OK;
     if (data_init_needed(&byol->config.model)) {
@@ -118,14 +141,15 @@ static enum status allocate_blocks(struct byol *byol, struct error *error)
 
 static enum status allocate_host(struct byol *byol, struct error *error)
 {
-    size_t batch = byol->config.batch;
+    size_t share = byol->share;
     byol->spans = calloc(graph_param_count(byol->graph), sizeof *byol->spans);
-    byol->host_losses = calloc(3 * batch, sizeof *byol->host_losses);
+    byol->host_losses = calloc(3 * share, sizeof *byol->host_losses);
     byol->host_projections =
-        calloc(BYOL_VIEWS * batch * projection_width(byol), sizeof *byol->host_projections);
-    byol->host_top = calloc(2 * batch, 1);
+        calloc(BYOL_VIEWS * share * projection_width(byol), sizeof *byol->host_projections);
+    byol->host_top = calloc(2 * share, 1);
+    byol->sums = calloc(BYOL_SUMS + SPREAD_SUMS(projection_width(byol)), sizeof *byol->sums);
     if (byol->spans == NULL || byol->host_losses == NULL || byol->host_projections == NULL ||
-        byol->host_top == NULL) {
+        byol->host_top == NULL || byol->sums == NULL) {
         return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory for byol");
     }
     for (size_t i = 0; i < graph_param_count(byol->graph); i++) {
@@ -179,6 +203,7 @@ static void byol_close(struct method *method)
     free(byol->host_losses);
     free(byol->host_projections);
     free(byol->host_top);
+    free(byol->sums);
     free(byol);
 }
 
@@ -186,7 +211,7 @@ static enum status byol_open(struct method **out, struct device *device,
                              const struct method_config *config, struct error *error)
 {
     *out = NULL;
-    enum status status = check(config, error);
+    enum status status = check(config, device, error);
     if (status != STATUS_OK) {
         return status;
     }
@@ -197,7 +222,9 @@ static enum status byol_open(struct method **out, struct device *device,
     byol->method.ops = &byol_method;
     byol->device = device;
     byol->config = *config;
-    byol->micro = config->batch / (config->accumulate > 1 ? config->accumulate : 1);
+    byol->peers = peer_count(device);
+    byol->share = config->batch / byol->peers;
+    byol->micro = byol->share / piece_count(config);
     status = model_build(&byol->graph, &config->model, error);
     if (status == STATUS_OK) {
         status = open_networks(byol, error);

@@ -6,6 +6,9 @@
 
 #define BYOL_VIEWS 2u
 
+// What the metrics are made of, over all pairs.
+enum { BYOL_REGRESSION, BYOL_CLASSIFICATION, BYOL_TOP1, BYOL_TOP5, BYOL_SUMS };
+
 struct byol {
     struct method method;
     struct device *device;
@@ -13,6 +16,8 @@ struct byol {
     struct graph *graph;
     struct network *online, *target;
     struct param_span *spans;
+    uint32_t peers; // processes that share each batch, 1 alone
+    uint32_t share; // pairs of the batch that are this process's
     uint32_t micro; // pairs per micro-batch: what the networks take at once
 
     // Device memory. The parameter blocks have graph_param_floats, the states graph_state_floats.
@@ -28,10 +33,12 @@ struct byol {
     uint8_t *top; // [2 micro]: top 1, top 5
     uint64_t device_bytes;
 
-    // Host copies over the whole batch, for the metrics: [3 batch] and [2 batch] in the same order,
-    // projections [2 batch][width], micro-batch after micro-batch.
+    // Host copies over this process's share, for the metrics: [3 share] and [2 share] in the same
+    // order, projections [2 share][width], micro-batch after micro-batch; and their sums, which
+    // peers add up (BYOL_SUMS, then those of the spread).
     float *host_losses, *host_projections;
     uint8_t *host_top;
+    double *sums;
 };
 
 static inline struct byol *byol_of(struct method *method)

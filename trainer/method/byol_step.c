@@ -16,7 +16,7 @@ static double now(void)
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-// The pairs of the batch that one micro-batch takes: `micro` from `first` on.
+// The pairs of the share that one micro-batch takes: `micro` from `first` on.
 static enum status load_images(struct byol *byol, const float *const *view, const int32_t *labels,
                                uint32_t first)
 {
@@ -34,13 +34,28 @@ static enum status load_images(struct byol *byol, const float *const *view, cons
     return status;
 }
 
-static uint32_t count_labelled(const struct byol *byol, const int32_t *labels)
+// Sums become those of all processes that share the batch.
+static enum status add_up(const struct byol *byol, double *sums, size_t count)
 {
-    uint32_t count = 0;
-    for (uint32_t i = 0; labels != NULL && i < byol->config.batch; i++) {
+    const struct device_peers *peers = byol->device->peers;
+    return peers == NULL ? STATUS_OK : peers->sum(peers->context, sums, count);
+}
+
+// Pairs of the whole batch with a label.
+static enum status count_labelled(const struct byol *byol, const int32_t *labels,
+                                  uint32_t *labelled)
+{
+    double count = 0;
+    *labelled = 0;
+    if (labels == NULL || byol->config.model.classes == 0) {
+        return STATUS_OK;
+    }
+    for (uint32_t i = 0; i < byol->share; i++) {
         count += labels[i] >= 0;
     }
-    return byol->config.model.classes > 0 ? count : 0;
+    enum status status = add_up(byol, &count, 1);
+    *labelled = (uint32_t)count;
+    return status;
 }
 
 // Each view's predictions against the target's projections of the other; mean over the whole batch.
@@ -110,21 +125,34 @@ static enum status update(struct byol *byol, const struct method_step *step)
     return status == STATUS_OK ? device->ops->synchronise(device) : status;
 }
 
-// Copies what the metrics are made of to its place in the whole batch.
+// The gradients of the whole batch, everywhere.
+static enum status share_gradients(struct byol *byol, struct method_metrics *metrics)
+{
+    double start = now();
+    struct device *device = byol->device;
+    enum status status = byol->peers == 1
+                             ? STATUS_OK
+                             : device->ops->block_sum_peers(device, byol->gradients,
+                                                            graph_param_floats(byol->graph));
+    metrics->exchange_seconds = now() - start;
+    return status;
+}
+
+// Copies what the metrics are made of to its place in the share.
 static enum status fetch(struct byol *byol, uint32_t first)
 {
     struct device *device = byol->device;
-    size_t batch = byol->config.batch, micro = byol->micro;
+    size_t share = byol->share, micro = byol->micro;
     size_t row = BYOL_VIEWS * projection_width(byol);
     enum status status = device->ops->copy_out(device, byol->host_projections + first * row,
                                                network_output(byol->online, "projection"),
                                                micro * row * sizeof(float));
     for (size_t i = 0; i < 3 && status == STATUS_OK; i++) {
-        status = device->ops->copy_out(device, byol->host_losses + i * batch + first,
+        status = device->ops->copy_out(device, byol->host_losses + i * share + first,
                                        byol->losses + i * micro, micro * sizeof(float));
     }
     for (size_t i = 0; i < 2 && status == STATUS_OK; i++) {
-        status = device->ops->copy_out(device, byol->host_top + i * batch + first,
+        status = device->ops->copy_out(device, byol->host_top + i * share + first,
                                        byol->top + i * micro, micro);
     }
     return status;
@@ -132,39 +160,55 @@ static enum status fetch(struct byol *byol, uint32_t first)
 
 // --- metrics
 
-static double mean_of(const float *values, size_t count)
+static double sum_of(const float *values, size_t count)
 {
     double sum = 0;
     for (size_t i = 0; i < count; i++) {
         sum += (double)values[i];
     }
-    return sum / (double)count;
+    return sum;
 }
 
-static void measure(struct byol *byol, const int32_t *labels, uint32_t labelled,
-                    struct method_metrics *metrics)
+// Sums over the share of this process, and then over all.
+static enum status sum_up(struct byol *byol, const int32_t *labels)
 {
-    size_t batch = byol->config.batch;
-    metrics->representation = 2 * mean_of(byol->host_losses, 2 * batch); // both directions
+    size_t share = byol->share, width = projection_width(byol);
+    double *sums = byol->sums;
+    memset(sums, 0, BYOL_SUMS * sizeof *sums);
+    sums[BYOL_REGRESSION] = sum_of(byol->host_losses, 2 * share); // both directions
+    sums[BYOL_CLASSIFICATION] = sum_of(byol->host_losses + 2 * share, share);
+    for (size_t i = 0; labels != NULL && i < share; i++) {
+        sums[BYOL_TOP1] += labels[i] >= 0 && byol->host_top[i];
+        sums[BYOL_TOP5] += labels[i] >= 0 && byol->host_top[share + i];
+    }
+    spread_sums(byol->host_projections, share, byol->micro, width, sums + BYOL_SUMS);
+    return add_up(byol, sums, BYOL_SUMS + SPREAD_SUMS(width));
+}
+
+static enum status measure(struct byol *byol, const int32_t *labels, uint32_t labelled,
+                           struct method_metrics *metrics)
+{
+    double batch = byol->config.batch;
+    const double *sums = byol->sums;
+    enum status status = sum_up(byol, labelled > 0 ? labels : NULL);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    metrics->representation = 2 * (sums[BYOL_REGRESSION] / (2 * batch));
     metrics->classification = 0;
     metrics->top1 = metrics->top5 = NAN;
     if (labelled > 0) {
-        size_t hits = 0, near_hits = 0;
-        for (size_t i = 0; i < batch; i++) {
-            hits += labels[i] >= 0 && byol->host_top[i];
-            near_hits += labels[i] >= 0 && byol->host_top[batch + i];
-        }
-        double images = (double)batch / (double)labelled;
-        metrics->classification = mean_of(byol->host_losses + 2 * batch, batch) * images;
-        metrics->top1 = (double)hits / (double)labelled;
-        metrics->top5 = (double)near_hits / (double)labelled;
+        metrics->classification = sums[BYOL_CLASSIFICATION] / batch * (batch / labelled);
+        metrics->top1 = sums[BYOL_TOP1] / labelled;
+        metrics->top5 = sums[BYOL_TOP5] / labelled;
     }
     metrics->loss = metrics->representation + metrics->classification;
     const struct spread spread =
-        spread_of(byol->host_projections, batch, byol->micro, projection_width(byol));
+        spread_of(sums + BYOL_SUMS, byol->config.batch, projection_width(byol));
     metrics->spread = spread.deviation;
     metrics->positive_cosine = spread.positive_cosine;
     metrics->negative_cosine = spread.negative_cosine;
+    return STATUS_OK;
 }
 
 // Adds the seconds spent so far, times `sign`: called before and after a step, it leaves the step's
@@ -254,15 +298,11 @@ static enum status differentiate(struct byol *byol, uint32_t first, uint32_t lab
     return status == STATUS_OK ? STATUS_OK : failed(byol, status, error);
 }
 
-enum status byol_step(struct method *method, const float *const *view, const int32_t *labels,
-                      const struct method_step *step, struct method_metrics *metrics,
-                      struct error *error)
+// Gradients of the share, and what the metrics are made of.
+static enum status run_share(struct byol *byol, const float *const *view, const int32_t *labels,
+                             uint32_t labelled, struct error *error)
 {
-    struct byol *byol = byol_of(method);
-    memset(metrics, 0, sizeof *metrics);
-    add_seconds(byol, -1, metrics);
-    uint32_t labelled = count_labelled(byol, labels);
-    for (uint32_t first = 0; first < byol->config.batch; first += byol->micro) {
+    for (uint32_t first = 0; first < byol->share; first += byol->micro) {
         enum status status = load_images(byol, view, labelled > 0 ? labels : NULL, first);
         if (status != STATUS_OK) {
             return failed(byol, status, error);
@@ -279,13 +319,34 @@ enum status byol_step(struct method *method, const float *const *view, const int
             return failed(byol, status, error);
         }
     }
-    double start = now();
-    enum status status = update(byol, step);
-    metrics->optimiser_seconds = now() - start;
+    return STATUS_OK;
+}
+
+enum status byol_step(struct method *method, const float *const *view, const int32_t *labels,
+                      const struct method_step *step, struct method_metrics *metrics,
+                      struct error *error)
+{
+    struct byol *byol = byol_of(method);
+    uint32_t labelled;
+    memset(metrics, 0, sizeof *metrics);
+    add_seconds(byol, -1, metrics);
+    enum status status = count_labelled(byol, labels, &labelled);
     if (status != STATUS_OK) {
         return failed(byol, status, error);
     }
-    measure(byol, labels, labelled, metrics);
+    status = run_share(byol, view, labels, labelled, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = share_gradients(byol, metrics);
+    double start = now();
+    if (status == STATUS_OK) {
+        status = update(byol, step);
+    }
+    metrics->optimiser_seconds = now() - start;
+    if (status == STATUS_OK) {
+        status = measure(byol, labels, labelled, metrics);
+    }
     add_seconds(byol, 1, metrics);
-    return STATUS_OK;
+    return status == STATUS_OK ? STATUS_OK : failed(byol, status, error);
 }

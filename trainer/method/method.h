@@ -30,7 +30,8 @@ struct method_rate {
 
 struct method_config {
     struct model_config model; // classes 0 = no labels, no online classifier
-    uint32_t batch;            // pairs per step
+    uint32_t batch;      // pairs per step, of all the device's peers together: a multiple of their
+                         // number and `accumulate`
     uint32_t accumulate; // micro-batches of batch / accumulate pairs whose gradients are averaged
                          // for one step; must divide batch; 0 is taken as 1
     bool recompute;      // trade time for memory, same bits: network_config
@@ -61,6 +62,7 @@ struct method_metrics {
     double negative_cosine;   // of different images in the batch, all pairs; NaN for one image
     double seconds[OP_KINDS]; // forward + backward time per op kind (enum op_kind), this step
     double backward_seconds[OP_KINDS]; // of these
+    double exchange_seconds;  // summing gradients over peers, waiting for them included
     double optimiser_seconds;
 };
 
@@ -94,8 +96,9 @@ struct method_ops {
                         const struct method_config *config, struct error *error);
     void (*close)(struct method *method);
 
-    // One training step. `view[v]` is host memory [batch][S][S][3]; labels [batch] or NULL. Returns
-    // after the step is done.
+    // One training step. `view[v]` is host memory [batch][S][S][3]; labels [batch] or NULL; with
+    // peers, this process's share of them, batch / peers. Metrics are those of the whole batch.
+    // Returns after the step is done.
     enum status (*step)(struct method *method, const float *const *view, const int32_t *labels,
                         const struct method_step *step, struct method_metrics *metrics,
                         struct error *error);

@@ -13,8 +13,16 @@ struct spread {
                             // views; NaN when there is one image
 };
 
+// What a spread is made of: the sums of all columns, of their squares, and what the views of an
+// image add up to, squared.
+#define SPREAD_SUMS(width) (2 * (size_t)(width) + 1)
+
 // Two views of each image, `values` [2 images][width], micro-batch after micro-batch: the first
-// views of its `micro` images, then their second views. Scales every row to length 1, in place.
-struct spread spread_of(float *values, size_t images, size_t micro, size_t width);
+// views of its `micro` images, then their second views. Scales every row to length 1, in place, and
+// writes SPREAD_SUMS(width) sums. Those of several parts of a batch may be added up.
+void spread_sums(float *values, size_t images, size_t micro, size_t width, double *sums);
+
+// From the sums over all images.
+struct spread spread_of(const double *sums, size_t images, size_t width);
 
 #endif

@@ -119,7 +119,8 @@ static size_t put_timing(char *line, size_t at, const struct metrics_line *from)
         at += (size_t)snprintf(line + at, LINE_BYTES - at, ",\"%s\":%.6f", op_kind_names[kind],
                                from->op_seconds[kind]);
     }
-    return at + (size_t)snprintf(line + at, LINE_BYTES - at, ",\"optimiser\":%.6f}",
+    return at + (size_t)snprintf(line + at, LINE_BYTES - at,
+                                 ",\"exchange\":%.6f,\"optimiser\":%.6f}", from->exchange_seconds,
                                  from->optimiser_seconds);
 }
 

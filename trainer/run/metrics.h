@@ -23,7 +23,7 @@ struct metrics_line {
     // Timing.
     double seconds; // in training, all sessions together
     double pairs_per_second, data_wait;
-    double op_seconds[OP_KINDS], optimiser_seconds; // per step
+    double op_seconds[OP_KINDS], exchange_seconds, optimiser_seconds; // per step
 };
 
 struct metrics;

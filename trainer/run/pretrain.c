@@ -86,6 +86,9 @@ static enum status check_loss(struct run *run, double loss, float learning_rate,
 
 static void log_step(struct run *run, const struct method_metrics *metrics)
 {
+    if (!run->writes) {
+        return;
+    }
     struct metrics_line line = {
         .step = run->step,
         .epoch = run->progress.epoch,
@@ -94,6 +97,7 @@ static void log_step(struct run *run, const struct method_metrics *metrics)
         .seconds = run->history.seconds,
         .pairs_per_second = run->progress.pairs_per_second,
         .data_wait = run->progress.data_wait,
+        .exchange_seconds = metrics->exchange_seconds,
         .optimiser_seconds = metrics->optimiser_seconds,
     };
     memcpy(line.op_seconds, metrics->seconds, sizeof line.op_seconds);
@@ -106,33 +110,30 @@ static void log_step(struct run *run, const struct method_metrics *metrics)
     run->log_failed = failed;
 }
 
-static enum status run_step(struct run *run, struct method_metrics *metrics, struct error *error)
+static enum status run_step(struct run *run, const struct batch *batch, double waited,
+                            struct method_metrics *metrics, struct error *error)
 {
-    const struct batch *batch;
     double start = run_now();
-    enum status status = loader_next(run->loader, &batch, error);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    double waited = run_now() - start;
     const struct run_config *config = &run->config;
     const struct method_step step =
         run_config_scaled(config,
                           schedule_learning_rate(run->step, (float)config->base_learning_rate,
                                                  (uint64_t)config->batch, run->warmup, run->total),
                           schedule_tau(run->step, (float)config->tau_base, run->total));
-    status = run->method->ops->step(run->method, (const float *const *)batch->view,
-                                    config->model.classes > 0 ? batch->labels : NULL, &step,
-                                    metrics, error);
+    enum status status = run->method->ops->step(run->method, (const float *const *)batch->view,
+                                                config->model.classes > 0 ? batch->labels : NULL,
+                                                &step, metrics, error);
     loader_release(run->loader, batch);
-    if (status == STATUS_OK) {
-        status = check_loss(run, metrics->loss, step.learning_rate, error);
+    if (status != STATUS_OK) {
+        comm_part(run->comm);
+        return status;
     }
+    status = check_loss(run, metrics->loss, step.learning_rate, error);
     if (status != STATUS_OK) {
         return status;
     }
     run->step++;
-    take_time(run, waited, run_now() - start);
+    take_time(run, waited, waited + run_now() - start);
     enum history_event event = history_add(&run->history, metrics, run->healthy);
     fill_progress(run, step.learning_rate, step.tau);
     run_tell(run);
@@ -142,9 +143,12 @@ static enum status run_step(struct run *run, struct method_metrics *metrics, str
 
 // --- saving ----------------------------------------------------------------------------------
 
-static enum status save(struct run *run, struct error *error)
+static enum status write_checkpoint(struct run *run, char path[RUN_PATH], struct error *error)
 {
-    char history[HISTORY_BYTES], path[RUN_PATH];
+    if (!run->writes) {
+        return STATUS_OK;
+    }
+    char history[HISTORY_BYTES];
     history_print(&run->history, history);
     const struct checkpoint_state state = {
         .step = run->step,
@@ -154,12 +158,20 @@ static enum status save(struct run *run, struct error *error)
         .config = run->config_text,
         .history = history,
     };
-    run->checkpointed = run_now();
     enum status status = metrics_flush(run->metrics, true, error);
-    if (status == STATUS_OK) {
-        status = checkpoint_save(run->options->run_directory, run->device, run->method, &state,
-                                 (unsigned)run->config.keep_checkpoints, path, error);
-    }
+    return status == STATUS_OK
+               ? checkpoint_save(run->options->run_directory, run->device, run->method, &state,
+                                 (unsigned)run->config.keep_checkpoints, path, error)
+               : status;
+}
+
+// All ranks together: what rank 0 could not write, all know.
+static enum status save(struct run *run, struct error *error)
+{
+    char path[RUN_PATH] = "";
+    run->checkpointed = run_now();
+    enum status status = write_checkpoint(run, path, error);
+    status = comm_agree(run->comm, status, NULL, error);
     if (status == STATUS_OK) {
         snprintf(run->checkpoint, sizeof run->checkpoint, "%s", path);
         run->saved = true;
@@ -173,7 +185,11 @@ static enum status save(struct run *run, struct error *error)
 static enum status save_in_between(struct run *run, struct error *error)
 {
     struct error failure;
-    enum status status = save(run, &failure);
+    enum status status = run_compare_ranks(run, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = save(run, &failure);
     if (status == STATUS_INVALID) {
         return error_set(error, status, NULL, NOWHERE, NOWHERE,
                          "after step %" PRIu64 " %s: lower base_learning_rate or lengthen "
@@ -190,8 +206,9 @@ static enum status save_in_between(struct run *run, struct error *error)
 static bool checkpoint_due(const struct run *run)
 {
     int64_t seconds = run->config.checkpoint_seconds;
-    return run->step % run->steps_per_epoch == 0 ||
-           (seconds > 0 && run_now() - run->checkpointed >= (double)seconds);
+    return run->steps_here > 0 &&
+           (run->step % run->steps_per_epoch == 0 ||
+            (seconds > 0 && run_now() - run->checkpointed >= (double)seconds));
 }
 
 static bool stop_requested(const struct run *run)
@@ -199,11 +216,39 @@ static bool stop_requested(const struct run *run)
     return run->options->stop && *run->options->stop;
 }
 
+// What comes before a step: a batch, unless a rank wants to stop or has failed; and a checkpoint
+// when rank 0 finds that one is due. STATUS_STOPPED: there is no step.
+static enum status prepare_step(struct run *run, const struct batch **batch, double *waited,
+                                struct error *error)
+{
+    enum { STOP = 1, SAVE = 2 };
+    unsigned wishes = stop_requested(run) ? STOP : 0;
+    wishes |= run->writes && checkpoint_due(run) ? SAVE : 0;
+    double start = run_now();
+    enum status status = STATUS_OK;
+    if (!(wishes & STOP)) {
+        status = loader_next(run->loader, batch, error);
+    }
+    status = comm_agree(run->comm, status, &wishes, error);
+    *waited = run_now() - start;
+    if (status == STATUS_OK && wishes & SAVE) {
+        status = save_in_between(run, error);
+    }
+    bool stop = wishes & STOP || *batch == NULL;
+    return status == STATUS_OK && stop ? STATUS_STOPPED : status;
+}
+
 static enum status run_steps(struct run *run, struct error *error)
 {
-    while (run->step < run->last && !stop_requested(run)) {
+    while (run->step < run->last) {
+        const struct batch *batch = NULL;
         struct method_metrics metrics;
-        enum status status = run_step(run, &metrics, error);
+        double waited = 0;
+        enum status status = prepare_step(run, &batch, &waited, error);
+        if (status != STATUS_OK) {
+            return status;
+        }
+        status = run_step(run, batch, waited, &metrics, error);
         if (status != STATUS_OK) {
             return status;
         }
@@ -212,26 +257,24 @@ static enum status run_steps(struct run *run, struct error *error)
             log_step(run, &metrics);
             tell_skips(run);
         }
-        if (run->step < run->last && checkpoint_due(run)) {
-            status = save_in_between(run, error);
-            if (status != STATUS_OK) {
-                return status;
-            }
-        }
     }
-    return run->step < run->last ? STATUS_STOPPED : STATUS_OK;
+    return STATUS_OK;
 }
 
 // After the end, a stop or a failure of the data the state is good and worth keeping; after a bad
 // loss or a failed device it is not.
 static enum status save_at_end(struct run *run, enum status ended, struct error *error)
 {
-    bool good = ended != STATUS_INVALID && ended != STATUS_DEVICE;
+    bool good = comm_together(run->comm) && ended != STATUS_INVALID && ended != STATUS_DEVICE;
     if (!good || (run->saved && run->saved_step == run->step) || run->step == 0) {
         return ended;
     }
     struct error failure;
-    enum status status = save(run, &failure);
+    enum status status = run_compare_ranks(run, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = save(run, &failure);
     if (status == STATUS_OK) {
         return ended;
     }
@@ -242,10 +285,20 @@ static enum status save_at_end(struct run *run, enum status ended, struct error 
                      run->step, failure.reason, run->saved_step);
 }
 
-static void fill_result(const struct run *run, struct pretrain_result *result)
+// Over all ranks, where they are together; else those of this one.
+static uint64_t count_skips(struct run *run)
+{
+    const struct device_peers *peers = comm_together(run->comm) ? comm_peers(run->comm) : NULL;
+    double skips = (double)loader_counters(run->loader).skips;
+    if (peers != NULL && peers->sum(peers->context, &skips, 1) != STATUS_OK) {
+        comm_part(run->comm);
+    }
+    return (uint64_t)skips;
+}
+
+static void fill_result(struct run *run, struct pretrain_result *result)
 {
     double seconds = run_now() - run->began;
-    struct loader_counters counters = loader_counters(run->loader);
     *result = (struct pretrain_result){
         .step = run->step,
         .loss = run->history.smooth_loss,
@@ -254,7 +307,7 @@ static void fill_result(const struct run *run, struct pretrain_result *result)
         .seconds = seconds,
         .pairs_per_second = (double)run->steps_here * (double)run->config.batch / seconds,
         .data_wait = run->wait / seconds,
-        .skipped_records = counters.skips,
+        .skipped_records = count_skips(run),
         .device_bytes = run->method->ops->memory(run->method),
         .loader_bytes = loader_memory(run->loader),
     };
@@ -265,12 +318,16 @@ static void fill_result(const struct run *run, struct pretrain_result *result)
 static enum status write_report(const struct run *run, enum status ended,
                                 const struct pretrain_result *result, struct error *error)
 {
+    if (!run->writes) {
+        return ended;
+    }
     char device[128];
     run->device->ops->describe(run->device, device, sizeof device);
     const struct report report = {
         .ended = ended,
         .reason = ended == STATUS_OK || ended == STATUS_STOPPED || !error ? "" : error->reason,
         .device = device,
+        .ranks = comm_ranks(run->comm),
         .dataset = run->dataset,
         .loader = run->loader,
         .result = result,

@@ -3,6 +3,7 @@
 #ifndef TRAINER_RUN_PRETRAIN_H
 #define TRAINER_RUN_PRETRAIN_H
 
+#include "trainer/comm/comm.h"
 #include "trainer/run/config.h"
 
 #include <signal.h>
@@ -31,6 +32,8 @@ struct pretrain_options {
                                  // STATUS_STOPPED; may be NULL
     void (*progress)(void *context, const struct pretrain_progress *progress); // may be NULL
     void *context;
+    struct comm *comm; // the ranks that share the work, NULL alone: each calls with the same
+                       // options. Only rank 0 writes; the others read what it wrote
 };
 
 struct pretrain_result {
@@ -44,6 +47,9 @@ struct pretrain_result {
 // checkpoint on disk). In the run directory: config.yaml, metrics.jsonl (one object per logged
 // step; on resume cut back to the checkpoint's step), checkpoints/, report.json at the end. One
 // writer per directory: a lock is held.
+//
+// With ranks all return the same status, except when one fails by itself in the middle of a step:
+// then comm_together is false there, and the caller is to end the job (comm_abort).
 enum status pretrain_run(const struct pretrain_options *options, struct pretrain_result *result,
                          struct error *error);
 

@@ -87,6 +87,7 @@ static json_t *describe(const struct report *report)
     json_object_set_new(object, "pairs_per_second", number(result->pairs_per_second));
     json_object_set_new(object, "data_wait", number(result->data_wait));
     json_object_set_new(object, "device", json_string(report->device));
+    json_object_set_new(object, "ranks", count(report->ranks));
     json_object_set_new(object, "device_bytes", count(result->device_bytes));
     json_object_set_new(object, "loader_bytes", count(result->loader_bytes));
     json_object_set_new(object, "dataset", describe_dataset(report->dataset));

@@ -9,6 +9,7 @@ struct report {
     enum status ended;
     const char *reason; // of a failure, else ""
     const char *device; // in words
+    unsigned ranks;
     const struct dataset *dataset;
     const struct loader *loader;
     const struct pretrain_result *result;

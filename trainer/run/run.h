@@ -1,5 +1,5 @@
 // A run in progress, as the files of the training loop share it: start.c opens and closes it,
-// pretrain.c steps it. Private to trainer/run.
+// pretrain.c steps it, ranks.c compares those that share it. Private to trainer/run.
 #ifndef TRAINER_RUN_RUN_H
 #define TRAINER_RUN_RUN_H
 
@@ -12,6 +12,8 @@
 
 struct run {
     const struct pretrain_options *options;
+    struct comm *comm; // NULL alone
+    bool writes;       // rank 0: only it has a lock and a log
     struct run_config config;
     char *config_text;
     int lock;
@@ -49,6 +51,9 @@ double run_now(void); // monotonic seconds
 // Sends the progress as it is; with a line worth printing once; with an error as that line.
 void run_tell(struct run *run);
 void run_notice(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
+// Every rank has the same dataset, settings and tensors, or all get an error.
+enum status run_compare_ranks(struct run *run, struct error *error);
+
 void run_notice_error(struct run *run, const char *what, const struct error *error);
 
 #endif

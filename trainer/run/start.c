@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <omp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,8 +47,26 @@ void run_notice_error(struct run *run, const char *what, const struct error *err
     run_notice(run, "%s: %s", what, error_text(error, text, sizeof text));
 }
 
+static enum status check_ranks(const struct run *run, struct error *error)
+{
+    int64_t ranks = comm_ranks(run->comm), whole = run->config.batch;
+    int64_t pieces = run->config.accumulate;
+    if (whole / pieces % ranks != 0) {
+        return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
+                         "%" PRId64 " ranks cannot share %s of %" PRId64 " pairs: set batch to a "
+                         "multiple of %" PRId64 ", or start another number of processes",
+                         ranks, pieces > 1 ? "micro-batches" : "a batch", whole / pieces,
+                         ranks * pieces);
+    }
+    return STATUS_OK;
+}
+
 static enum status check_data(struct run *run, struct error *error)
 {
+    enum status status = check_ranks(run, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
     uint64_t count = dataset_count(run->dataset), batch = (uint64_t)run->config.batch;
     if (count < batch) {
         return error_set(error, STATUS_CONFIG, run->options->data, NOWHERE, NOWHERE,
@@ -100,6 +119,9 @@ static enum status check_resumed(struct run *run, const struct checkpoint_state 
 // Opens the newest good checkpoint into `run->resumed`; leaves it NULL when the run never had one.
 static enum status find_checkpoint(struct run *run, struct error *error)
 {
+    if (!run->options->resume || !run->writes) {
+        return STATUS_OK;
+    }
     char warning[WARNING_TEXT];
     struct checkpoint_state state;
     enum status status = checkpoint_latest(run->options->run_directory, run->checkpoint,
@@ -128,8 +150,28 @@ static enum status find_checkpoint(struct run *run, struct error *error)
     return status;
 }
 
+// The checkpoint that rank 0 has chosen, on the other ranks.
+static enum status follow_checkpoint(struct run *run, struct error *error)
+{
+    struct checkpoint_state state;
+    enum status status = comm_share(run->comm, run->checkpoint, sizeof run->checkpoint, error);
+    if (status != STATUS_OK || run->writes || run->checkpoint[0] == '\0') {
+        return status;
+    }
+    status = checkpoint_open(&run->resumed, run->checkpoint, &state, error);
+    if (status == STATUS_OK) {
+        status = check_resumed(run, &state, error);
+    }
+    run->saved = true;
+    run->saved_step = run->step;
+    return status;
+}
+
 static enum status open_directory(struct run *run, struct error *error)
 {
+    if (!run->writes) {
+        return STATUS_OK;
+    }
     const char *directory = run->options->run_directory;
     enum status status = run_directory_open(directory, &run->lock, error);
     if (status == STATUS_OK && !run->options->resume && run_directory_used(directory)) {
@@ -138,6 +180,16 @@ static enum status open_directory(struct run *run, struct error *error)
                            "directory");
     }
     return status;
+}
+
+// 0 = one per core, unless other ranks have the same cores.
+static int64_t threads_of(const struct run *run, int64_t wanted)
+{
+    int64_t sharing = comm_sharing(run->comm), cores = omp_get_num_procs();
+    if (wanted > 0 || sharing == 1) {
+        return wanted;
+    }
+    return cores > sharing ? cores / sharing : 1;
 }
 
 static enum status open_method(struct run *run, struct error *error)
@@ -163,10 +215,12 @@ static enum status open_method(struct run *run, struct error *error)
                   {"predictor", config->predictor_rate},
                   {"classifier", config->classifier_rate}},
     };
-    enum status status = device_open(&run->device, config->device, (int)config->threads,
-                                     (enum device_precision)config->precision, error);
+    enum status status =
+        device_open(&run->device, config->device, (int)threads_of(run, config->threads),
+                    (enum device_precision)config->precision, error);
     if (status == STATUS_OK) {
         run->config.precision = (int)run->device->precision; // from `auto`
+        run->device->peers = comm_peers(run->comm);
         status = method_open(&run->method, config->method, run->device, &method, error);
     }
     if (status == STATUS_OK && run->resumed) {
@@ -182,10 +236,13 @@ static enum status open_loader(struct run *run, struct error *error)
     struct loader_config loader;
     loader_config_init(&loader);
     loader.recipe = config->recipe;
-    loader.batch = (uint32_t)config->batch;
+    loader.rank = comm_rank(run->comm);
+    loader.ranks = comm_ranks(run->comm);
+    loader.pieces = (uint32_t)config->accumulate;
+    loader.batch = (uint32_t)config->batch / loader.ranks;
     loader.seed = (uint64_t)config->seed;
     loader.epochs = (uint32_t)config->epochs;
-    loader.workers = (uint32_t)config->loader_threads;
+    loader.workers = (uint32_t)threads_of(run, config->loader_threads);
     loader.policy = (enum loader_policy)config->bad_records;
     loader.start.epoch = (uint32_t)(run->step / run->steps_per_epoch);
     loader.start.batch = run->step % run->steps_per_epoch;
@@ -203,7 +260,7 @@ static enum status write_config(struct run *run, struct error *error)
     if (status == STATUS_OK) {
         status = run_config_print(&run->config, false, &run->config_text, error);
     }
-    if (status != STATUS_OK) {
+    if (status != STATUS_OK || !run->writes) {
         return status;
     }
     bool same = file_read_all(path, LIMIT_SETTINGS_BYTES, &old, &len, NULL) == STATUS_OK &&
@@ -215,6 +272,9 @@ static enum status write_config(struct run *run, struct error *error)
 
 static enum status open_log(struct run *run, struct error *error)
 {
+    if (!run->writes) {
+        return STATUS_OK;
+    }
     char path[RUN_PATH];
     enum status status =
         run_directory_path(run->options->run_directory, "metrics.jsonl", path, error);
@@ -224,45 +284,49 @@ static enum status open_log(struct run *run, struct error *error)
 static void tell_plan(struct run *run)
 {
     const struct run_config *config = &run->config;
-    char device[128], pieces[96] = "";
+    char device[128], pieces[96] = "", ranks[48] = "";
     run->device->ops->describe(run->device, device, sizeof device);
     if (config->accumulate > 1) {
         snprintf(pieces, sizeof pieces, "; %lld micro-batches of %lld images a step",
                  (long long)config->accumulate, (long long)(config->batch / config->accumulate));
     }
+    if (run->comm != NULL) {
+        snprintf(ranks, sizeof ranks, "; each of %u ranks", comm_ranks(run->comm));
+    }
     run_notice(run,
                "%" PRIu64 " images, %u classes; %" PRIu64 " steps an epoch, %" PRIu64
-               " in all%s; %s; memory: device %.0f MiB%s, loader %.0f MiB",
+               " in all%s%s; %s; memory: device %.0f MiB%s, loader %.0f MiB",
                dataset_count(run->dataset), dataset_class_count(run->dataset), run->steps_per_epoch,
-               run->total, pieces, device, (double)run->method->ops->memory(run->method) / 1048576,
+               run->total, pieces, ranks, device,
+               (double)run->method->ops->memory(run->method) / 1048576,
                config->recompute ? " (blocks recomputed)" : "",
                (double)loader_memory(run->loader) / 1048576);
 }
 
+static enum status open_data(struct run *run, struct error *error)
+{
+    enum status status = dataset_open(&run->dataset, run->options->data, error);
+    return status == STATUS_OK ? check_data(run, error) : status;
+}
+
 enum status run_open(struct run *run, const struct pretrain_options *options, struct error *error)
 {
-    *run = (struct run){.options = options, .config = options->config, .lock = -1};
-    enum status status = dataset_open(&run->dataset, options->data, error);
-    if (status == STATUS_OK) {
-        status = check_data(run, error);
+    static enum status (*const stages[])(struct run *, struct error *) = {
+        open_data,   open_directory, find_checkpoint, follow_checkpoint,
+        open_method, write_config,   open_log,        open_loader,
+    };
+    *run = (struct run){.options = options,
+                        .comm = options->comm,
+                        .writes = comm_rank(options->comm) == 0,
+                        .config = options->config,
+                        .lock = -1};
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < sizeof stages / sizeof stages[0] && status == STATUS_OK; i++) {
+        status = stages[i](run, error);
+        status = comm_agree(run->comm, status, NULL, error);
     }
     if (status == STATUS_OK) {
-        status = open_directory(run, error);
-    }
-    if (status == STATUS_OK && options->resume) {
-        status = find_checkpoint(run, error);
-    }
-    if (status == STATUS_OK) {
-        status = open_method(run, error);
-    }
-    if (status == STATUS_OK) {
-        status = write_config(run, error);
-    }
-    if (status == STATUS_OK) {
-        status = open_log(run, error);
-    }
-    if (status == STATUS_OK) {
-        status = open_loader(run, error);
+        status = run_compare_ranks(run, error);
     }
     if (status == STATUS_OK) {
         tell_plan(run);
