@@ -363,6 +363,12 @@ static void test_what_cannot_work_is_refused(void **state)
     config.ranks = 0;
     assert_refused(&config, STATUS_INVALID);
     config = base_config();
+    config.pieces = config.batch + 1;
+    assert_refused(&config, STATUS_INVALID);
+    config.pieces = config.batch;
+    config.keep_last = true;
+    assert_refused(&config, STATUS_INVALID);
+    config = base_config();
     config.recipe.view[0].area_min = 2;
     assert_refused(&config, STATUS_CONFIG);
     config = base_config();

@@ -309,6 +309,20 @@ static void what_cannot_be_shared_is_refused(void **state)
     assert_false(file_exists(path));
 }
 
+// Ranks that would not train the same thing end before the first step.
+static void ranks_must_be_told_the_same(void **state)
+{
+    (void)state;
+    struct program_result result;
+    program_run_under(&result, &scratch,
+                      "mpirun -n 1 \"$BYOL\" pretrain --data \"$DATA\" --run \"$DIR/torn\" "
+                      "$SETTINGS --set max_steps=3 : -n 1",
+                      "pretrain --data \"$DATA\" --run \"$DIR/torn\" $SETTINGS --set max_steps=4");
+    assert_int_equal(result.code, 1);
+    assert_non_null(strstr(result.err, "rank 1: the settings differ from those of rank 0"));
+    program_free(&result);
+}
+
 // The rank that meets the image tells the others; the state before that step is kept.
 static void a_damaged_image_ends_all(void **state)
 {
@@ -358,6 +372,7 @@ int main(void)
         cmocka_unit_test(a_killed_rank_ends_the_job),
         cmocka_unit_test(a_signal_to_one_stops_all),
         cmocka_unit_test(what_cannot_be_shared_is_refused),
+        cmocka_unit_test(ranks_must_be_told_the_same),
         cmocka_unit_test(a_damaged_image_ends_all),
     };
     const char *reason = ranks_reason_to_skip();
