@@ -103,13 +103,8 @@ static void fold(const struct norm_call *call, size_t group, size_t block)
     const struct cpu_norm *norm = call->norm;
     const struct norm_sums *sums =
         call->work.sums + (group * norm->layout.blocks + block) * norm->images;
-    struct norm_sums all = {{0}, {0}};
-    for (size_t image = 0; image < norm->images; image++) {
-        for (size_t i = 0; i < CPU_LANES; i++) {
-            all.first[i] += sums[image].first[i];
-            all.second[i] += sums[image].second[i];
-        }
-    }
+    struct norm_sums all;
+    cpu_norm_total(&all, sums, norm->images);
     size_t width = norm->layout.block;
     double *first = call->work.totals + channels_at(call, group, block);
     double *second = first + norm->padded;
@@ -178,10 +173,12 @@ static void take_gradients(const struct norm_call *call, size_t group, size_t bl
 
 // --- pieces --------------------------------------------------------------------------------------
 
+// `width` is a power of two; values past `count` are zero.
 static void repeat(cpu_lanes *to, const float *values, size_t width, size_t count)
 {
     for (size_t i = 0; i < CPU_LANES; i++) {
-        (*to)[i] = i % width < count ? values[i % width] : 0.0f;
+        size_t c = i & (width - 1);
+        (*to)[i] = c < count ? values[c] : 0.0f;
     }
 }
 

@@ -36,6 +36,9 @@ struct norm_tensors {
 void cpu_norm_measure(struct norm_sums *sums, const struct norm_tensors *tensors,
                       const struct norm_span *span);
 
+// The sum of `images` of them, in their order.
+void cpu_norm_total(struct norm_sums *total, const struct norm_sums *sums, size_t images);
+
 // y from x and x2.
 void cpu_norm_apply(const struct norm_tensors *tensors, const struct norm_span *span);
 

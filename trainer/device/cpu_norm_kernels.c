@@ -93,6 +93,24 @@ CPU_INLINE void measure(struct norm_sums *sums, const struct norm_tensors *tenso
     }
 }
 
+CPU_KERNEL static void add_planes(struct norm_sums *total, const struct norm_sums *sums,
+                                  size_t images)
+{
+    struct norm_sums all = {{0}, {0}};
+    for (size_t image = 0; image < images; image++) {
+        for (int i = 0; i < CPU_LANES; i++) {
+            all.first[i] += sums[image].first[i];
+            all.second[i] += sums[image].second[i];
+        }
+    }
+    *total = all;
+}
+
+void cpu_norm_total(struct norm_sums *total, const struct norm_sums *sums, size_t images)
+{
+    add_planes(total, sums, images);
+}
+
 // --- results -------------------------------------------------------------------------------------
 
 CPU_INLINE void apply_row(const struct norm_tensors *tensors, const struct norm_lanes *lanes,
