@@ -7,8 +7,6 @@
 
 #define MOST_TAPS 15u // along one side: those of a window have to fit into a byte
 
-typedef uint8_t pool_taps __attribute__((vector_size(CPU_LANES)));
-
 // A plane of channels of one image: what the passes read and write, and where it begins there.
 // `block`, `half`, `kernel` and `stride` of a pass are passed on as constants where they can be.
 struct plane {
@@ -85,6 +83,22 @@ CPU_INLINE int64_t high_tap(int64_t start, uint32_t kernel, uint32_t size)
     return start + kernel <= size ? kernel : size - start;
 }
 
+#define LINE 64 // bytes that come from memory together
+
+// Asks for what the windows in the row below this one will see first.
+CPU_INLINE void ask_ahead(const struct plane *plane, const struct window *window, uint32_t kernel,
+                          uint32_t stride, size_t block, bool half)
+{
+    size_t width = plane->desc->in.w, bytes = cpu_value_bytes(half);
+    size_t corner = (size_t)(window->top + kernel) * width + (size_t)window->left;
+    const char *from = (const char *)plane->from + (plane->in + corner * block) * bytes;
+    for (uint32_t row = 0; row < stride; row++, from += width * block * bytes) {
+        for (size_t at = 0; at < stride * block * bytes; at += LINE) {
+            __builtin_prefetch(from + at);
+        }
+    }
+}
+
 CPU_INLINE void forward_plane(const struct plane *given, uint32_t kernel, uint32_t stride,
                               size_t block, bool half)
 {
@@ -104,13 +118,14 @@ CPU_INLINE void forward_plane(const struct plane *given, uint32_t kernel, uint32
             if (part.high_row - part.low_row == kernel &&
                 part.high_column - part.low_column == kernel) {
                 struct window whole = {part.top, part.left, 0, kernel, 0, kernel};
+                ask_ahead(plane, &whole, kernel, stride, block, half);
                 pool_window(&maximum, &best, plane, &whole, kernel, block, half);
             } else {
                 pool_window(&maximum, &best, plane, &part, kernel, block, half);
             }
             store_values(plane->to, at, &maximum, block, half);
             if (plane->taps != NULL) {
-                pool_taps narrow = __builtin_convertvector(best, pool_taps);
+                cpu_lane_bytes narrow = __builtin_convertvector(best, cpu_lane_bytes);
                 memcpy(plane->taps + at, &narrow, block);
             }
         }
@@ -167,9 +182,13 @@ static enum status pool_forward(struct cpu_device *device, struct cpu_op *op,
 
 // --- backward ------------------------------------------------------------------------------------
 
-CPU_INLINE void load_taps(cpu_lane_mask *to, const uint8_t *taps, size_t block)
+CPU_INLINE void load_taps(cpu_lane_mask *to, const uint8_t *taps, size_t block, bool half)
 {
-    pool_taps narrow = {0};
+    if (half && block == CPU_LANES) {
+        cpu_bytes_load(to, taps);
+        return;
+    }
+    cpu_lane_bytes narrow = {0};
     memcpy(&narrow, taps, block);
     cpu_lane_halves wide = __builtin_convertvector(narrow, cpu_lane_halves); // compilers do this
     *to = __builtin_convertvector(wide, cpu_lane_mask);                      // well in two steps
@@ -205,7 +224,7 @@ CPU_INLINE void gather_pixels(cpu_lanes *sums, const struct plane *plane, const 
             cpu_lanes gradient;
             cpu_lane_mask taps;
             load_values(&gradient, plane->from, row_at - back * block, block, half);
-            load_taps(&taps, plane->taps + row_at - back * block, block);
+            load_taps(&taps, plane->taps + row_at - back * block, block, half);
 #pragma GCC unroll 2
             for (uint32_t phase = 0; phase < phases; phase++) {
                 cpu_lane_mask mine = taps == tap_row + (int32_t)(back * stride + phase);
