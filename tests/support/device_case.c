@@ -279,3 +279,19 @@ struct device *rig_open_device(const struct device_ops *ops, int threads)
     }
     return device;
 }
+
+struct device *rig_open_any(size_t index, int threads)
+{
+    static const enum device_precision precisions[] = {DEVICE_F32, DEVICE_BF16};
+    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+        for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++) {
+            struct device *device;
+            if (device_open(&device, (*ops)->name, threads, precisions[i], NULL) == STATUS_OK &&
+                index-- == 0) {
+                return device;
+            }
+            device_close(&device);
+        }
+    }
+    return NULL;
+}

@@ -56,4 +56,7 @@ void rig_fetch(struct device *device, struct tensor_shape shape, float *values, 
 
 struct device *rig_open_device(const struct device_ops *ops, int threads);
 
+// Number `index` of all devices in all precisions that this machine has; NULL past the last.
+struct device *rig_open_any(size_t index, int threads);
+
 #endif

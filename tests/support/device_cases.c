@@ -63,6 +63,8 @@ const struct device_case device_cases[] = {
     {"max 3x3 / 2, same, odd", OP_MAX_POOL, I, 2, 7, 9, 17, 17, 1, 3, 2, ONE, 0, 0, 0, 1e-7, 1e-3},
     {"max 3x3 / 1", OP_MAX_POOL, I, 2, 5, 4, 4, 4, 1, 3, 1, ONE, 0, 0, 0, 1e-7, 1e-3},
     {"max 2x2 / 2", OP_MAX_POOL, I, 1, 5, 4, 3, 3, 1, 2, 2, {0}, 0, 0, 0, 0, 1e-3},
+    {"max 5x5 / 2", OP_MAX_POOL, I, 2, 9, 8, 16, 16, 1, 5, 2, {2, 2, 2, 2}, 0, 0, 0, 1e-7, 1e-3},
+    {"max 2x2 / 3, gaps", OP_MAX_POOL, I, 2, 8, 7, 16, 16, 1, 2, 3, {0}, 0, 0, 0, 0, 1e-3},
     {"max 3x3 on 1 pixel", OP_MAX_POOL, I, 2, 1, 1, 8, 8, 1, 3, 2, ONE, 0, 0, 0, 0, 1e-3},
 
     {"mean, 16", OP_MEAN_POOL, I, 2, 7, 7, 16, 16, 1, 0, 0, {0}, 0, 0, 1e-6, 1e-7, 1e-3},

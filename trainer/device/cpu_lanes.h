@@ -21,6 +21,7 @@ typedef float cpu_lanes __attribute__((vector_size(CPU_LANES * sizeof(float))));
 typedef int32_t cpu_lane_mask __attribute__((vector_size(CPU_LANES * sizeof(int32_t))));
 typedef uint32_t cpu_lane_bits __attribute__((vector_size(CPU_LANES * sizeof(uint32_t))));
 typedef uint16_t cpu_lane_halves __attribute__((vector_size(CPU_LANES * sizeof(uint16_t))));
+typedef uint8_t cpu_lane_bytes __attribute__((vector_size(CPU_LANES)));
 
 CPU_INLINE size_t cpu_value_bytes(bool half)
 {
@@ -111,6 +112,11 @@ CPU_INLINE void cpu_halves_store(void *base, size_t index, const cpu_lanes *from
     __asm__("vcvtneps2bf16 %1, %0" : "=v"(narrow) : "v"(*from));
     memcpy((char *)base + index * HALF_BYTES, &narrow, sizeof narrow);
 }
+
+CPU_INLINE void cpu_bytes_load(cpu_lane_mask *to, const uint8_t *bytes)
+{
+    __asm__("vpmovzxbd %1, %0" : "=v"(*to) : "m"(*(const cpu_lane_bytes *)bytes));
+}
 #else
 #define CPU_HALF_KERNEL
 
@@ -122,6 +128,13 @@ CPU_INLINE void cpu_halves_load(cpu_lanes *to, const void *base, size_t index)
 CPU_INLINE void cpu_halves_store(void *base, size_t index, const cpu_lanes *from)
 {
     cpu_lanes_store(base, index, from, CPU_LANES, true);
+}
+
+CPU_INLINE void cpu_bytes_load(cpu_lane_mask *to, const uint8_t *bytes)
+{
+    for (size_t i = 0; i < CPU_LANES; i++) {
+        (*to)[i] = bytes[i];
+    }
 }
 #endif
 

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-typedef uint8_t pool_taps __attribute__((vector_size(CPU_LANES)));
+#define MOST_TAPS 15u // along one side: those of a window have to fit into a byte
 
 // A plane of channels of one image: what the passes read and write, and where it begins there.
 // `block`, `half`, `kernel` and `stride` of a pass are passed on as constants where they can be.
@@ -16,6 +16,26 @@ struct plane {
     uint8_t *taps;    // of the largest values, laid out like y; NULL: not wanted
     size_t in, out;   // values before the plane in images like x and like y
 };
+
+// Whole vectors of bfloat16 are only met in a CPU_HALF_KERNEL.
+CPU_INLINE void load_values(cpu_lanes *to, const void *base, size_t index, size_t block, bool half)
+{
+    if (half && block == CPU_LANES) {
+        cpu_halves_load(to, base, index);
+    } else {
+        cpu_lanes_load(to, base, index, block, half);
+    }
+}
+
+CPU_INLINE void store_values(void *base, size_t index, const cpu_lanes *from, size_t block,
+                             bool half)
+{
+    if (half && block == CPU_LANES) {
+        cpu_halves_store(base, index, from);
+    } else {
+        cpu_lanes_store(base, index, from, block, half);
+    }
+}
 
 // --- forward -------------------------------------------------------------------------------------
 
@@ -36,13 +56,13 @@ CPU_INLINE void pool_window(cpu_lanes *maximum, cpu_lane_mask *taps, const struc
     int32_t tap = (int32_t)(window->low_row * kernel + window->low_column);
     cpu_lanes values, largest;
     cpu_lane_mask best = tap - (cpu_lane_mask){0};
-    cpu_lanes_load(&largest, plane->from, corner, block, half);
+    load_values(&largest, plane->from, corner, block, half);
 #pragma GCC unroll 3
     for (int64_t row = 0; row < window->high_row - window->low_row; row++) {
 #pragma GCC unroll 3
         for (int64_t i = 0; i < window->high_column - window->low_column; i++) {
             size_t at = corner + ((size_t)row * width + (size_t)i) * block;
-            cpu_lanes_load(&values, plane->from, at, block, half);
+            load_values(&values, plane->from, at, block, half);
             cpu_lane_mask better = values > largest;
             largest =
                 (cpu_lanes)(((cpu_lane_mask)values & better) | ((cpu_lane_mask)largest & ~better));
@@ -61,6 +81,22 @@ CPU_INLINE int64_t low_tap(int64_t start)
 CPU_INLINE int64_t high_tap(int64_t start, uint32_t kernel, uint32_t size)
 {
     return start + kernel <= size ? kernel : size - start;
+}
+
+#define LINE 64 // bytes that come from memory together
+
+// Asks for what the windows in the row below this one will see first.
+CPU_INLINE void ask_ahead(const struct plane *plane, const struct window *window, uint32_t kernel,
+                          uint32_t stride, size_t block, bool half)
+{
+    size_t width = plane->desc->in.w, bytes = cpu_value_bytes(half);
+    size_t corner = (size_t)(window->top + kernel) * width + (size_t)window->left;
+    const char *from = (const char *)plane->from + (plane->in + corner * block) * bytes;
+    for (uint32_t row = 0; row < stride; row++, from += width * block * bytes) {
+        for (size_t at = 0; at < stride * block * bytes; at += LINE) {
+            __builtin_prefetch(from + at);
+        }
+    }
 }
 
 CPU_INLINE void forward_plane(const struct plane *given, uint32_t kernel, uint32_t stride,
@@ -82,13 +118,14 @@ CPU_INLINE void forward_plane(const struct plane *given, uint32_t kernel, uint32
             if (part.high_row - part.low_row == kernel &&
                 part.high_column - part.low_column == kernel) {
                 struct window whole = {part.top, part.left, 0, kernel, 0, kernel};
+                ask_ahead(plane, &whole, kernel, stride, block, half);
                 pool_window(&maximum, &best, plane, &whole, kernel, block, half);
             } else {
                 pool_window(&maximum, &best, plane, &part, kernel, block, half);
             }
-            cpu_lanes_store(plane->to, at, &maximum, block, half);
+            store_values(plane->to, at, &maximum, block, half);
             if (plane->taps != NULL) {
-                pool_taps narrow = __builtin_convertvector(best, pool_taps);
+                cpu_lane_bytes narrow = __builtin_convertvector(best, cpu_lane_bytes);
                 memcpy(plane->taps + at, &narrow, block);
             }
         }
@@ -115,7 +152,7 @@ CPU_KERNEL static void forward_floats(const struct plane *plane, size_t block)
     }
 }
 
-CPU_KERNEL static void forward_halves(const struct plane *plane, size_t block)
+CPU_HALF_KERNEL static void forward_halves(const struct plane *plane, size_t block)
 {
     if (block == CPU_LANES) {
         forward_block(plane, CPU_LANES, true);
@@ -145,6 +182,18 @@ static enum status pool_forward(struct cpu_device *device, struct cpu_op *op,
 
 // --- backward ------------------------------------------------------------------------------------
 
+CPU_INLINE void load_taps(cpu_lane_mask *to, const uint8_t *taps, size_t block, bool half)
+{
+    if (half && block == CPU_LANES) {
+        cpu_bytes_load(to, taps);
+        return;
+    }
+    cpu_lane_bytes narrow = {0};
+    memcpy(&narrow, taps, block);
+    cpu_lane_halves wide = __builtin_convertvector(narrow, cpu_lane_halves); // compilers do this
+    *to = __builtin_convertvector(wide, cpu_lane_mask);                      // well in two steps
+}
+
 // Windows of one input row: rows [first, end) of y; the row is tap row `tap` of the first of them.
 struct rows {
     int64_t first, end, tap;
@@ -157,33 +206,34 @@ CPU_INLINE struct rows covering_rows(int64_t at, uint32_t kernel, uint32_t strid
     return (struct rows){first, end < count ? end : count, at - first * stride};
 }
 
-// What the windows give to the pixel that is tap `phase` of window column `ox`, and a later tap of
-// the ones before it.
-CPU_INLINE void gather_pixel(cpu_lanes *to, const struct plane *plane, const struct rows *rows,
-                             int64_t ox, uint32_t phase, uint32_t kernel, uint32_t stride,
-                             size_t block, bool half)
+// What window column `ox`, and those before it that reach as far, give to the pixels that are its
+// first taps: to sums[phase] what belongs to tap column `phase`.
+CPU_INLINE void gather_pixels(cpu_lanes *sums, const struct plane *plane, const struct rows *rows,
+                              int64_t ox, uint32_t kernel, uint32_t stride, size_t block, bool half)
 {
-    int64_t width = plane->desc->out.w, before = ((int64_t)kernel - 1 - phase) / stride;
-    int64_t tap_row = rows->tap;
-    cpu_lanes sum = {0};
-    for (int64_t oy = rows->first; oy < rows->end; oy++, tap_row -= stride) {
-#pragma GCC unroll 3
-        for (int64_t back = before; back >= 0; back--) {
+    int64_t width = plane->desc->out.w;
+    size_t row_at = plane->out + (size_t)(rows->first * width + ox) * block;
+    int32_t tap_row = (int32_t)(rows->tap * kernel);
+    for (int64_t oy = rows->first; oy < rows->end; oy++) {
+#pragma GCC unroll 2
+        for (uint32_t back = (kernel - 1) / stride + 1; back-- > 0;) {
             if (ox < back || ox - back >= width) {
                 continue;
             }
+            uint32_t left = kernel - back * stride, phases = left < stride ? left : stride;
             cpu_lanes gradient;
-            pool_taps narrow = {0};
-            size_t at = plane->out + (size_t)(oy * width + ox - back) * block;
-            int32_t tap = (int32_t)(tap_row * kernel + phase + back * stride);
-            cpu_lanes_load(&gradient, plane->from, at, block, half);
-            memcpy(&narrow, plane->taps + at, block);
-            cpu_lane_halves wide = __builtin_convertvector(narrow, cpu_lane_halves);  // one step at
-            cpu_lane_mask mine = __builtin_convertvector(wide, cpu_lane_mask) == tap; // a time
-            sum += (cpu_lanes)((cpu_lane_mask)gradient & mine);
+            cpu_lane_mask taps;
+            load_values(&gradient, plane->from, row_at - back * block, block, half);
+            load_taps(&taps, plane->taps + row_at - back * block, block, half);
+#pragma GCC unroll 2
+            for (uint32_t phase = 0; phase < phases; phase++) {
+                cpu_lane_mask mine = taps == tap_row + (int32_t)(back * stride + phase);
+                sums[phase] += (cpu_lanes)((cpu_lane_mask)gradient & mine);
+            }
         }
+        row_at += (size_t)width * block;
+        tap_row -= (int32_t)(stride * kernel);
     }
-    *to = sum;
 }
 
 CPU_INLINE void backward_row(const struct plane *plane, const struct rows *rows, size_t at,
@@ -192,16 +242,15 @@ CPU_INLINE void backward_row(const struct plane *plane, const struct rows *rows,
     const struct op_desc *desc = plane->desc;
     int64_t column = -(int64_t)desc->pad_left;
     for (int64_t ox = 0; column < desc->in.w; ox++) {
+        cpu_lanes sums[MOST_TAPS] = {0};
+        const cpu_lanes none = {0}; // between windows
+        gather_pixels(sums, plane, rows, ox, kernel, stride, block, half);
 #pragma GCC unroll 2
         for (uint32_t phase = 0; phase < stride; phase++, column++) {
-            cpu_lanes sum = {0};
-            if (column < 0 || column >= desc->in.w) {
-                continue;
+            if (column >= 0 && column < desc->in.w) {
+                store_values(plane->to, at + (size_t)column * block,
+                             phase < kernel ? &sums[phase] : &none, block, half);
             }
-            if (phase < kernel) {
-                gather_pixel(&sum, plane, rows, ox, phase, kernel, stride, block, half);
-            }
-            cpu_lanes_store(plane->to, at + (size_t)column * block, &sum, block, half);
         }
     }
 }
@@ -238,7 +287,7 @@ CPU_KERNEL static void backward_floats(const struct plane *plane, size_t block)
     }
 }
 
-CPU_KERNEL static void backward_halves(const struct plane *plane, size_t block)
+CPU_HALF_KERNEL static void backward_halves(const struct plane *plane, size_t block)
 {
     if (block == CPU_LANES) {
         backward_block(plane, CPU_LANES, true);
@@ -270,9 +319,9 @@ enum status cpu_max_pool_create(struct cpu_device *device, const struct op_desc 
 {
     (void)device;
     *out = NULL;
-    if (desc->kernel > 15) { // a tap has to fit into a byte
+    if (desc->kernel > MOST_TAPS) {
         return error_set(error, STATUS_UNSUPPORTED, NULL, NOWHERE, NOWHERE,
-                         "a pool window of %u is larger than 15", desc->kernel);
+                         "a pool window of %u is larger than %u", desc->kernel, MOST_TAPS);
     }
     *out = cpu_op_allocate(sizeof **out, desc, error);
     if (*out == NULL) {
