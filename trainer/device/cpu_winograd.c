@@ -7,10 +7,12 @@
 
 #define TAPS_WIDE 3
 
-// The tiles and weights of one place and the products of all shall fit into this much of the second
-// level cache. More than MOST_GROUPS of tiles gain nothing.
-#define CACHE_BYTES (640 << 10)
-#define MOST_GROUPS 8
+// The transformed tiles and products of a block shall leave room for weights in the second level
+// cache. With fewer groups than LEAST_GROUPS, weights would be fetched too often from farther away;
+// more than MOST_GROUPS gain nothing.
+#define BLOCK_BYTES  (512 << 10)
+#define LEAST_GROUPS 4
+#define MOST_GROUPS  8
 
 struct plan {
     const struct winograd_kernel *kernel;
@@ -75,14 +77,6 @@ static size_t place_bytes(const struct plan *plan, uint32_t vectors)
     return odd_lines((size_t)plan->shape.in_blocks * plan->kernel->steps * vectors * WINOGRAD_LINE);
 }
 
-// How many groups of tiles a block has; each touches `bytes` while one place is multiplied.
-static size_t groups_of(const struct plan *plan, size_t bytes)
-{
-    size_t weights = place_bytes(plan, vectors_of(&plan->shape, 0));
-    size_t groups = weights < CACHE_BYTES ? (CACHE_BYTES - weights) / bytes : 0;
-    return groups > MOST_GROUPS ? MOST_GROUPS : groups < 1 ? 1 : groups;
-}
-
 static struct plan plan_of(const struct cpu_device *device, const struct op_desc *desc,
                            enum cpu_winograd_pass pass)
 {
@@ -90,7 +84,8 @@ static struct plan plan_of(const struct cpu_device *device, const struct op_desc
     struct plan plan = {.kernel = kernel, .shape = shape_of(kernel, desc, pass)};
     size_t group_bytes = WINOGRAD_ROWS * (size_t)plan.shape.in_blocks * WINOGRAD_LINE;
     size_t products = WINOGRAD_ROWS * kernel->places * vectors_of(&plan.shape, 0) * WINOGRAD_LINE;
-    size_t groups = groups_of(&plan, group_bytes + products);
+    size_t groups = BLOCK_BYTES / (kernel->slabs * group_bytes + products);
+    groups = groups > MOST_GROUPS ? MOST_GROUPS : groups < LEAST_GROUPS ? LEAST_GROUPS : groups;
     // As many blocks for every thread, all of about the same size.
     size_t threads = (size_t)device->threads;
     size_t rounds = divide_up(plan.shape.tiles, groups * WINOGRAD_ROWS * threads);
@@ -158,21 +153,6 @@ size_t cpu_winograd_weights_bytes(const struct cpu_device *device, const struct 
     return forward > backward ? forward : backward;
 }
 
-// The taps by which 16 gradients of outputs reach 16 inputs: turned by 180 degrees, with inputs and
-// outputs changed over.
-static void turn_taps(float *to, const float *from, size_t tap_stride, size_t out_channels)
-{
-    for (size_t tap = 0; tap < WINOGRAD_TAPS; tap++) {
-        const float *source = from + (WINOGRAD_TAPS - 1 - tap) * tap_stride;
-        for (size_t out = 0; out < WINOGRAD_LANES; out++) {
-            for (size_t in = 0; in < WINOGRAD_LANES; in++) {
-                to[(tap * WINOGRAD_LANES + out) * WINOGRAD_LANES + in] =
-                    source[in * out_channels + out];
-            }
-        }
-    }
-}
-
 // Weights of 16 channels read and up to WINOGRAD_VECTORS times 16 channels written.
 static void transform_panel(const struct plan *plan, const struct op_desc *desc,
                             enum cpu_winograd_pass pass, char *to, const float *weights,
@@ -189,7 +169,7 @@ static void transform_panel(const struct plan *plan, const struct op_desc *desc,
         float turned[WINOGRAD_TAPS * WINOGRAD_LANES * WINOGRAD_LANES];
         struct winograd_taps taps = {weights + in * desc->out.c + out, tap_stride, desc->out.c};
         if (pass == WINOGRAD_BACKWARD_DATA) {
-            turn_taps(turned, weights + out * desc->out.c + in, tap_stride, desc->out.c);
+            kernel->turn(turned, weights + out * desc->out.c + in, tap_stride, desc->out.c);
             taps = (struct winograd_taps){turned, WINOGRAD_LANES * WINOGRAD_LANES, WINOGRAD_LANES};
         }
         kernel->transform(&taps, to + v * WINOGRAD_LINE, place_bytes(plan, vectors), step_stride);

@@ -282,6 +282,55 @@ static void scatter(const struct winograd_shape *shape, void *y, const float *pr
 
 // --- weights
 
+FLOAT_INLINE void transpose(__m512 rows[WINOGRAD_LANES])
+{
+    __m512 pairs[WINOGRAD_LANES];
+#pragma GCC unroll 8
+    for (int i = 0; i < WINOGRAD_LANES; i += 2) {
+        pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < WINOGRAD_LANES; i += 4) {
+        __m512d a = _mm512_castps_pd(pairs[i]), b = _mm512_castps_pd(pairs[i + 1]);
+        __m512d c = _mm512_castps_pd(pairs[i + 2]), d = _mm512_castps_pd(pairs[i + 3]);
+        rows[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+        rows[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        rows[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+        rows[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    }
+    // Now quarter q of row 4 i + k is column 4 q + k of rows 4 i to 4 i + 3.
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        __m512 even_low = _mm512_shuffle_f32x4(rows[k], rows[k + 4], 0x88);
+        __m512 even_high = _mm512_shuffle_f32x4(rows[k + 8], rows[k + 12], 0x88);
+        __m512 odd_low = _mm512_shuffle_f32x4(rows[k], rows[k + 4], 0xdd);
+        __m512 odd_high = _mm512_shuffle_f32x4(rows[k + 8], rows[k + 12], 0xdd);
+        rows[k] = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
+        rows[k + 4] = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
+        rows[k + 8] = _mm512_shuffle_f32x4(even_low, even_high, 0xdd);
+        rows[k + 12] = _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd);
+    }
+}
+
+FLOAT_TARGET void winograd_turn_taps(float *to, const float *from, size_t tap_stride,
+                                     size_t input_stride)
+{
+    for (size_t tap = 0; tap < WINOGRAD_TAPS; tap++) {
+        const float *source = from + (WINOGRAD_TAPS - 1 - tap) * tap_stride;
+        __m512 rows[WINOGRAD_LANES];
+#pragma GCC unroll 16
+        for (size_t i = 0; i < WINOGRAD_LANES; i++) {
+            rows[i] = _mm512_loadu_ps(source + i * input_stride);
+        }
+        transpose(rows);
+#pragma GCC unroll 16
+        for (size_t i = 0; i < WINOGRAD_LANES; i++) {
+            _mm512_storeu_ps(to + (tap * WINOGRAD_LANES + i) * WINOGRAD_LANES, rows[i]);
+        }
+    }
+}
+
 // The polynomial of three taps at the six points, divided by what makes the transforms exact.
 FLOAT_INLINE void expand_three(__m512 to[SIDE], __m512 a, __m512 b, __m512 c)
 {
@@ -332,6 +381,7 @@ const struct winograd_kernel winograd_float_kernel = {
     .gather = gather,
     .multiply = multiply,
     .scatter = scatter,
+    .turn = winograd_turn_taps,
     .transform = transform,
 };
 #endif

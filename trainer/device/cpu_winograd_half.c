@@ -344,6 +344,7 @@ const struct winograd_kernel winograd_half_kernel = {
     .gather = gather,
     .multiply = multiply,
     .scatter = scatter,
+    .turn = winograd_turn_taps,
     .transform = transform,
 };
 #endif

@@ -63,12 +63,17 @@ struct winograd_kernel {
     void (*multiply)(const struct winograd_product *product);
     void (*scatter)(const struct winograd_shape *shape, void *y, const float *products,
                     const struct winograd_run *run, uint32_t out_block, uint32_t vectors);
+    // The taps by which the gradients of 16 outputs reach 16 inputs, [tap][output][input]: turned
+    // by 180 degrees, with inputs and outputs changed over. `from` is [tap][input][output].
+    void (*turn)(float *to, const float *from, size_t tap_stride, size_t input_stride);
     // For one vector of outputs: `to` is its line of step 0 of place 0.
     void (*transform)(const struct winograd_taps *taps, char *to, size_t place_stride,
                       size_t step_stride);
 };
 
 #if defined(__x86_64__)
+void winograd_turn_taps(float *to, const float *from, size_t tap_stride, size_t input_stride);
+
 extern const struct winograd_kernel winograd_half_kernel;  // avx512_bf16
 extern const struct winograd_kernel winograd_float_kernel; // avx512f
 #endif
