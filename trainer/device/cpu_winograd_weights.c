@@ -151,9 +151,23 @@ bool cpu_winograd_weights_possible(const struct cpu_device *device, const struct
            desc->out.c % WINOGRAD_BLOCK == 0;
 }
 
+// Measured against oneDNN 2.6.3: fewer channels leave too little work for each transform, tiles
+// that reach far beyond the image waste theirs, few tiles do not pay for the last transform.
+#define LEAST_CHANNELS 32
+#define LEAST_STEPS    8
+#define MANY_CHANNELS  256
+
 bool cpu_winograd_weights_pays(const struct cpu_device *device, const struct op_desc *desc)
 {
-    return cpu_winograd_weights_possible(device, desc);
+    if (!cpu_winograd_weights_possible(device, desc)) {
+        return false;
+    }
+    struct plan plan = make_plan(device, desc);
+    uint32_t fewest = desc->in.c < desc->out.c ? desc->in.c : desc->out.c;
+    size_t pixels = (size_t)desc->out.h * desc->out.w;
+    size_t covered = (size_t)plan.high * plan.wide * plan.form->outputs * plan.form->outputs;
+    bool filled = 3 * pixels >= covered || (4 * pixels >= covered && fewest >= MANY_CHANNELS);
+    return filled && fewest >= LEAST_CHANNELS && plan.tiles >= LEAST_STEPS * plan.form->step_tiles;
 }
 
 size_t cpu_winograd_weights_scratch(const struct cpu_device *device, const struct op_desc *desc)
