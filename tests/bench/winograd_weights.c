@@ -33,7 +33,7 @@ struct contest {
     void *library_gradient;
 };
 
-static void die(const char *what)
+_Noreturn static void die(const char *what)
 {
     fprintf(stderr, "winograd_weights: %s\n", what);
     exit(1);
@@ -74,21 +74,27 @@ static float random_value(void)
     return (float)sum * 0x1p-31f * 0.866f;
 }
 
-static void *make_image(const struct contest *contest, float **host, bool positive)
+static float *random_image(const struct contest *contest, bool positive)
 {
-    struct device *device = &contest->device->base;
     size_t count = tensor_count(contest->desc.in);
-    *host = malloc(count * sizeof **host);
-    void *image = allocate(contest, device->ops->tensor_bytes(device, contest->desc.in));
-    if (*host == NULL) {
+    float *host = malloc(count * sizeof *host);
+    if (host == NULL) {
         die("no memory");
     }
     for (size_t i = 0; i < count; i++) {
         float value = random_value();
-        (*host)[i] = positive && value < 0 ? 0 : value;
+        host[i] = positive && value < 0 ? 0 : value;
     }
-    device->ops->tensor_store(device, contest->desc.in, image, *host);
-    device->ops->tensor_fetch(device, contest->desc.in, *host, image);
+    return host;
+}
+
+// The values on the device, which rounds them.
+static void *store_image(const struct contest *contest, float *host)
+{
+    struct device *device = &contest->device->base;
+    void *image = allocate(contest, device->ops->tensor_bytes(device, contest->desc.in));
+    device->ops->tensor_store(device, contest->desc.in, image, host);
+    device->ops->tensor_fetch(device, contest->desc.in, host, image);
     return image;
 }
 
@@ -230,8 +236,10 @@ static void compete(struct contest *contest, dnnl_alg_kind_t algorithm, int roun
 static void measure(struct contest *contest, int rounds)
 {
     double samples[SAMPLES], direct[2], winograd[2] = {0, 0};
-    contest->x = make_image(contest, &contest->host_x, true);
-    contest->dy = make_image(contest, &contest->host_dy, false);
+    contest->host_x = random_image(contest, true);
+    contest->host_dy = random_image(contest, false);
+    contest->x = store_image(contest, contest->host_x);
+    contest->dy = store_image(contest, contest->host_dy);
     compute_samples(contest, samples);
     contest->gradient = allocate(contest, op_fan_in(&contest->desc) * contest->desc.out.c *
                                               sizeof *contest->gradient);

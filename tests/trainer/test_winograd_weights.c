@@ -215,6 +215,7 @@ static void check_shapes(enum device_precision precision, double bound)
     }
     check_trial(devices, describe(5, 22, 35, 32, 48), bound);
     check_trial(devices, describe(3, 19, 31, 112, 208), bound); // too many sums for groups of them
+    check_trial(devices, describe(3, 64, 65, 96, 112), bound);  // too many panels for one round
     check_trial(devices, describe(1, 3, 2, 256, 272), bound);
     close_devices(devices);
 }

@@ -41,19 +41,24 @@ struct plan {
     uint32_t *in_panels, *out_panels; // [slots][places]
 };
 
-// NULL: this processor lacks the instructions.
+static bool has_instructions(const struct cpu_device *device)
+{
+#if defined(__x86_64__)
+    return device->half ||
+           (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
+#else
+    (void)device;
+    return false;
+#endif
+}
+
 static const struct winograd_form *choose_form(const struct cpu_device *device)
 {
 #if defined(__x86_64__)
-    if (device->half) {
-        return &winograd_form_half;
-    }
-    bool wide =
-        (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
-    return wide ? &winograd_form_f32 : NULL;
+    return device->half ? &winograd_form_half : &winograd_form_f32;
 #else
     (void)device;
-    return NULL;
+    return NULL; // never asked: there are no instructions
 #endif
 }
 
@@ -138,14 +143,15 @@ static size_t sums_bytes(const struct plan *plan)
 
 static void place_plan(struct plan *plan, void *scratch)
 {
+    void *panels = (char *)scratch + sums_bytes(plan);
     plan->sums = scratch;
-    plan->in_panels = (uint32_t *)(plan->sums + plan->sums_count * plan->unit_pitch);
+    plan->in_panels = panels;
     plan->out_panels = plan->in_panels + plan->slots * plan->form->places * plan->in_pitch;
 }
 
 bool cpu_winograd_weights_possible(const struct cpu_device *device, const struct op_desc *desc)
 {
-    return choose_form(device) != NULL && desc->kernel == 3 && desc->stride == 1 &&
+    return has_instructions(device) && desc->kernel == 3 && desc->stride == 1 &&
            desc->pad_top == 1 && desc->pad_left == 1 && desc->pad_bottom == 1 &&
            desc->pad_right == 1 && desc->in.c % WINOGRAD_BLOCK == 0 &&
            desc->out.c % WINOGRAD_BLOCK == 0;
