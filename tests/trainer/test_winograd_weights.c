@@ -171,6 +171,13 @@ static void open_devices(struct device *devices[DEVICES], enum device_precision 
     }
 }
 
+static void close_devices(struct device *devices[DEVICES])
+{
+    for (int i = 0; i < DEVICES; i++) {
+        device_close(&devices[i]);
+    }
+}
+
 static void check_trial(struct device *devices[DEVICES], struct op_desc desc, double bound)
 {
     struct trial trial = {desc, random_image(desc.in), random_image(desc.out)};
@@ -208,10 +215,9 @@ static void check_shapes(enum device_precision precision, double bound)
     }
     check_trial(devices, describe(5, 22, 35, 32, 48), bound);
     check_trial(devices, describe(3, 19, 31, 112, 208), bound); // too many sums for groups of them
+    check_trial(devices, describe(3, 64, 65, 96, 112), bound);  // too many panels for one round
     check_trial(devices, describe(1, 3, 2, 256, 272), bound);
-    for (int i = 0; i < DEVICES; i++) {
-        device_close(&devices[i]);
-    }
+    close_devices(devices);
 }
 
 static void test_half(void **state)
@@ -224,6 +230,21 @@ static void test_f32(void **state)
 {
     (void)state;
     check_shapes(DEVICE_F32, 1e-5);
+}
+
+static void test_pays_where_it_is_faster(void **state)
+{
+    (void)state;
+    struct device *devices[DEVICES];
+    open_devices(devices, DEVICE_AUTO);
+    const struct cpu_device *device = (const struct cpu_device *)devices[0];
+    struct op_desc usual = describe(8, 32, 32, 64, 64), few = describe(8, 32, 32, 16, 64);
+    struct op_desc dot = describe(128, 1, 1, 64, 64), one = describe(1, 4, 4, 64, 64);
+    assert_true(cpu_winograd_weights_pays(device, &usual));
+    assert_false(cpu_winograd_weights_pays(device, &few));
+    assert_false(cpu_winograd_weights_pays(device, &dot));
+    assert_false(cpu_winograd_weights_pays(device, &one));
+    close_devices(devices);
 }
 
 static void test_refuses_what_it_cannot_compute(void **state)
@@ -242,9 +263,7 @@ static void test_refuses_what_it_cannot_compute(void **state)
     assert_false(cpu_winograd_weights_possible(device, &pointwise));
     assert_false(cpu_winograd_weights_possible(device, &unpadded));
     assert_false(cpu_winograd_weights_possible(device, &broken));
-    for (int i = 0; i < DEVICES; i++) {
-        device_close(&devices[i]);
-    }
+    close_devices(devices);
 }
 #else
 static void test_half(void **state)
@@ -261,6 +280,7 @@ int main(void)
         cmocka_unit_test(test_half),
 #if HAVE_DNNL
         cmocka_unit_test(test_f32),
+        cmocka_unit_test(test_pays_where_it_is_faster),
         cmocka_unit_test(test_refuses_what_it_cannot_compute),
 #endif
     };

@@ -41,19 +41,24 @@ struct plan {
     uint32_t *in_panels, *out_panels; // [slots][places]
 };
 
-// NULL: this processor lacks the instructions.
+static bool has_instructions(const struct cpu_device *device)
+{
+#if defined(__x86_64__)
+    return device->half ||
+           (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
+#else
+    (void)device;
+    return false;
+#endif
+}
+
 static const struct winograd_form *choose_form(const struct cpu_device *device)
 {
 #if defined(__x86_64__)
-    if (device->half) {
-        return &winograd_form_half;
-    }
-    bool wide =
-        (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
-    return wide ? &winograd_form_f32 : NULL;
+    return device->half ? &winograd_form_half : &winograd_form_f32;
 #else
     (void)device;
-    return NULL;
+    return NULL; // never asked: there are no instructions
 #endif
 }
 
@@ -138,22 +143,37 @@ static size_t sums_bytes(const struct plan *plan)
 
 static void place_plan(struct plan *plan, void *scratch)
 {
+    void *panels = (char *)scratch + sums_bytes(plan);
     plan->sums = scratch;
-    plan->in_panels = (uint32_t *)(plan->sums + plan->sums_count * plan->unit_pitch);
+    plan->in_panels = panels;
     plan->out_panels = plan->in_panels + plan->slots * plan->form->places * plan->in_pitch;
 }
 
 bool cpu_winograd_weights_possible(const struct cpu_device *device, const struct op_desc *desc)
 {
-    return choose_form(device) != NULL && desc->kernel == 3 && desc->stride == 1 &&
+    return has_instructions(device) && desc->kernel == 3 && desc->stride == 1 &&
            desc->pad_top == 1 && desc->pad_left == 1 && desc->pad_bottom == 1 &&
            desc->pad_right == 1 && desc->in.c % WINOGRAD_BLOCK == 0 &&
            desc->out.c % WINOGRAD_BLOCK == 0;
 }
 
+// Measured against oneDNN 2.6.3: fewer channels leave too little work for each transform, tiles
+// that reach far beyond the image waste theirs, few tiles do not pay for the last transform.
+#define LEAST_CHANNELS 32
+#define LEAST_STEPS    8
+#define MANY_CHANNELS  256
+
 bool cpu_winograd_weights_pays(const struct cpu_device *device, const struct op_desc *desc)
 {
-    return cpu_winograd_weights_possible(device, desc);
+    if (!cpu_winograd_weights_possible(device, desc)) {
+        return false;
+    }
+    struct plan plan = make_plan(device, desc);
+    uint32_t fewest = desc->in.c < desc->out.c ? desc->in.c : desc->out.c;
+    size_t pixels = (size_t)desc->out.h * desc->out.w;
+    size_t covered = (size_t)plan.high * plan.wide * plan.form->outputs * plan.form->outputs;
+    bool filled = 3 * pixels >= covered || (4 * pixels >= covered && fewest >= MANY_CHANNELS);
+    return filled && fewest >= LEAST_CHANNELS && plan.tiles >= LEAST_STEPS * plan.form->step_tiles;
 }
 
 size_t cpu_winograd_weights_scratch(const struct cpu_device *device, const struct op_desc *desc)

@@ -15,7 +15,7 @@
 bool cpu_winograd_weights_possible(const struct cpu_device *device, const struct op_desc *desc);
 bool cpu_winograd_weights_pays(const struct cpu_device *device, const struct op_desc *desc);
 
-// Of the scratch memory of cpu_winograd_backward_weights.
+// Bytes of the scratch memory of cpu_winograd_backward_weights, where that is possible.
 size_t cpu_winograd_weights_scratch(const struct cpu_device *device, const struct op_desc *desc);
 
 #define WINOGRAD_BLOCK   16 // channels of a block of an image
