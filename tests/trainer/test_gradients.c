@@ -273,8 +273,8 @@ static double ratio(const struct byol_case *byol_case, const struct piece *piece
 // Bounds. A single tensor's ratio keeps some noise of its kinks, most in the first layers of deep
 // networks; all tensors together have little. Along random directions slopes are so small that
 // kinks weigh more: there the misses are compared with the spread of the slopes.
-#define RATIO_BOUND  0.1
-#define SPREAD_BOUND 0.02 // root of the mean square
+#define RATIO_BOUND  0.15
+#define SPREAD_BOUND 0.03 // root of the mean square
 #define RANDOM_BOUND 0.2
 
 struct network_check {
