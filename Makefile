@@ -72,7 +72,8 @@ ISA_FLAGS_v4 := -march=x86-64-v4
 objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(foreach i,$(ISAS),$(BUILD)/obj/$(s:.c=.$(i).o)),$(BUILD)/obj/$(s:.c=.o)))
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
-.PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-step peer-gate bench-peers layers \
+.PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-step peer-gate \
+	bench-peers layers check-precision
 	headers lint format install clean parts tests benches fuzz fuzz-clang
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -223,6 +224,12 @@ peer-gate: all  ## ours and PyTorch learn from the same images: curves of kNN an
 
 bench-peers:  ## install the peers into VENVS: 10 GB, Debian packages as root, the rest from PyPI
 	@sh tests/bench/setup.sh '$(VENVS)'
+
+# STEPS, DATA. The datasets, runs and their logs stay in $(BUILD)/precision.
+check-precision: all  ## bf16 against f32: loss curves of 200 steps on CIFAR-10, about ten minutes
+	@command -v python3 >/dev/null || { echo "check-precision: python3 is not installed" >&2; exit 1; }
+	@python3 tests/bench/precision.py --byol $(BUILD)/byol --work $(BUILD)/precision \
+		$(if $(DATA),--data '$(DATA)') $(if $(STEPS),--steps $(STEPS))
 
 benches: $(call programs,$(BENCHES))  ## the programs that time parts of the library: build/tests/bench/*
 

@@ -24,7 +24,7 @@ static struct method_config config_of(const struct byol_model *model)
     config.model.norm_groups = 16;
     config.model.v2 = model->v2;
     config.model.weight_standardisation = model->standardise;
-    config.model.last_gamma_zero = MODEL_LAST_GAMMA_ONE;
+    config.model.last_gamma_zero = MODEL_LAST_GAMMA_ZERO;
     config.model.projector_hidden = config.model.predictor_hidden = 256;
     config.model.projector_output = 64;
     config.model.classes = BYOL_CASE_CLASSES;
@@ -52,8 +52,8 @@ static void move_vectors(struct byol_case *out)
         const struct graph_param *param = graph_param_at(out->graph, i);
         for (uint64_t k = 0; param->fan_in == 0 && k < param->count; k++) {
             float *value = &out->params[param->offset + k];
-            *value = param->kind == PARAM_SCALE ? *value * (1.0f + 0.3f * noise(&seed))
-                                                : *value + 0.2f * noise(&seed);
+            bool scaled = param->kind == PARAM_SCALE && *value != 0;
+            *value += (scaled ? 0.3f * *value : 0.2f) * noise(&seed);
         }
     }
 }

@@ -6,9 +6,9 @@
 
 #define BYOL_CASE_CLASSES 10
 
-// What a row of a suite's table says about a network; the rest is the reference's, except that no
-// last scale starts at 0 (that would leave the blocks' inner weights without gradients) and that
-// the heads are small: 256, 64, 256.
+// What a row of a suite's table says about a network; the rest is the reference's, except that the
+// heads are small (256, 64, 256) and that the last scale of every v1 block starts at 0, as the
+// reference has it in its larger networks: without, gradients at the start are hardly defined.
 struct byol_model {
     const char *name;
     int encoder, stem, norm;
@@ -30,7 +30,7 @@ struct byol_case {
 };
 
 // The same start for the same model on every device: the initialisation of seed 1, then scales,
-// offsets and biases moved away from 1 and 0, where mistakes could hide.
+// offsets and biases moved away from 1 and 0, where mistakes could hide and blocks would be still.
 void byol_case_open(struct byol_case *out, struct device *device, const struct byol_model *model);
 void byol_case_close(struct byol_case *byol_case); // but not the device
 

@@ -122,6 +122,14 @@ static void check_differences(struct device *device, const struct device_case *r
     }
 }
 
+// Parameters of the bias or the offset, which come last.
+static size_t last_vector(const struct host *host)
+{
+    const struct op_desc *desc = &host->desc;
+    bool normalises = desc->kind == OP_BATCH_NORM || desc->kind == OP_GROUP_NORM;
+    return desc->bias || normalises || desc->kind == OP_AFFINE ? desc->out.c : 0;
+}
+
 static void test_reference_against_differences(void **state)
 {
     (void)state;
@@ -139,10 +147,10 @@ static void test_reference_against_differences(void **state)
         if (device_case_adds(&host.desc)) {
             check_differences(ref, row, &host, "dx2", host.x2, host.dx2, host.in);
         }
-        if (host.params > 0) {
-            check_differences(ref, row, &host, "dparams", host.weights, host.gradients,
-                              host.params);
-        }
+        size_t last = last_vector(&host), first = host.params - last;
+        check_differences(ref, row, &host, "weights or scale", host.weights, host.gradients, first);
+        check_differences(ref, row, &host, "bias or offset", host.weights + first,
+                          host.gradients + first, last);
         host_free(&host);
     }
     device_close(&ref);

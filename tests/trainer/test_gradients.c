@@ -249,8 +249,10 @@ static double length_of(const float *values, uint64_t count)
     return sqrt(squares);
 }
 
-#define CHANGE  0.002 // of a loss of about 4, from one side to the other,
-#define LARGEST 0.004 // unless the tensor had to move by more than this share of its length
+// How far to go: until the loss changes by this much, from one side to the other, unless the tensor
+// had to move by more than this share of its length.
+#define CHANGE  0.001
+#define LARGEST 0.002
 
 // Numeric over analytic, extrapolated; `slope` is how the loss should change along the direction.
 static double ratio(const struct byol_case *byol_case, const struct piece *piece, double slope)
@@ -271,8 +273,8 @@ static double ratio(const struct byol_case *byol_case, const struct piece *piece
 // Bounds. A single tensor's ratio keeps some noise of its kinks, most in the first layers of deep
 // networks; all tensors together have little. Along random directions slopes are so small that
 // kinks weigh more: there the misses are compared with the spread of the slopes.
-#define RATIO_BOUND  0.1
-#define SPREAD_BOUND 0.02 // root of the mean square
+#define RATIO_BOUND  0.15
+#define SPREAD_BOUND 0.03 // root of the mean square
 #define RANDOM_BOUND 0.2
 
 struct network_check {
@@ -288,15 +290,14 @@ struct network_check {
 // Name, encoder, stem, norm, width, size, v2, standardised weights, batch; one tensor in so many.
 // clang-format off
 static const struct network_check checks[] = {
-    {{"tiny, small", MODEL_TINY, SMALL, MODEL_NORM_BATCH, 0.25, 8, 0, 0, 6}, 1},
-    {{"tiny", MODEL_TINY, POOL, MODEL_NORM_BATCH, 1, 32, 0, 0, 8}, 1},
-    {{"ResNet-18", R18, SMALL, MODEL_NORM_BATCH, 0.5, 32, 0, 0, 8}, 2},
-    {{"ResNet-18 v2", R18, SMALL, MODEL_NORM_BATCH, 0.25, 32, 1, 0, 8}, 2},
-    {{"ResNet-50", R50, POOL, MODEL_NORM_BATCH, 0.5, 32, 0, 0, 8}, 5},
-    {{"ResNet-50 v2", R50, POOL, MODEL_NORM_BATCH, 0.25, 32, 1, 0, 8}, 5},
-    {{"group norm, standardised weights", R18, SMALL, MODEL_NORM_GROUP, 0.25, 32, 0, 1, 8}, 2},
-    {{"layer norm", R18, SMALL, MODEL_NORM_LAYER, 0.25, 32, 0, 0, 8}, 2},
-    {{"affine", R18, SMALL, MODEL_NORM_AFFINE, 0.25, 32, 0, 0, 8}, 2},
+    {{"tiny", MODEL_TINY, SMALL, MODEL_NORM_BATCH, 0.5, 16, 0, 0, 8}, 1},
+    {{"ResNet-18", R18, SMALL, MODEL_NORM_BATCH, 0.5, 32, 0, 0, 8}, 5},
+    {{"ResNet-18 v2", R18, SMALL, MODEL_NORM_BATCH, 0.25, 32, 1, 0, 8}, 5},
+    {{"ResNet-50", R50, POOL, MODEL_NORM_BATCH, 0.5, 32, 0, 0, 8}, 12},
+    {{"ResNet-50 v2", R50, POOL, MODEL_NORM_BATCH, 0.25, 32, 1, 0, 8}, 12},
+    {{"group norm, standardised weights", R18, SMALL, MODEL_NORM_GROUP, 0.25, 32, 0, 1, 8}, 5},
+    {{"layer norm", R18, SMALL, MODEL_NORM_LAYER, 0.25, 32, 0, 0, 8}, 5},
+    {{"affine", R18, SMALL, MODEL_NORM_AFFINE, 0.25, 32, 0, 0, 8}, 5},
 };
 // clang-format on
 
@@ -411,7 +412,7 @@ static void check_network(const char *name, const struct network_check *check)
 {
     struct device *device;
     struct byol_case byol_case;
-    assert_int_equal(device_open(&device, name, 2, DEVICE_F32, NULL), STATUS_OK);
+    assert_int_equal(device_open(&device, name, 1, DEVICE_F32, NULL), STATUS_OK);
     byol_case_open(&byol_case, device, &check->model);
     byol_case_step(&byol_case);
     if (getenv("BYOL_GRADIENTS_VERBOSE") != NULL) {
