@@ -59,7 +59,7 @@ static enum status sum_of_all(void *context, double *values, size_t count)
 static void *run_peer(void *argument)
 {
     struct peer *peer = argument;
-    struct device_peers peers = {PEERS, peer, sum_of_all};
+    struct device_peers peers = {.count = PEERS, .context = peer, .sum = sum_of_all};
     struct device *device = rig_open_device(peer->ops, 2);
     device->peers = &peers;
     host_run(device, &peer->host);
@@ -178,7 +178,7 @@ static enum status no_sum(void *context, double *values, size_t count)
 static void test_failures_come_back(void **state)
 {
     (void)state;
-    static const struct device_peers peers = {PEERS, NULL, no_sum};
+    static const struct device_peers peers = {.count = PEERS, .sum = no_sum};
     for (const struct device_ops *const *ops = device_table; *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
         struct host host = host_make(&rows[1]);

@@ -180,7 +180,7 @@ void run_config_init(struct run_config *config)
         .classifier_rate = 1,
         .tuned_batch = 4096,
         .classifier = true,
-        .precision = DEVICE_F32,
+        .precision = DEVICE_AUTO,
         .checkpoint_seconds = 600,
         .keep_checkpoints = 3,
         .log_steps = 10,
