@@ -167,7 +167,7 @@ WINOGRAD_TARGET static void finish(float *gradient, size_t tap_pitch,
     }
 }
 
-const struct winograd_form winograd_form_f32 = {
+const struct winograd_form winograd_form_float = {
     .places = PLACES,
     .outputs = OUTPUTS,
     .step_tiles = 1,
