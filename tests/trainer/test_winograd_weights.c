@@ -18,6 +18,7 @@
 #define GUARD      256  // bytes before and after every buffer
 #define GUARD_BYTE 0xff // values of such bytes are NaN in both precisions
 #define TAPS       9
+#define BLOCK      16 // channels
 
 static uint64_t random_state;
 
@@ -163,7 +164,7 @@ static void open_devices(struct device *devices[DEVICES], enum device_precision 
             printf("skipped: %s\n", error.reason);
             skip();
         }
-        if (!cpu_winograd_weights_possible((struct cpu_device *)devices[i], &desc)) {
+        if (!cpu_winograd_weights_fits((struct cpu_device *)devices[i], &desc)) {
             device_close(&devices[i]);
             printf("skipped: this processor has no AVX-512\n");
             skip();
@@ -201,7 +202,7 @@ static void check_trial(struct device *devices[DEVICES], struct op_desc desc, do
 
 static uint32_t random_channels(void)
 {
-    return (1 + random_bits() % 5) * WINOGRAD_BLOCK;
+    return (1 + random_bits() % 5) * BLOCK;
 }
 
 static void check_shapes(enum device_precision precision, double bound)
@@ -258,11 +259,11 @@ static void test_refuses_what_it_cannot_compute(void **state)
     strided.stride = 2;
     pointwise.kernel = 1;
     unpadded.pad_left = 0;
-    assert_false(cpu_winograd_weights_possible(device, &strided));
-    assert_false(cpu_winograd_weights_possible(device, &planar));
-    assert_false(cpu_winograd_weights_possible(device, &pointwise));
-    assert_false(cpu_winograd_weights_possible(device, &unpadded));
-    assert_false(cpu_winograd_weights_possible(device, &broken));
+    assert_false(cpu_winograd_weights_fits(device, &strided));
+    assert_false(cpu_winograd_weights_fits(device, &planar));
+    assert_false(cpu_winograd_weights_fits(device, &pointwise));
+    assert_false(cpu_winograd_weights_fits(device, &unpadded));
+    assert_false(cpu_winograd_weights_fits(device, &broken));
     close_devices(devices);
 }
 #else

@@ -4,6 +4,7 @@
 #include "trainer/device/cpu_winograd.h"
 
 #include "trainer/device/cpu_winograd_weights.h"
+#include "trainer/device/cpu_winograd_weights_form.h"
 
 #include <omp.h>
 
@@ -55,7 +56,7 @@ static bool has_instructions(const struct cpu_device *device)
 static const struct winograd_form *choose_form(const struct cpu_device *device)
 {
 #if defined(__x86_64__)
-    return device->half ? &winograd_form_half : &winograd_form_f32;
+    return device->half ? &winograd_form_half : &winograd_form_float;
 #else
     (void)device;
     return NULL; // never asked: there are no instructions
@@ -149,7 +150,7 @@ static void place_plan(struct plan *plan, void *scratch)
     plan->out_panels = plan->in_panels + plan->slots * plan->form->places * plan->in_pitch;
 }
 
-bool cpu_winograd_weights_possible(const struct cpu_device *device, const struct op_desc *desc)
+bool cpu_winograd_weights_fits(const struct cpu_device *device, const struct op_desc *desc)
 {
     return has_instructions(device) && desc->kernel == 3 && desc->stride == 1 &&
            desc->pad_top == 1 && desc->pad_left == 1 && desc->pad_bottom == 1 &&
@@ -165,7 +166,7 @@ bool cpu_winograd_weights_possible(const struct cpu_device *device, const struct
 
 bool cpu_winograd_weights_pays(const struct cpu_device *device, const struct op_desc *desc)
 {
-    if (!cpu_winograd_weights_possible(device, desc)) {
+    if (!cpu_winograd_weights_fits(device, desc)) {
         return false;
     }
     struct plan plan = make_plan(device, desc);

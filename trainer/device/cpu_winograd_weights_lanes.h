@@ -3,7 +3,7 @@
 #ifndef TRAINER_DEVICE_CPU_WINOGRAD_WEIGHTS_LANES_H
 #define TRAINER_DEVICE_CPU_WINOGRAD_WEIGHTS_LANES_H
 
-#include "trainer/device/cpu_winograd_weights.h"
+#include "trainer/device/cpu_winograd_weights_form.h"
 
 #if defined(__x86_64__)
 

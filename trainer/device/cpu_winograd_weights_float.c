@@ -48,6 +48,8 @@ WINOGRAD_INLINE void gradient_vector(__m512 *to, size_t pitch, const __m512 from
     to[5 * pitch] = from[3];
 }
 
+// And brings the lines closer that the tile after the next will fill: too many streams for the
+// processor to foresee.
 WINOGRAD_INLINE void store_row(uint32_t *to, size_t pitch, const __m512 row[EDGE])
 {
 #pragma GCC unroll 6
@@ -167,7 +169,7 @@ WINOGRAD_TARGET static void finish(float *gradient, size_t tap_pitch,
     }
 }
 
-const struct winograd_form winograd_form_f32 = {
+const struct winograd_form winograd_form_float = {
     .places = PLACES,
     .outputs = OUTPUTS,
     .step_tiles = 1,
