@@ -123,7 +123,8 @@ bool cpu_winograd_fits(const struct cpu_device *device, const struct op_desc *de
     return pass != WINOGRAD_BACKWARD_WEIGHTS && kernel_of(device) != NULL &&
            desc->kernel == TAPS_WIDE && desc->stride == 1 && desc->pad_top == 1 &&
            desc->pad_left == 1 && desc->pad_bottom == 1 && desc->pad_right == 1 &&
-           desc->in.c % WINOGRAD_LANES == 0 && desc->out.c % WINOGRAD_LANES == 0;
+           cpu_layout_of(desc->in).block == WINOGRAD_LANES && desc->in.c % WINOGRAD_LANES == 0 &&
+           desc->out.c % WINOGRAD_LANES == 0;
 }
 
 bool cpu_winograd_pays(const struct cpu_device *device, const struct op_desc *desc,
