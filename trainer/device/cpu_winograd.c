@@ -266,7 +266,7 @@ static void convolve_block(const struct plan *plan, void *y, const void *x, cons
         start + plan->block_tiles < shape->tiles ? start + plan->block_tiles : shape->tiles;
     char *tiles = scratch;
     struct winograd_product product = {
-        .products = (float *)(scratch + plan->tiles_bytes),
+        .products = (void *)(scratch + plan->tiles_bytes),
         .groups = divide_up(end - start, WINOGRAD_ROWS),
         .in_blocks = shape->in_blocks,
     };

@@ -189,9 +189,9 @@ FLOAT_INLINE void multiply_group(float *products, const float *tiles, const floa
 FLOAT_INLINE void multiply_groups(const struct winograd_product *product, uint32_t vectors)
 {
     float *to = product->products;
-    const float *tiles = (const float *)product->tiles;
+    const float *tiles = (const void *)product->tiles;
     for (size_t group = 0; group < product->groups; group++) {
-        const float *weights = (const float *)product->weights;
+        const float *weights = (const void *)product->weights;
         for (uint32_t block = 0; block < product->in_blocks; block += SUM_BLOCKS) {
             uint32_t left = product->in_blocks - block;
             uint32_t blocks = left < SUM_BLOCKS ? left : SUM_BLOCKS;
