@@ -136,8 +136,12 @@ bool cpu_winograd_pays(const struct cpu_device *device, const struct op_desc *de
     struct plan plan = plan_of(device, desc, pass);
     size_t pixels = (size_t)desc->in.n * desc->in.h * desc->in.w;
     size_t outputs = plan.shape.tiles * plan.kernel->tile * plan.kernel->tile;
+    if (device->half) {
+        return pixels * 4 > outputs * 3 && desc->in.c > WINOGRAD_LANES &&
+               desc->out.c > WINOGRAD_LANES;
+    }
     bool far = weights_bytes(&plan) > FAR_WEIGHTS && plan.shape.tiles > FAR_TILES;
-    return device->half ? pixels * 4 > outputs * 3 : pixels * 2 > outputs && !far;
+    return pixels * 2 > outputs && !far;
 }
 
 size_t cpu_winograd_scratch_bytes(const struct cpu_device *device, const struct op_desc *desc,
