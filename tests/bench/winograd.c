@@ -5,7 +5,8 @@
 // SHAPE is a part of a shape's name. Every round takes each contestant once, so that a busy machine
 // hits them alike; printed is the best round of each, in GFLOP/s of the direct convolution
 // (2 n h w in out 9). `ours` includes the transform of the weights, as the library's figures
-// include reordering them; `kernel` is without. With one thread it is the processor's time, which a
+// include reordering them; `kernel` is without. After the ratio to the library's best: + where ours
+// is chosen (cpu_winograd_pays). With one thread it is the processor's time, which a
 // busy machine changes little. The last columns are relative L2 errors against the
 // library's direct float32 convolution of the same values, which are all bfloat16 numbers in bf16.
 #include <stdio.h>
@@ -27,8 +28,10 @@ static const uint32_t shapes[][4] = {
     {128, 64, 64, 32}, {128, 128, 128, 16}, {128, 256, 256, 8},  {128, 512, 512, 4},
     {128, 64, 64, 16}, {128, 128, 128, 8},  {128, 256, 256, 4},  {128, 512, 512, 2},
     {128, 64, 64, 56}, {128, 128, 128, 28}, {128, 256, 256, 14}, {128, 512, 512, 7},
-    {16, 64, 64, 32},  {16, 128, 128, 16},  {16, 256, 256, 8},   {16, 512, 512, 4},
-    {16, 64, 64, 56},  {16, 128, 128, 28},  {16, 256, 256, 14},  {16, 512, 512, 7},
+    {128, 16, 16, 32}, {128, 32, 32, 32},   {128, 48, 80, 16},   {128, 64, 64, 3},
+    {128, 64, 64, 5},  {16, 64, 64, 32},    {16, 128, 128, 16},  {16, 256, 256, 8},
+    {16, 512, 512, 4}, {16, 64, 64, 56},    {16, 128, 128, 28},  {16, 256, 256, 14},
+    {16, 512, 512, 7},
 };
 
 static void die(const char *what)
@@ -262,7 +265,7 @@ static void contest_prepare(struct contest *contest)
         library_make(&contest->direct, contest->device, desc, forward, dnnl_convolution_direct);
     contest->runs[WINOGRAD] = !half && library_make(&contest->winograd, contest->device, desc,
                                                     forward, dnnl_convolution_winograd);
-    contest->runs[OURS] = contest->runs[KERNEL] = cpu_winograd_pays(contest->device, desc, pass);
+    contest->runs[OURS] = contest->runs[KERNEL] = cpu_winograd_fits(contest->device, desc, pass);
     if (contest->runs[OURS]) {
         contest->own_weights = zeros(cpu_winograd_weights_bytes(contest->device, desc));
         contest->scratch = zeros(cpu_winograd_scratch_bytes(contest->device, desc, pass));
@@ -324,7 +327,9 @@ static void print_figures(const struct contest *contest, const char *name)
     if (contest->runs[WINOGRAD] && contest->best[WINOGRAD] < library) {
         library = contest->best[WINOGRAD];
     }
-    printf(" %7.2f", contest->runs[OURS] ? library / contest->best[OURS] : 0.0);
+    bool pays = cpu_winograd_pays(contest->device, &contest->desc,
+                                  contest->forward ? WINOGRAD_FORWARD : WINOGRAD_BACKWARD_DATA);
+    printf(" %6.2f%c", contest->runs[OURS] ? library / contest->best[OURS] : 0.0, pays ? '+' : '-');
     for (enum contestant who = DIRECT; who <= OURS; who++) {
         printf(" %8.1e", contest->errors[who]);
     }

@@ -249,6 +249,11 @@ static void check_precision(enum device_precision precision)
     struct op_desc large = conv_desc(2, 37, 43, 32, 16);
     check_pass(&fixture, &large, WINOGRAD_FORWARD);
     check_pass(&fixture, &large, WINOGRAD_BACKWARD_DATA);
+    // Long sums.
+    struct op_desc deep = conv_desc(1, 4, 4, 1024, 16);
+    check_pass(&fixture, &deep, WINOGRAD_FORWARD);
+    deep = conv_desc(1, 4, 4, 16, 1024);
+    check_pass(&fixture, &deep, WINOGRAD_BACKWARD_DATA);
     fixture_close(&fixture);
 }
 

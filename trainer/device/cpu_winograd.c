@@ -2,17 +2,23 @@
 #include "trainer/device/cpu_winograd.h"
 
 #include "trainer/device/cpu_winograd_kernel.h"
+#include "trainer/device/cpu_winograd_weights.h"
 
 #include <omp.h>
 
 #define TAPS_WIDE 3
 
-// The transformed tiles and products of a block shall leave room for weights in the second level
-// cache. With fewer groups than LEAST_GROUPS, weights would be fetched too often from farther away;
-// more than MOST_GROUPS gain nothing.
-#define BLOCK_BYTES  (512 << 10)
-#define LEAST_GROUPS 4
-#define MOST_GROUPS  8
+// Groups of tiles in a block, from measurements: as many as leave room for weights in the second
+// level cache, within bounds. Weights that do not stay in the third level cache are fetched from
+// memory for each block, which should then be large.
+#define BLOCK_BYTES  (320 << 10)
+#define LEAST_GROUPS 3
+#define MOST_GROUPS  4
+#define FAR_WEIGHTS  (16 << 20)
+#define FAR_GROUPS   8
+
+// With far weights, the library's kernels are faster from about this many tiles on.
+#define FAR_TILES 96
 
 struct plan {
     const struct winograd_kernel *kernel;
@@ -77,6 +83,19 @@ static size_t place_bytes(const struct plan *plan, uint32_t vectors)
     return odd_lines((size_t)plan->shape.in_blocks * plan->kernel->steps * vectors * WINOGRAD_LINE);
 }
 
+// Where a panel begins; all before it are full.
+static size_t panel_offset(const struct plan *plan, size_t panel)
+{
+    return panel * plan->kernel->places * place_bytes(plan, WINOGRAD_VECTORS);
+}
+
+static size_t weights_bytes(const struct plan *plan)
+{
+    size_t last = divide_up(plan->shape.out_blocks, WINOGRAD_VECTORS) - 1;
+    return panel_offset(plan, last) +
+           plan->kernel->places * place_bytes(plan, vectors_of(&plan->shape, last));
+}
+
 static struct plan plan_of(const struct cpu_device *device, const struct op_desc *desc,
                            enum cpu_winograd_pass pass)
 {
@@ -86,6 +105,7 @@ static struct plan plan_of(const struct cpu_device *device, const struct op_desc
     size_t products = WINOGRAD_ROWS * kernel->places * vectors_of(&plan.shape, 0) * WINOGRAD_LINE;
     size_t groups = BLOCK_BYTES / (kernel->slabs * group_bytes + products);
     groups = groups > MOST_GROUPS ? MOST_GROUPS : groups < LEAST_GROUPS ? LEAST_GROUPS : groups;
+    groups = weights_bytes(&plan) > FAR_WEIGHTS ? FAR_GROUPS : groups;
     // As many blocks for every thread, all of about the same size.
     size_t threads = (size_t)device->threads;
     size_t rounds = divide_up(plan.shape.tiles, groups * WINOGRAD_ROWS * threads);
@@ -102,11 +122,12 @@ bool cpu_winograd_fits(const struct cpu_device *device, const struct op_desc *de
                        enum cpu_winograd_pass pass)
 {
     if (pass == WINOGRAD_BACKWARD_WEIGHTS) {
-        return cpu_winograd_weights_possible(device, desc);
+        return cpu_winograd_weights_fits(device, desc);
     }
     return kernel_of(device) != NULL && desc->kernel == TAPS_WIDE && desc->stride == 1 &&
            desc->pad_top == 1 && desc->pad_left == 1 && desc->pad_bottom == 1 &&
-           desc->pad_right == 1 && desc->in.c % WINOGRAD_LANES == 0 &&
+           desc->pad_right == 1 && cpu_layout_of(desc->in).block == WINOGRAD_LANES &&
+           desc->in.c % WINOGRAD_LANES == 0 &&
            desc->out.c % WINOGRAD_LANES == 0;
 }
 
@@ -116,7 +137,18 @@ bool cpu_winograd_pays(const struct cpu_device *device, const struct op_desc *de
     if (pass == WINOGRAD_BACKWARD_WEIGHTS) {
         return cpu_winograd_weights_pays(device, desc);
     }
-    return cpu_winograd_fits(device, desc, pass);
+    if (!cpu_winograd_fits(device, desc, pass)) {
+        return false;
+    }
+    struct plan plan = plan_of(device, desc, pass);
+    size_t pixels = (size_t)desc->in.n * desc->in.h * desc->in.w;
+    size_t outputs = plan.shape.tiles * plan.kernel->tile * plan.kernel->tile;
+    if (device->half) {
+        return pixels * 4 > outputs * 3 && desc->in.c > WINOGRAD_LANES &&
+               desc->out.c > WINOGRAD_LANES;
+    }
+    bool far = weights_bytes(&plan) > FAR_WEIGHTS && plan.shape.tiles > FAR_TILES;
+    return pixels * 2 > outputs && !far;
 }
 
 size_t cpu_winograd_scratch_bytes(const struct cpu_device *device, const struct op_desc *desc,
@@ -131,26 +163,12 @@ size_t cpu_winograd_scratch_bytes(const struct cpu_device *device, const struct 
 
 // --- weights
 
-// Where a panel begins; all before it are full.
-static size_t panel_offset(const struct plan *plan, size_t panel)
-{
-    return panel * plan->kernel->places * place_bytes(plan, WINOGRAD_VECTORS);
-}
-
-static size_t pass_weights_bytes(const struct cpu_device *device, const struct op_desc *desc,
-                                 enum cpu_winograd_pass pass)
-{
-    struct plan plan = plan_of(device, desc, pass);
-    size_t last = divide_up(plan.shape.out_blocks, WINOGRAD_VECTORS) - 1;
-    return panel_offset(&plan, last) +
-           plan.kernel->places * place_bytes(&plan, vectors_of(&plan.shape, last));
-}
-
 size_t cpu_winograd_weights_bytes(const struct cpu_device *device, const struct op_desc *desc)
 {
-    size_t forward = pass_weights_bytes(device, desc, WINOGRAD_FORWARD);
-    size_t backward = pass_weights_bytes(device, desc, WINOGRAD_BACKWARD_DATA);
-    return forward > backward ? forward : backward;
+    struct plan forward = plan_of(device, desc, WINOGRAD_FORWARD);
+    struct plan backward = plan_of(device, desc, WINOGRAD_BACKWARD_DATA);
+    size_t bytes = weights_bytes(&forward), other = weights_bytes(&backward);
+    return bytes > other ? bytes : other;
 }
 
 // Weights of 16 channels read and up to WINOGRAD_VECTORS times 16 channels written.
@@ -262,7 +280,7 @@ static void convolve_block(const struct plan *plan, void *y, const void *x, cons
         start + plan->block_tiles < shape->tiles ? start + plan->block_tiles : shape->tiles;
     char *tiles = scratch;
     struct winograd_product product = {
-        .products = (float *)(scratch + plan->tiles_bytes),
+        .products = (void *)(scratch + plan->tiles_bytes),
         .groups = divide_up(end - start, WINOGRAD_ROWS),
         .in_blocks = shape->in_blocks,
     };

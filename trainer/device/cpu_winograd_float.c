@@ -21,6 +21,9 @@
 #define PLACES 36
 #define STEPS  16 // of one channel
 
+// Blocks of channels that are summed up one after the other; longer sums would lose precision.
+#define SUM_BLOCKS 16
+
 FLOAT_INLINE __m512 constant(float value)
 {
     return _mm512_set1_ps(value);
@@ -141,8 +144,9 @@ static size_t place_offset(uint32_t place, size_t slab_bytes)
 
 // --- products
 
+// `add`: to the products of the blocks before.
 FLOAT_INLINE void multiply_group(float *products, const float *tiles, const float *weights,
-                                 uint32_t blocks, uint32_t vectors)
+                                 uint32_t blocks, uint32_t vectors, bool add)
 {
     __m512 sums[WINOGRAD_ROWS][WINOGRAD_VECTORS];
 #pragma GCC unroll 6
@@ -176,7 +180,8 @@ FLOAT_INLINE void multiply_group(float *products, const float *tiles, const floa
     for (uint32_t r = 0; r < WINOGRAD_ROWS; r++) {
 #pragma GCC unroll 4
         for (uint32_t v = 0; v < vectors; v++) {
-            _mm512_storeu_ps(products + (r * vectors + v) * WINOGRAD_LANES, sums[r][v]);
+            float *to = products + (r * vectors + v) * WINOGRAD_LANES;
+            _mm512_storeu_ps(to, add ? _mm512_add_ps(_mm512_loadu_ps(to), sums[r][v]) : sums[r][v]);
         }
     }
 }
@@ -184,11 +189,17 @@ FLOAT_INLINE void multiply_group(float *products, const float *tiles, const floa
 FLOAT_INLINE void multiply_groups(const struct winograd_product *product, uint32_t vectors)
 {
     float *to = product->products;
-    const float *tiles = (const float *)product->tiles;
+    const float *tiles = (const void *)product->tiles;
     for (size_t group = 0; group < product->groups; group++) {
-        multiply_group(to, tiles, (const float *)product->weights, product->in_blocks, vectors);
+        const float *weights = (const void *)product->weights;
+        for (uint32_t block = 0; block < product->in_blocks; block += SUM_BLOCKS) {
+            uint32_t left = product->in_blocks - block;
+            uint32_t blocks = left < SUM_BLOCKS ? left : SUM_BLOCKS;
+            multiply_group(to, tiles, weights, blocks, vectors, block > 0);
+            tiles += (size_t)blocks * WINOGRAD_ROWS * WINOGRAD_LANES;
+            weights += (size_t)blocks * STEPS * vectors * WINOGRAD_LANES;
+        }
         to += (size_t)PLACES * WINOGRAD_ROWS * vectors * WINOGRAD_LANES;
-        tiles += (size_t)product->in_blocks * WINOGRAD_ROWS * WINOGRAD_LANES;
     }
 }
 

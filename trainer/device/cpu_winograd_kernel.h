@@ -58,9 +58,11 @@ struct winograd_kernel {
     uint32_t steps;       // lines of weights of 16 input channels
     uint32_t pixel_bytes; // of 16 channels
     size_t (*place_offset)(uint32_t place, size_t slab_bytes); // where its tiles begin
+    // Transforms a run of tiles, of all channels.
     void (*gather)(const struct winograd_shape *shape, char *tiles, const void *x,
                    const struct winograd_run *run);
     void (*multiply)(const struct winograd_product *product);
+    // Makes outputs of the products, for a run of tiles and `vectors` blocks of channels.
     void (*scatter)(const struct winograd_shape *shape, void *y, const float *products,
                     const struct winograd_run *run, uint32_t out_block, uint32_t vectors);
     // The taps by which the gradients of 16 outputs reach 16 inputs, [tap][output][input]: turned
