@@ -76,64 +76,29 @@ struct library {
     void *weights, *scratch;
 };
 
-static dnnl_memory_desc_t weights_desc(const struct op_desc *desc, dnnl_format_tag_t tag,
-                                       dnnl_data_type_t type)
-{
-    dnnl_dims_t dims = {desc->out.c, desc->in.c, 3, 3};
-    dnnl_memory_desc_t weights;
-    dnnl_memory_desc_init_by_tag(&weights, 4, dims, type, tag);
-    return weights;
-}
-
-// False where the library has no such convolution.
-static bool library_describe(struct cpu_device *device, const struct op_desc *desc, bool forward,
-                             dnnl_alg_kind_t algorithm, dnnl_primitive_desc_t hint,
-                             dnnl_primitive_desc_t *out)
-{
-    dnnl_memory_desc_t in = cpu_image_desc(device, desc->in);
-    dnnl_memory_desc_t result = cpu_image_desc(device, desc->out);
-    dnnl_memory_desc_t weights =
-        weights_desc(desc, dnnl_format_tag_any, device->half ? dnnl_bf16 : dnnl_f32);
-    dnnl_dims_t one = {1, 1};
-    dnnl_convolution_desc_t operation;
-    dnnl_status_t status =
-        forward ? dnnl_convolution_forward_desc_init(&operation, dnnl_forward_training, algorithm,
-                                                     &in, &weights, NULL, &result, one, one, one)
-                : dnnl_convolution_backward_data_desc_init(&operation, algorithm, &in, &weights,
-                                                           &result, one, one, one);
-    return status == dnnl_success &&
-           cpu_describe_primitive(device, out, &operation, hint) == dnnl_success;
-}
-
-static bool library_make(struct library *library, struct cpu_device *device,
-                         const struct op_desc *desc, bool forward, dnnl_alg_kind_t algorithm)
+// `winograd`: the library's, where it has it, else its direct kernel.
+static void library_make(struct library *library, struct cpu_device *device,
+                         const struct op_desc *desc, bool forward, bool winograd)
 {
     static const int forward_arguments[] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST};
     static const int backward_arguments[] = {DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS,
                                              DNNL_ARG_DIFF_SRC};
-    *library = (struct library){0};
-    dnnl_primitive_desc_t hint, pass;
-    if (!library_describe(device, desc, true, algorithm, NULL, &hint)) {
-        return false;
-    }
-    if (!library_describe(device, desc, forward, algorithm, hint, &pass)) {
-        dnnl_primitive_desc_destroy(hint);
-        return false;
-    }
     const int *arguments = forward ? forward_arguments : backward_arguments;
-    dnnl_memory_desc_t plain = weights_desc(desc, dnnl_hwio, dnnl_f32);
+    enum cpu_conv_pass pass = forward ? CONV_FORWARD : CONV_BACKWARD_DATA;
+    dnnl_primitive_desc_t hint = NULL, described = NULL;
     struct error error;
-    if (cpu_primitive_create(device, &library->convolution, pass, arguments, 3, &error) !=
+    *library = (struct library){0};
+    if (cpu_conv_describe(device, &hint, desc, CONV_FORWARD, winograd, NULL, &error) != STATUS_OK ||
+        cpu_conv_describe(device, &described, desc, pass, winograd, hint, &error) != STATUS_OK ||
+        cpu_primitive_create(device, &library->convolution, described, arguments, 3, &error) !=
             STATUS_OK ||
-        cpu_reorder_create(device, &library->reorder, &plain,
-                           cpu_argument_desc(pass, DNNL_ARG_WEIGHTS), &error) != STATUS_OK) {
+        cpu_reorder_create(device, &library->reorder, desc, pass, described, &error) != STATUS_OK) {
         die(error.reason);
     }
-    library->weights = zeros(cpu_argument_bytes(pass, DNNL_ARG_WEIGHTS));
+    library->weights = zeros(cpu_argument_bytes(described, DNNL_ARG_WEIGHTS));
     library->scratch = zeros(library->convolution.scratch_bytes + library->reorder.scratch_bytes);
-    dnnl_primitive_desc_destroy(pass);
-    dnnl_primitive_desc_destroy(hint);
-    return true;
+    cpu_description_release(described);
+    cpu_description_release(hint);
 }
 
 static void library_run(struct cpu_device *device, struct library *library, void *y, const void *x,
@@ -256,15 +221,15 @@ static void contest_prepare(struct contest *contest)
     contest->x = stored(half, contest->values, contest->in_values);
     contest->y = zeros(contest->out_values * cpu_value_bytes(half));
     struct library exact;
-    if (!library_make(&exact, contest->exact, desc, forward, dnnl_convolution_direct)) {
-        die("no direct convolution");
-    }
+    library_make(&exact, contest->exact, desc, forward, false);
     library_run(contest->exact, &exact, contest->right, contest->values, contest->weights);
     library_free(&exact);
-    contest->runs[DIRECT] =
-        library_make(&contest->direct, contest->device, desc, forward, dnnl_convolution_direct);
-    contest->runs[WINOGRAD] = !half && library_make(&contest->winograd, contest->device, desc,
-                                                    forward, dnnl_convolution_winograd);
+    contest->runs[DIRECT] = true;
+    library_make(&contest->direct, contest->device, desc, forward, false);
+    contest->runs[WINOGRAD] = !half;
+    if (!half) {
+        library_make(&contest->winograd, contest->device, desc, forward, true);
+    }
     contest->runs[OURS] = contest->runs[KERNEL] = cpu_winograd_fits(contest->device, desc, pass);
     if (contest->runs[OURS]) {
         contest->own_weights = zeros(cpu_winograd_weights_bytes(contest->device, desc));

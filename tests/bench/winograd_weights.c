@@ -100,37 +100,28 @@ static void *store_image(const struct contest *contest, float *host)
 
 // --- contestants
 
-static bool make_library(struct contest *contest, dnnl_alg_kind_t algorithm)
+// `winograd`: the library's, where it has it, else its direct kernel.
+static bool make_library(struct contest *contest, bool winograd)
 {
     static const int arguments[] = {DNNL_ARG_SRC, DNNL_ARG_DIFF_DST, DNNL_ARG_DIFF_WEIGHTS};
-    const struct tensor_shape *in = &contest->desc.in;
-    dnnl_memory_desc_t image = cpu_image_desc(contest->device, *in), weights;
-    dnnl_dims_t dims = {in->c, in->c, 3, 3}, ones = {1, 1};
-    dnnl_convolution_desc_t forward, backward;
-    dnnl_primitive_desc_t hint = NULL, desc = NULL;
+    struct cpu_device *device = contest->device;
+    const struct op_desc *desc = &contest->desc;
+    dnnl_primitive_desc_t hint = NULL, described = NULL;
     struct error error;
-    memset(&weights, 0, sizeof weights);
-    dnnl_memory_desc_init_by_tag(&weights, 4, dims, contest->device->half ? dnnl_bf16 : dnnl_f32,
-                                 dnnl_format_tag_any);
-    dnnl_convolution_forward_desc_init(&forward, dnnl_forward_training, algorithm, &image, &weights,
-                                       NULL, &image, ones, ones, ones);
-    dnnl_memory_desc_init_by_tag(&weights, 4, dims, dnnl_f32, dnnl_format_tag_any);
-    dnnl_convolution_backward_weights_desc_init(&backward, algorithm, &image, &weights, NULL,
-                                                &image, ones, ones, ones);
-    bool made = cpu_describe_primitive(contest->device, &hint, &forward, NULL) == dnnl_success &&
-                cpu_describe_primitive(contest->device, &desc, &backward, hint) == dnnl_success &&
-                cpu_primitive_create(contest->device, &contest->library, desc, arguments, 3,
-                                     &error) == STATUS_OK;
+    bool made =
+        cpu_conv_describe(device, &hint, desc, CONV_FORWARD, winograd, NULL, &error) == STATUS_OK &&
+        cpu_conv_describe(device, &described, desc, CONV_BACKWARD_WEIGHTS, winograd, hint,
+                          &error) == STATUS_OK &&
+        cpu_primitive_create(device, &contest->library, described, arguments, 3, &error) ==
+            STATUS_OK &&
+        cpu_reorder_create(device, &contest->reorder, desc, CONV_BACKWARD_WEIGHTS, described,
+                           &error) == STATUS_OK;
     if (made) {
         contest->library_gradient =
-            allocate(contest, cpu_argument_bytes(desc, DNNL_ARG_DIFF_WEIGHTS));
-        dnnl_memory_desc_init_by_tag(&weights, 4, dims, dnnl_f32, dnnl_hwio);
-        made = cpu_reorder_create(contest->device, &contest->reorder,
-                                  cpu_argument_desc(desc, DNNL_ARG_DIFF_WEIGHTS), &weights,
-                                  &error) == STATUS_OK;
+            allocate(contest, cpu_argument_bytes(described, DNNL_ARG_DIFF_WEIGHTS));
     }
-    dnnl_primitive_desc_destroy(desc);
-    dnnl_primitive_desc_destroy(hint);
+    cpu_description_release(described);
+    cpu_description_release(hint);
     return made;
 }
 
@@ -203,11 +194,11 @@ static double rate(const struct contest *contest, double seconds)
 }
 
 // Rounds of oneDNN by one algorithm and of ours; oneDNN's rate is 0 where it has no such kernel.
-static void compete(struct contest *contest, dnnl_alg_kind_t algorithm, int rounds, double rates[2])
+static void compete(struct contest *contest, bool library_winograd, int rounds, double rates[2])
 {
     memset(&contest->library, 0, sizeof contest->library);
     memset(&contest->reorder, 0, sizeof contest->reorder);
-    bool library = make_library(contest, algorithm);
+    bool library = make_library(contest, library_winograd);
     size_t own = cpu_winograd_weights_scratch(contest->device, &contest->desc);
     size_t theirs = contest->library.scratch_bytes + contest->reorder.scratch_bytes;
     contest->scratch = allocate(contest, own > theirs ? own : theirs);
@@ -244,9 +235,9 @@ static void measure(struct contest *contest, int rounds)
     contest->gradient = allocate(contest, op_fan_in(&contest->desc) * contest->desc.out.c *
                                               sizeof *contest->gradient);
     if (!contest->device->half) {
-        compete(contest, dnnl_convolution_winograd, rounds, winograd);
+        compete(contest, true, rounds, winograd);
     }
-    compete(contest, dnnl_convolution_direct, rounds, direct);
+    compete(contest, false, rounds, direct);
     double ours = direct[1] > winograd[1] ? direct[1] : winograd[1];
     double best = direct[0] > winograd[0] ? direct[0] : winograd[0];
     printf("%4u ch %2ux%-2u  direct %5.0f  winograd %5.0f  ours %5.0f  x%.2f  error %.1e  %s\n",
