@@ -39,6 +39,9 @@ static const char help[] =
     "  --recipe NAME     how views are drawn: byol, small (32 px, no blur)\n"
     "  --recipe FILE     a YAML file with any settings, views among them\n"
     "  --precision P     auto, f32 or bf16: what the device computes images with (see --settings)\n"
+    "  --threads N       of the device; auto = one per core\n"
+    "  --loader-threads N  that decode and augment, behind the device's in the queue for a core;\n"
+    "                    auto = one per core\n"
     "  --set KEY=VALUE   one setting; may be repeated, wins over preset and file\n"
     "  --settings        print every setting with its meaning and value, and stop\n"
     "  --resume          continue DIR, or start it when there is nothing to continue\n"
@@ -67,41 +70,56 @@ static const char help[] =
 
 // What the command line says.
 struct request {
-    const char *data, *run, *recipe, *preset, *precision;
+    const char *data, *run, *recipe, *preset, *precision, *threads, *loader_threads;
     struct option_list set;
     bool resume, json, quiet, settings;
 };
 
 // --- settings --------------------------------------------------------------------------------
 
-#define SHORTHANDS 3 // --preset, --precision and --recipe NAME are assignments too
+// Options that are assignments too: KEY=VALUE.
+struct shorthand {
+    const char *key, *value; // NULL: not given
+    char text[128];
+};
+
+static const char *as_assignment(struct shorthand *shorthand)
+{
+    snprintf(shorthand->text, sizeof shorthand->text, "%s=%s", shorthand->key, shorthand->value);
+    return shorthand->text;
+}
+
+static const char *thread_count(const char *option)
+{
+    return option && strcmp(option, "auto") == 0 ? "0" : option;
+}
 
 static enum status resolve(const struct request *request, struct run_config *config,
                            struct error *error)
 {
-    char preset[128], precision[128], base[128], stored[RUN_PATH];
-    const char *assignments[OPTION_LIST_MAX + SHORTHANDS];
-    const char *file = NULL;
+    bool is_file = request->recipe && recipe_option_is_file(request->recipe);
+    struct shorthand shorthands[] = {
+        {.key = "views.base", .value = is_file ? NULL : request->recipe},
+        {.key = "preset", .value = request->preset},
+        {.key = "precision", .value = request->precision},
+        {.key = "threads", .value = thread_count(request->threads)},
+        {.key = "loader_threads", .value = thread_count(request->loader_threads)},
+    };
+    const size_t shorthand_count = sizeof shorthands / sizeof shorthands[0];
+    const char *assignments[OPTION_LIST_MAX + sizeof shorthands / sizeof shorthands[0]];
+    const char *file = is_file ? request->recipe : NULL;
+    char stored[RUN_PATH];
     size_t count = 0;
-    if (request->recipe && recipe_option_is_file(request->recipe)) {
-        file = request->recipe;
-    } else if (request->recipe) {
-        snprintf(base, sizeof base, "views.base=%s", request->recipe);
-        assignments[count++] = base;
-    }
     // What a resumed run was started with need not be said again.
     if (request->resume && file == NULL && request->run &&
         run_directory_path(request->run, "config.yaml", stored, NULL) == STATUS_OK &&
         file_exists(stored)) {
         file = stored;
     }
-    if (request->preset) {
-        snprintf(preset, sizeof preset, "preset=%s", request->preset);
-        assignments[count++] = preset;
-    }
-    if (request->precision) {
-        snprintf(precision, sizeof precision, "precision=%s", request->precision);
-        assignments[count++] = precision;
+    for (size_t i = 0; i < shorthand_count; i++) {
+        if (shorthands[i].value) {
+            assignments[count++] = as_assignment(&shorthands[i]);
+        }
     }
     for (size_t i = 0; i < request->set.count; i++) {
         assignments[count++] = request->set.item[i];
@@ -302,6 +320,8 @@ static int run(int argc, char **argv)
         {"recipe", 0, OPTION_STRING, &request.recipe, 0, 0},
         {"preset", 0, OPTION_STRING, &request.preset, 0, 0},
         {"precision", 0, OPTION_STRING, &request.precision, 0, 0},
+        {"threads", 't', OPTION_STRING, &request.threads, 0, 0},
+        {"loader-threads", 0, OPTION_STRING, &request.loader_threads, 0, 0},
         {"set", 0, OPTION_LIST, &request.set, 0, 0},
         {"settings", 0, OPTION_FLAG, &request.settings, 0, 0},
         {"resume", 0, OPTION_FLAG, &request.resume, 0, 0},

@@ -405,6 +405,41 @@ static void a_precision_that_is_lacking_is_refused(void **state)
     assert_status(session_run(&session), STATUS_UNSUPPORTED, &session.error);
 }
 
+// A network wide enough for the convolutions that only bf16 has.
+static void go_in_bf16(const char *directory, uint64_t stop_at)
+{
+    struct session session;
+    session_init(&session, directory);
+    struct run_config *config = &session.options.config;
+    config->precision = DEVICE_BF16;
+    config->threads = 2;
+    config->model.encoder = MODEL_RESNET18;
+    config->model.width = 0.5;
+    session.options.resume = true;
+    session.stop_at = stop_at;
+    assert_status(session_run(&session), stop_at > 0 ? STATUS_STOPPED : STATUS_OK, &session.error);
+}
+
+static void bf16_resumes_as_exactly(void **state)
+{
+    (void)state;
+    struct device *device;
+    struct error error;
+    if (device_open(&device, "cpu", 1, DEVICE_BF16, &error) != STATUS_OK) {
+        printf("skipped: %s\n", error.reason);
+        skip();
+    }
+    device_close(&device);
+    char whole[300], broken[300];
+    new_directory(whole);
+    new_directory(broken);
+    go_in_bf16(whole, 0);
+    go_in_bf16(broken, 2);
+    go_in_bf16(broken, 5);
+    go_in_bf16(broken, 0);
+    assert_same_run(broken, whole);
+}
+
 // As `go`, with a network that keeps no batch statistics and heads of other depths.
 static void go_with_norm(const char *directory, int norm, int head_norm, uint64_t stop_at)
 {
@@ -755,6 +790,7 @@ int main(void)
         TEST(resuming_changes_nothing_with_accumulation),
         TEST(recomputing_may_begin_on_resume),
         TEST(auto_precision_is_settled_once),
+        TEST(bf16_resumes_as_exactly),
         TEST(a_precision_that_is_lacking_is_refused),
         TEST(other_networks_resume_as_well),
         TEST(stopping_after_every_step_changes_nothing),
