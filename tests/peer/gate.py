@@ -167,6 +167,16 @@ def check(options, folder):
     return json.loads(done.stdout)
 
 
+def begun(options, settings):
+    """What results.json holds of the same gate: an interrupted one goes on with the trainings it lacks."""
+    try:
+        found = json.loads((options.work / "results.json").read_text())
+    except (OSError, ValueError):
+        return None
+    same = all(found.get(name) == value for name, value in settings.items())
+    return found if same and found["check"] is not None else None
+
+
 def measure(options):
     options.work = Path(options.work).resolve()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -176,12 +186,16 @@ def measure(options):
     ]
     datasets = [dataset(options, folder) for folder in folders]
     names = ("images", "test_images", "epochs", "batch", "width", "precision", "threads")
-    result = {"machine": machine.describe(), "date": time.strftime("%Y-%m-%d"), "recipe": Path(options.recipe).name, "set": options.set}
-    result |= {name: getattr(options, name) for name in names}
-    result["check"] = None if options.no_check else check(options, folders[0])
-    result["trainings"] = []
+    settings = {"recipe": Path(options.recipe).name, "set": options.set} | {name: getattr(options, name) for name in names}
+    result = begun(options, settings)
+    if result is None:
+        result = {"machine": machine.describe(), "date": time.strftime("%Y-%m-%d")} | settings
+        result |= {"check": None if options.no_check else check(options, folders[0]), "trainings": []}
+    finished = {(training["side"], training["seed"]) for training in result["trainings"]}
     for seed in map(int, options.seeds.split()):
         for side, train, data in (("ours", ours, datasets), ("torch", theirs, folders)):
+            if (side, seed) in finished:
+                continue
             start = time.monotonic()
             training = train(options, seed, *data)
             result["trainings"].append({"side": side, "seed": seed, **training})
