@@ -37,7 +37,7 @@ static void seed_of_header(const char *header)
     uint8_t *bytes = calloc(1, LENGTH_BYTES + len + BODY_BYTES);
     FUZZ_CHECK(bytes != NULL);
     store_length(bytes, len);
-    memcpy(bytes + LENGTH_BYTES, header, len);
+    memcpy(bytes + LENGTH_BYTES, header, len); // NOLINT(bugprone-not-null-terminated-result)
     fuzz_seed(bytes, LENGTH_BYTES + len + BODY_BYTES, LENGTH_BYTES + 1);
     free(bytes);
 }

@@ -39,6 +39,7 @@ void table_read(struct table *table, const char *path)
     *line_end = '\0';
     table->columns = count_char(table->text, '\t') + 1;
     *line_end = '\n';
+    assert_true(lines > 0);
     table->rows = lines - 1;
     table->cells = calloc(lines * table->columns, sizeof *table->cells);
     assert_non_null(table->cells);

@@ -19,6 +19,7 @@
 
 void scratch_make(struct scratch *scratch)
 {
+    *scratch = (struct scratch){0};
     const char *parent = getenv("TMPDIR");
     snprintf(scratch->path, sizeof scratch->path, "%s/byol-test-XXXXXX", parent ? parent : "/tmp");
     assert_non_null(mkdtemp(scratch->path));

@@ -157,22 +157,22 @@ static void test_last_gamma(void **state)
 {
     (void)state;
     static const struct {
+        const char *name;
         int encoder;
         int zero;
-        bool v2;
-        const char *name;
         float expected;
+        bool v2;
     } cases[] = {
-        {MODEL_RESNET50, true, false, "resnet/block_group_1/block_2/batchnorm_2/scale", 0},
-        {MODEL_RESNET50, true, false, "resnet/block_group_1/block_0/batchnorm_1/scale", 1},
-        {MODEL_RESNET50, true, false, "resnet/block_group_1/block_0/shortcut_batchnorm/scale", 1},
-        {MODEL_RESNET50, false, false, "resnet/block_group_1/block_2/batchnorm_2/scale", 1},
-        {MODEL_RESNET50, true, true, "resnet/block_group_1/block_2/batchnorm_2/scale", 1},
-        {MODEL_RESNET18, true, false, "resnet/block_group_1/block_1/batchnorm_1/scale", 1},
-        {MODEL_RESNET18, 2, false, "resnet/block_group_1/block_1/batchnorm_1/scale", 0},
-        {MODEL_RESNET18, 2, false, "resnet/block_group_1/block_1/batchnorm_0/scale", 1},
-        {MODEL_RESNET50, 2, false, "resnet/block_group_1/block_2/batchnorm_2/scale", 0},
-        {MODEL_RESNET50, 2, true, "resnet/block_group_1/block_2/batchnorm_2/scale", 1},
+        {"resnet/block_group_1/block_2/batchnorm_2/scale", MODEL_RESNET50, true, 0, false},
+        {"resnet/block_group_1/block_0/batchnorm_1/scale", MODEL_RESNET50, true, 1, false},
+        {"resnet/block_group_1/block_0/shortcut_batchnorm/scale", MODEL_RESNET50, true, 1, false},
+        {"resnet/block_group_1/block_2/batchnorm_2/scale", MODEL_RESNET50, false, 1, false},
+        {"resnet/block_group_1/block_2/batchnorm_2/scale", MODEL_RESNET50, true, 1, true},
+        {"resnet/block_group_1/block_1/batchnorm_1/scale", MODEL_RESNET18, true, 1, false},
+        {"resnet/block_group_1/block_1/batchnorm_1/scale", MODEL_RESNET18, 2, 0, false},
+        {"resnet/block_group_1/block_1/batchnorm_0/scale", MODEL_RESNET18, 2, 1, false},
+        {"resnet/block_group_1/block_2/batchnorm_2/scale", MODEL_RESNET50, 2, 0, false},
+        {"resnet/block_group_1/block_2/batchnorm_2/scale", MODEL_RESNET50, 2, 1, true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct model_config config = small_config();
@@ -359,10 +359,10 @@ static void test_refusals(void **state)
                                          "65537", "none,8", "0",    "8;8", "1,1,1,1,1,1,1,1,1"};
     for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++) {
         config = good;
-        strcpy(config.projector_layers, layers[i]);
+        snprintf(config.projector_layers, sizeof config.projector_layers, "%s", layers[i]);
         assert_refused(&config, "projector_layers");
         config = good;
-        strcpy(config.predictor_layers, layers[i]);
+        snprintf(config.predictor_layers, sizeof config.predictor_layers, "%s", layers[i]);
         assert_refused(&config, "predictor_layers");
     }
     config = good;

@@ -132,9 +132,11 @@ CPU_INLINE void cpu_halves_store(void *base, size_t index, const cpu_lanes *from
 
 CPU_INLINE void cpu_bytes_load(cpu_lane_mask *to, const uint8_t *bytes)
 {
+    cpu_lane_mask wide = {0};
     for (size_t i = 0; i < CPU_LANES; i++) {
-        (*to)[i] = bytes[i];
+        wide[i] = bytes[i];
     }
+    *to = wide;
 }
 #endif
 

@@ -282,7 +282,7 @@ static enum status mean_forward(struct cpu_device *device, struct cpu_op *op,
     float *y = buffers->y, factor = 1.0f / (float)layout.pixels;
 #pragma omp parallel for num_threads(device->threads)
     for (size_t plane = 0; plane < desc->in.n * (size_t)layout.blocks; plane++) {
-        float sums[CPU_LANES];
+        float sums[CPU_LANES] = {0};
         uint32_t first = (uint32_t)(plane % layout.blocks) * layout.block;
         size_t at = plane * layout.pixels * layout.block;
         (device->half ? sum_pixels_halves : sum_pixels_floats)(sums, buffers->x, at, layout.pixels,
