@@ -12,7 +12,7 @@
 
 #if defined(__x86_64__)
 
-#define EDGE    6
+#define EDGE    WINOGRAD_EDGE
 #define PLACES  (EDGE * EDGE)
 #define OUTPUTS 4
 
@@ -135,7 +135,7 @@ WINOGRAD_TARGET static void transform_gradient(uint32_t *to, size_t pitch,
 
 // --- the gradient
 
-WINOGRAD_INLINE void finish_vector(__m512 *to, size_t pitch, const __m512 from[EDGE])
+WINOGRAD_INLINE void winograd_finish_vector(__m512 *to, size_t pitch, const __m512 from[EDGE])
 {
     const __m512 sixth = _mm512_set1_ps(1.0f / 6), quarter = _mm512_set1_ps(0.25f);
     __m512 sum = (from[1] + from[2]) * sixth, difference = (from[2] - from[1]) * sixth;
@@ -145,30 +145,6 @@ WINOGRAD_INLINE void finish_vector(__m512 *to, size_t pitch, const __m512 from[E
     to[2 * pitch] = sum2 - sum + from[5];
 }
 
-// G' sums G
-WINOGRAD_TARGET static void finish(float *gradient, size_t tap_pitch,
-                                   const struct winograd_sums *sums, size_t count)
-{
-    for (size_t i = 0; i < count; i += WINOGRAD_BLOCK) {
-        __m512 rows[WINOGRAD_TAPS][EDGE], taps[WINOGRAD_TAPS];
-        for (size_t x = 0; x < EDGE; x++) {
-            __m512 column[EDGE];
-#pragma GCC unroll 6
-            for (size_t y = 0; y < EDGE; y++) {
-                column[y] = winograd_total(sums, (y * EDGE + x) * sums->pitch + i);
-            }
-            finish_vector(&rows[0][x], EDGE, column);
-        }
-        for (size_t y = 0; y < WINOGRAD_TAPS; y++) {
-            finish_vector(taps, 1, rows[y]);
-#pragma GCC unroll 3
-            for (size_t x = 0; x < WINOGRAD_TAPS; x++) {
-                _mm512_storeu_ps(gradient + (y * WINOGRAD_TAPS + x) * tap_pitch + i, taps[x]);
-            }
-        }
-    }
-}
-
 const struct winograd_form winograd_form_float = {
     .places = PLACES,
     .outputs = OUTPUTS,
@@ -176,7 +152,7 @@ const struct winograd_form winograd_form_float = {
     .transform_image = transform_image,
     .transform_gradient = transform_gradient,
     .multiply = winograd_multiply,
-    .finish = finish,
+    .finish = winograd_finish,
 };
 
 #endif

@@ -10,7 +10,7 @@
 
 #if defined(__x86_64__)
 
-#define EDGE    4
+#define EDGE    WINOGRAD_EDGE
 #define PLACES  (EDGE * EDGE)
 #define OUTPUTS 2
 
@@ -131,37 +131,13 @@ WINOGRAD_TARGET static void transform_gradient(uint32_t *to, size_t pitch,
 
 // --- the gradient
 
-WINOGRAD_INLINE void finish_vector(__m512 *to, size_t pitch, const __m512 from[EDGE])
+WINOGRAD_INLINE void winograd_finish_vector(__m512 *to, size_t pitch, const __m512 from[EDGE])
 {
     const __m512 half = _mm512_set1_ps(0.5f);
     __m512 sum = (from[1] + from[2]) * half;
     to[0] = from[0] + sum;
     to[pitch] = (from[1] - from[2]) * half;
     to[2 * pitch] = sum + from[3];
-}
-
-// G' sums G
-WINOGRAD_TARGET static void finish(float *gradient, size_t tap_pitch,
-                                   const struct winograd_sums *sums, size_t count)
-{
-    for (size_t i = 0; i < count; i += WINOGRAD_BLOCK) {
-        __m512 rows[WINOGRAD_TAPS][EDGE], taps[WINOGRAD_TAPS];
-        for (size_t x = 0; x < EDGE; x++) {
-            __m512 column[EDGE];
-#pragma GCC unroll 4
-            for (size_t y = 0; y < EDGE; y++) {
-                column[y] = winograd_total(sums, (y * EDGE + x) * sums->pitch + i);
-            }
-            finish_vector(&rows[0][x], EDGE, column);
-        }
-        for (size_t y = 0; y < WINOGRAD_TAPS; y++) {
-            finish_vector(taps, 1, rows[y]);
-#pragma GCC unroll 3
-            for (size_t x = 0; x < WINOGRAD_TAPS; x++) {
-                _mm512_storeu_ps(gradient + (y * WINOGRAD_TAPS + x) * tap_pitch + i, taps[x]);
-            }
-        }
-    }
 }
 
 const struct winograd_form winograd_form_half = {
@@ -171,7 +147,7 @@ const struct winograd_form winograd_form_half = {
     .transform_image = transform_image,
     .transform_gradient = transform_gradient,
     .multiply = winograd_multiply,
-    .finish = finish,
+    .finish = winograd_finish,
 };
 
 #endif

@@ -22,7 +22,8 @@ typedef float winograd_value;
 #endif
 #define WINOGRAD_INLINE WINOGRAD_TARGET CPU_INLINE
 
-#define WINOGRAD_TAPS 3 // rows and columns of the weights
+#define WINOGRAD_EDGE (WINOGRAD_HALF ? 4 : 6) // rows and columns of a transformed tile
+#define WINOGRAD_TAPS 3                       // rows and columns of the weights
 #define WINOGRAD_ROWS 4 // input channels whose sums are in registers at a time
 
 // --- tiles
@@ -173,6 +174,34 @@ WINOGRAD_INLINE __m512 winograd_total(const struct winograd_sums *sums, size_t a
         sum += _mm512_loadu_ps(sums->values + group * sums->group_pitch + at);
     }
     return sum;
+}
+
+// One side of G': `from` the places of a column or row to its taps, `pitch` apart. By the includer.
+WINOGRAD_INLINE void winograd_finish_vector(__m512 *to, size_t pitch,
+                                            const __m512 from[WINOGRAD_EDGE]);
+
+// G' sums G
+WINOGRAD_TARGET static void winograd_finish(float *gradient, size_t tap_pitch,
+                                            const struct winograd_sums *sums, size_t count)
+{
+    for (size_t i = 0; i < count; i += WINOGRAD_BLOCK) {
+        __m512 rows[WINOGRAD_TAPS][WINOGRAD_EDGE], taps[WINOGRAD_TAPS];
+        for (size_t x = 0; x < WINOGRAD_EDGE; x++) {
+            __m512 column[WINOGRAD_EDGE];
+#pragma GCC unroll 6
+            for (size_t y = 0; y < WINOGRAD_EDGE; y++) {
+                column[y] = winograd_total(sums, (y * WINOGRAD_EDGE + x) * sums->pitch + i);
+            }
+            winograd_finish_vector(&rows[0][x], WINOGRAD_EDGE, column);
+        }
+        for (size_t y = 0; y < WINOGRAD_TAPS; y++) {
+            winograd_finish_vector(taps, 1, rows[y]);
+#pragma GCC unroll 3
+            for (size_t x = 0; x < WINOGRAD_TAPS; x++) {
+                _mm512_storeu_ps(gradient + (y * WINOGRAD_TAPS + x) * tap_pitch + i, taps[x]);
+            }
+        }
+    }
 }
 
 #endif
