@@ -20,6 +20,7 @@
 #include "formats/npy.h"
 #include "formats/safetensors.h"
 #include "tests/support/program.h"
+#include "tests/support/run_end.h"
 #include "tests/support/sample_dataset.h"
 #include "tests/support/tiny_run.h"
 #include "trainer/run/checkpoint.h"
@@ -116,32 +117,18 @@ static void wait_until_training(const char *run, pid_t child)
 
 static struct safetensors *open_last(const char *run, struct checkpoint_state *state)
 {
-    char directory[300], path[RUN_PATH], warning[1024];
-    struct safetensors *file;
-    struct error error;
+    char directory[300];
     snprintf(directory, sizeof directory, "%s/%s", scratch.path, run);
-    assert_status(checkpoint_latest(directory, path, sizeof path, warning, sizeof warning, &error),
-                  STATUS_OK, &error);
-    assert_status(checkpoint_open(&file, path, state, &error), STATUS_OK, &error);
-    return file;
+    return run_end_open(directory, state);
 }
 
-// Every byte of every tensor of the newest checkpoints.
-static void assert_same_end(const char *left, const char *right)
+// Of runs in the scratch folder.
+static void assert_same_ends(const char *left, const char *right)
 {
-    struct checkpoint_state a, b;
-    struct safetensors *x = open_last(left, &a), *y = open_last(right, &b);
-    assert_int_equal(a.step, b.step);
-    assert_int_equal(safetensors_count(x), safetensors_count(y));
-    for (size_t i = 0; i < safetensors_count(x); i++) {
-        const struct tensor *tensor = safetensors_at(x, i);
-        const struct tensor *other = safetensors_find(y, tensor->name);
-        assert_non_null(other);
-        assert_int_equal(tensor->bytes, other->bytes);
-        assert_memory_equal(tensor->data, other->data, tensor->bytes);
-    }
-    safetensors_close(&x);
-    safetensors_close(&y);
+    char x[300], y[300];
+    snprintf(x, sizeof x, "%s/%s", scratch.path, left);
+    snprintf(y, sizeof y, "%s/%s", scratch.path, right);
+    assert_same_end(x, y);
 }
 
 // The log without its timings, through the shell's eyes.
@@ -214,7 +201,7 @@ static void kills_change_nothing(void **state)
         char run[32];
         snprintf(run, sizeof run, "killed%u", runs++);
         kills += kill_until_done(run, longest, wanted - kills, &random);
-        assert_same_end(run, "undisturbed");
+        assert_same_ends(run, "undisturbed");
         assert_same_log(run, "undisturbed");
     }
     print_message("killed %u times in %u runs\n", kills, runs);
@@ -238,7 +225,7 @@ static void a_signal_stops_with_a_checkpoint(void **state)
         snprintf(line, sizeof line, "--version && cat \"$DIR/%s.out\"", runs[i]);
         program_expect(&scratch, 0, "--resume", line); // says how to go on
         assert_int_equal(finish(start(runs[i], NULL)), 0);
-        assert_same_end(runs[i], "undisturbed");
+        assert_same_ends(runs[i], "undisturbed");
         assert_same_log(runs[i], "undisturbed");
     }
 }
@@ -256,7 +243,7 @@ static void a_second_signal_ends_it_at_once(void **state)
     int code = finish(child);
     assert_true(code == 128 + SIGTERM || code == 128 + SIGINT);
     assert_int_equal(finish(start("hurried", NULL)), 0);
-    assert_same_end("hurried", "undisturbed");
+    assert_same_ends("hurried", "undisturbed");
 }
 
 static void a_second_process_is_refused(void **state)
@@ -269,7 +256,7 @@ static void a_second_process_is_refused(void **state)
     program_expect(&scratch, 0, "another process", "--version && cat \"$DIR/shared.out\"");
     kill(child, SIGCONT);
     assert_int_equal(finish(child), 0);
-    assert_same_end("shared", "undisturbed");
+    assert_same_ends("shared", "undisturbed");
 }
 
 static void resuming_needs_no_settings_again(void **state)
@@ -278,7 +265,7 @@ static void resuming_needs_no_settings_again(void **state)
     assert_int_equal(finish(start("brief", "max_steps=9")), 0);
     program_expect(&scratch, 0, "finished",
                    "pretrain --data \"$DATA\" --run \"$DIR/brief\" --resume --set max_steps=0");
-    assert_same_end("brief", "undisturbed");
+    assert_same_ends("brief", "undisturbed");
     program_expect(&scratch, 1, "seed",
                    "pretrain --data \"$DATA\" --run \"$DIR/brief\" --resume --set seed=5");
     program_expect(&scratch, 1, "another dataset",

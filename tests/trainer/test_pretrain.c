@@ -13,6 +13,7 @@
 
 #include "formats/file.h"
 #include "tests/support/program.h"
+#include "tests/support/run_end.h"
 #include "tests/support/sample_dataset.h"
 #include "tests/support/tiny_run.h"
 #include "trainer/run/checkpoint.h"
@@ -140,18 +141,6 @@ static void assert_same_log(const char *left, const char *right)
     free(b);
 }
 
-static struct safetensors *open_last(const char *directory, struct checkpoint_state *state)
-{
-    char path[RUN_PATH], warning[1024];
-    struct safetensors *file;
-    struct error error;
-    assert_status(checkpoint_latest(directory, path, sizeof path, warning, sizeof warning, &error),
-                  STATUS_OK, &error);
-    assert_string_equal(warning, "");
-    assert_status(checkpoint_open(&file, path, state, &error), STATUS_OK, &error);
-    return file;
-}
-
 static void assert_same_history(const char *left, const char *right)
 {
     struct history a, b;
@@ -169,21 +158,12 @@ static void assert_same_history(const char *left, const char *right)
 static void assert_same_run(const char *left, const char *right)
 {
     struct checkpoint_state a, b;
-    struct safetensors *x = open_last(left, &a), *y = open_last(right, &b);
+    struct safetensors *x = run_end_open(left, &a), *y = run_end_open(right, &b);
     assert_int_equal(a.step, b.step);
     assert_int_equal(a.position.epoch, b.position.epoch);
     assert_int_equal(a.position.batch, b.position.batch);
     assert_same_history(a.history, b.history);
-    assert_int_equal(safetensors_count(x), safetensors_count(y));
-    for (size_t i = 0; i < safetensors_count(x); i++) {
-        const struct tensor *tensor = safetensors_at(x, i);
-        const struct tensor *other = safetensors_find(y, tensor->name);
-        assert_non_null(other);
-        assert_int_equal(tensor->bytes, other->bytes);
-        if (memcmp(tensor->data, other->data, tensor->bytes) != 0) {
-            fail_msg("tensor '%s' differs between %s and %s", tensor->name, left, right);
-        }
-    }
+    assert_same_tensors(x, y);
     safetensors_close(&x);
     safetensors_close(&y);
     assert_same_log(left, right);
@@ -344,7 +324,7 @@ static void resuming_changes_nothing_with_accumulation(void **state)
         assert_same_run(directory, whole);
     }
     struct checkpoint_state last;
-    struct safetensors *file = open_last(whole, &last);
+    struct safetensors *file = run_end_open(whole, &last);
     assert_int_equal(last.step, STEPS);
     safetensors_close(&file);
 }
@@ -584,7 +564,7 @@ static void what_is_learnt_cannot_change_on_resume(void **state)
 static size_t count_tensors(const char *directory, const char *prefix, bool *zero)
 {
     struct checkpoint_state state;
-    struct safetensors *file = open_last(directory, &state);
+    struct safetensors *file = run_end_open(directory, &state);
     size_t count = 0;
     for (size_t i = 0; i < safetensors_count(file); i++) {
         const struct tensor *tensor = safetensors_at(file, i);
@@ -731,7 +711,7 @@ static void a_bad_loss_stops_the_run(void **state)
     assert_non_null(strstr(session.error.reason, "base_learning_rate"));
     assert_true(session.result.step > 4); // there was a checkpoint, and it is a good one
     struct checkpoint_state last;
-    struct safetensors *file = open_last(directory, &last);
+    struct safetensors *file = run_end_open(directory, &last);
     safetensors_close(&file);
 }
 
