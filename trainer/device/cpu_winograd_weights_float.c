@@ -133,18 +133,6 @@ WINOGRAD_TARGET static void transform_gradient(uint32_t *to, size_t pitch,
     }
 }
 
-// --- the gradient
-
-WINOGRAD_INLINE void winograd_finish_vector(__m512 *to, size_t pitch, const __m512 from[EDGE])
-{
-    const __m512 sixth = _mm512_set1_ps(1.0f / 6), quarter = _mm512_set1_ps(0.25f);
-    __m512 sum = (from[1] + from[2]) * sixth, difference = (from[2] - from[1]) * sixth;
-    __m512 sum2 = (from[3] + from[4]) * sixth, difference2 = (from[3] - from[4]) * sixth;
-    to[0] = (from[0] + sum2) * quarter - sum;
-    to[pitch] = add_times(difference, 0.5f, difference2);
-    to[2 * pitch] = sum2 - sum + from[5];
-}
-
 const struct winograd_form winograd_form_float = {
     .places = PLACES,
     .outputs = OUTPUTS,

@@ -129,17 +129,6 @@ WINOGRAD_TARGET static void transform_gradient(uint32_t *to, size_t pitch,
     transform_walk(to, pitch, walk, false);
 }
 
-// --- the gradient
-
-WINOGRAD_INLINE void winograd_finish_vector(__m512 *to, size_t pitch, const __m512 from[EDGE])
-{
-    const __m512 half = _mm512_set1_ps(0.5f);
-    __m512 sum = (from[1] + from[2]) * half;
-    to[0] = from[0] + sum;
-    to[pitch] = (from[1] - from[2]) * half;
-    to[2 * pitch] = sum + from[3];
-}
-
 const struct winograd_form winograd_form_half = {
     .places = PLACES,
     .outputs = OUTPUTS,

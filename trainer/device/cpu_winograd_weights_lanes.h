@@ -176,9 +176,27 @@ WINOGRAD_INLINE __m512 winograd_total(const struct winograd_sums *sums, size_t a
     return sum;
 }
 
-// One side of G': `from` the places of a column or row to its taps, `pitch` apart. By the includer.
+// --- the gradient
+
+// One side of G': from the places of a column or row to its taps, `pitch` apart.
 WINOGRAD_INLINE void winograd_finish_vector(__m512 *to, size_t pitch,
-                                            const __m512 from[WINOGRAD_EDGE]);
+                                            const __m512 from[WINOGRAD_EDGE])
+{
+    const __m512 half = _mm512_set1_ps(0.5f);
+#if WINOGRAD_HALF
+    __m512 sum = (from[1] + from[2]) * half;
+    to[0] = from[0] + sum;
+    to[pitch] = (from[1] - from[2]) * half;
+    to[2 * pitch] = sum + from[3];
+#else
+    const __m512 sixth = _mm512_set1_ps(1.0f / 6), quarter = _mm512_set1_ps(0.25f);
+    __m512 sum = (from[1] + from[2]) * sixth, difference = (from[2] - from[1]) * sixth;
+    __m512 sum2 = (from[3] + from[4]) * sixth, difference2 = (from[3] - from[4]) * sixth;
+    to[0] = (from[0] + sum2) * quarter - sum;
+    to[pitch] = _mm512_fmadd_ps(half, difference2, difference);
+    to[2 * pitch] = sum2 - sum + from[5];
+#endif
+}
 
 // G' sums G
 WINOGRAD_TARGET static void winograd_finish(float *gradient, size_t tap_pitch,
