@@ -122,8 +122,11 @@ struct param_span {
     float learning_rate_scale;
 };
 
+// Learning rates, and whatever else changes from step to step, are read from device memory when the
+// work runs, so that a recording may be run again with others.
 struct lars_settings {
-    float learning_rate, weight_decay, momentum, trust; // trust: eta
+    const float *learning_rate;          // device memory
+    float weight_decay, momentum, trust; // trust: eta
 };
 
 // What gradients become before SGD sees them; all zero: what they are. With wd and the ratio for
@@ -139,13 +142,14 @@ struct gradient_settings {
 };
 
 struct sgd_settings {
-    float learning_rate, momentum;
+    const float *learning_rate; // device memory
+    float momentum;
     bool nesterov;
     struct gradient_settings gradient;
 };
 
 struct adamw_settings {
-    float learning_rate;
+    const float *learning_rate; // device memory
     double weight_decay, beta1, beta2, epsilon;
 };
 
@@ -153,13 +157,16 @@ struct adamw_settings {
 // target), w as the step leaves it; those of the spans.
 struct moving_target {
     float *params;
-    float rate; // 1 - tau
+    const float *rate; // 1 - tau, in device memory
 };
 
 struct device;
+struct device_mark;
+struct device_upload;
+struct device_recording;
 
 struct device_ops {
-    const char *name;    // "ref", "cpu"
+    const char *name;    // "ref", "cpu", "cuda"
     const char *summary; // one line for `byol --help`
 
     enum status (*open)(struct device **out, int threads, enum device_precision precision,
@@ -177,6 +184,51 @@ struct device_ops {
     enum status (*copy)(struct device *device, void *to, const void *from, size_t bytes);
     enum status (*fill_zero)(struct device *device, void *memory, size_t bytes);
     enum status (*synchronise)(struct device *device); // waits until everything queued is done
+
+    // --- devices that work while the host goes on; all NULL and 0 on those that compute at once,
+    // whose memory is the host's: batches are read there where they lie.
+
+    unsigned steps_ahead; // steps that the host may queue while one is being computed
+
+    // Host memory that is copied at full speed while device and host work.
+    enum status (*host_allocate)(struct device *device, void **memory, size_t bytes,
+                                 struct error *error);
+    void (*host_release)(struct device *device, void *memory);
+    // Queued like an op; `host` (from host_allocate) holds it once a mark set later was waited for.
+    enum status (*copy_out_later)(struct device *device, void *host, const void *from,
+                                  size_t bytes);
+    enum status (*copy_in_later)(struct device *device, void *to, const void *host, size_t bytes);
+
+    // A place in the queue.
+    enum status (*mark_open)(struct device *device, struct device_mark **out, struct error *error);
+    void (*mark_close)(struct device *device, struct device_mark *mark);
+    enum status (*mark_set)(struct device *device, struct device_mark *mark);
+    enum status (*mark_wait)(struct device *device, struct device_mark *mark); // the host waits
+
+    // Room on the device that is filled while the device computes. Send as often as needed, take
+    // before the ops that read, done after the last of them; then it may be sent to again. The
+    // host memory is the caller's again after upload_wait.
+    enum status (*upload_open)(struct device *device, struct device_upload **out, size_t bytes,
+                               struct error *error);
+    void (*upload_close)(struct device *device, struct device_upload *upload);
+    enum status (*upload_send)(struct device *device, struct device_upload *upload, size_t offset,
+                               const void *host, size_t bytes);
+    enum status (*upload_wait)(struct device *device, struct device_upload *upload);
+    enum status (*upload_take)(struct device *device, struct device_upload *upload,
+                               const void **memory);
+    enum status (*upload_done)(struct device *device, struct device_upload *upload);
+
+    // Between begin and end, what the device is asked to queue (ops, copies on the device, fills,
+    // losses, optimisers, copy_out_later, sums over peers) is noted and not done; record_run does
+    // it all, with one call, as often as wanted. Every op has run once before. When end fails the
+    // device goes on as if nothing had been recorded.
+    enum status (*record_begin)(struct device *device, struct error *error);
+    enum status (*record_end)(struct device *device, struct device_recording **out,
+                              struct error *error);
+    enum status (*record_run)(struct device *device, struct device_recording *recording);
+    void (*record_close)(struct device *device, struct device_recording *recording);
+
+    // ---
 
     // IMAGE tensors to and from plain [n][h][w][c] float32 on the host: tests and debugging.
     size_t (*tensor_bytes)(const struct device *device, struct tensor_shape shape);
@@ -208,8 +260,9 @@ struct device_ops {
     enum status (*regression_loss)(struct device *device, const float *x, const float *y,
                                    uint32_t n, uint32_t d, float scale, float *losses, float *dx,
                                    float *dy);
+    // `scale` of softmax in device memory, of one float.
     enum status (*softmax_loss)(struct device *device, const float *logits, const int32_t *labels,
-                                uint32_t n, uint32_t classes, float scale, float *losses,
+                                uint32_t n, uint32_t classes, const float *scale, float *losses,
                                 float *dlogits, uint8_t *top1, uint8_t *top5);
 
     // Optimisers over flat blocks described by spans. Sums are taken in a fixed order: same bits
@@ -264,6 +317,7 @@ struct device {
     const struct device_ops *ops;
     enum device_precision precision;
     const struct device_peers *peers; // NULL: alone. Set by the owner before the first op runs
+    bool timed; // the owner wants the time of each op: networks wait for each one before the next
 };
 
 // "ref" or "cpu"; STATUS_NO_DEVICE with advice when it was not built in. `threads` 0 = one per
