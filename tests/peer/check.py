@@ -212,7 +212,7 @@ def check_steps(options, dataset, values):
     for step in range(1, options.steps):
         pair = [views.normalise(view).contiguous(memory_format=torch.channels_last) for view in pixels[2 * step : 2 * step + 2]]
         line = lines[step]
-        losses.append((line["loss"], byol.step(*pair, line["learning_rate"], line["tau"])))
+        losses.append((line["loss"], float(byol.step(*pair, line["learning_rate"], line["tau"]))))
         if step == 1:
             change, statistic = compare(byol, *checkpoints[:2])
     worst = max(change, key=change.get)

@@ -205,19 +205,20 @@ class Byol:
 
     def losses(self, first, second):
         """The loss, with gradients; every network sees each view by itself."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(first.device.type, torch.bfloat16, enabled=self.bf16):
             with torch.no_grad():
                 projections = self.project(first).float(), self.project(second).float()
             loss = distance(self.predict(first), projections[1])
             return loss + distance(self.predict(second), projections[0])
 
     def step(self, first, second, rate, tau):
+        """The loss as a tensor: asking for its number waits for a GPU."""
         loss = self.losses(first, second)
         loss.backward()
         self.optimiser.step(rate)
         with torch.no_grad():
             torch._foreach_lerp_(self.following, self.followed, 1 - tau)
-        return loss.item()
+        return loss.detach()
 
 
 def build(encoder, stem, width, hidden, output, predictor, same=True):

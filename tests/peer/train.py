@@ -90,7 +90,7 @@ def train(values, images, byol, report):
         for chosen in order.split(batch):
             pair = make_views(images[chosen], values, generator)
             rate = network.learning_rate(step, values["base_learning_rate"], batch, warmup, total)
-            losses.append(byol.step(*pair, rate, network.target_decay(step, values["tau_base"], total)))
+            losses.append(float(byol.step(*pair, rate, network.target_decay(step, values["tau_base"], total))))
             step += 1
         report(epoch, losses, time.monotonic() - start)
 
