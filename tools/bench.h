@@ -4,6 +4,7 @@
 
 // `argv[0]` is the subject's name. Each prints its own help, results and errors and returns the
 // exit code.
+int bench_device(int argc, char **argv);
 int bench_loader(int argc, char **argv);
 int bench_step(int argc, char **argv);
 

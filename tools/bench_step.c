@@ -52,22 +52,6 @@ static const struct command command = {
 
 // --- from options to a config --------------------------------------------------------------------
 
-// Index of `value` among "a|b|c", or -1 after saying so.
-static int choose(const char *option, const char *value, const char *choices)
-{
-    int index = 0;
-    size_t len = strlen(value);
-    for (const char *at = choices; *at; index++) {
-        size_t choice = strcspn(at, "|");
-        if (choice == len && strncmp(at, value, len) == 0) {
-            return index;
-        }
-        at += choice + (at[choice] == '|');
-    }
-    command_misused(&command, "--%s is one of %s, not '%s'", option, choices, value);
-    return -1;
-}
-
 static int parse(struct step_bench *bench, int argc, char **argv, bool *done)
 {
     struct model_config *model = &bench->config.model;
@@ -106,11 +90,12 @@ static int parse(struct step_bench *bench, int argc, char **argv, bool *done)
 static int configure(struct step_bench *bench)
 {
     struct model_config *model = &bench->config.model;
-    model->encoder = choose("net", bench->net, MODEL_ENCODER_CHOICES);
-    model->stem = choose("stem", bench->stem, MODEL_STEM_CHOICES);
-    model->padding = choose("padding", bench->padding, MODEL_PADDING_CHOICES);
-    model->shortcut = choose("shortcut", bench->shortcut, MODEL_SHORTCUT_CHOICES);
-    bench->precision = choose("precision", bench->precision_name, DEVICE_PRECISION_CHOICES);
+    model->encoder = command_choice(&command, "net", bench->net, MODEL_ENCODER_CHOICES);
+    model->stem = command_choice(&command, "stem", bench->stem, MODEL_STEM_CHOICES);
+    model->padding = command_choice(&command, "padding", bench->padding, MODEL_PADDING_CHOICES);
+    model->shortcut = command_choice(&command, "shortcut", bench->shortcut, MODEL_SHORTCUT_CHOICES);
+    bench->precision =
+        command_choice(&command, "precision", bench->precision_name, DEVICE_PRECISION_CHOICES);
     if (model->encoder < 0 || model->stem < 0 || model->padding < 0 || model->shortcut < 0 ||
         bench->precision < 0) {
         return EXIT_USAGE;

@@ -10,6 +10,7 @@ static const struct subject {
     const char *name;
     int (*run)(int argc, char **argv);
 } subjects[] = {
+    {"device", bench_device},
     {"loader", bench_loader},
     {"step", bench_step},
 };
@@ -48,10 +49,11 @@ static int run(int argc, char **argv)
 
 const struct command command_bench = {
     .name = "bench",
-    .summary = "measure the speed of the loader and of training steps",
+    .summary = "measure the speed of the loader, of training steps and of a device",
     .help = "Usage: byol bench SUBJECT [options]\n"
             "\n"
             "Subjects:\n"
+            "  device   copies, products and single layers: the ceilings of a step\n"
             "  loader   batches of views from a dataset: speed, waits, memory, hash\n"
             "  step     training steps on made-up images: speed, where the time goes, memory\n"
             "\n"

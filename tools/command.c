@@ -233,3 +233,19 @@ int command_options(const struct command *command, int argc, char **argv,
     }
     return EXIT_OK;
 }
+
+int command_choice(const struct command *command, const char *option, const char *value,
+                   const char *choices)
+{
+    int index = 0;
+    size_t len = strlen(value);
+    for (const char *at = choices; *at; index++) {
+        size_t choice = strcspn(at, "|");
+        if (choice == len && strncmp(at, value, len) == 0) {
+            return index;
+        }
+        at += choice + (at[choice] == '|');
+    }
+    command_misused(command, "--%s is one of %s, not '%s'", option, choices, value);
+    return -1;
+}

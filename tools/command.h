@@ -50,6 +50,10 @@ int command_options(const struct command *command, int argc, char **argv,
                     const struct option *options, size_t count, struct option_list *operands,
                     bool *done);
 
+// Index of `value` among "a|b|c", or -1 after saying what --option may be.
+int command_choice(const struct command *command, const char *option, const char *value,
+                   const char *choices);
+
 // Prints "byol NAME: MESSAGE" to stderr (and the JSON object to stdout when `json`), returns
 // EXIT_FAILED.
 int command_failed(const struct command *command, const struct error *error, bool json);
