@@ -1,0 +1,290 @@
+#!/usr/bin/env python3
+"""Proves and measures the GPU side on a machine that has a GPU: one command, under ten minutes, one JSON file.
+
+Runs in the directory that `make gpu-bundle` makes (or a build directory), stage by stage, and writes the file anew after each, so that
+what was found survives when the machine is taken away. Needs Python 3.9; the peer needs PyTorch, the sanitizers compute-sanitizer; what
+is absent is left out and named. Exits 1 when a stage failed.
+"""
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+# Table-driven suites run every op on `cuda` and on the devices they compare it with.
+SUITES = [
+    "trainer/test_cuda_device",
+    "trainer/test_device_ops",
+    "trainer/test_device_half",
+    "trainer/test_device_math",
+    "trainer/test_optimisers",
+    "trainer/test_gradients",
+    "trainer/test_cuda_views",
+    "trainer/test_network",
+    "trainer/test_method",
+    "trainer/test_recompute",
+    "golden/test_loss",
+    "golden/test_optimizer",
+    "golden/test_network",
+    "golden/test_updates",
+]
+STEP_SUITES = ["trainer/test_cuda_step"]
+
+# Name, network, stem, pixels, batch. The first is the one with a goal.
+STEPS = [
+    ("ResNet-50, 224 px, batch 256", "resnet50", "imagenet", 224, 256),
+    ("ResNet-18, 32 px, batch 512", "resnet18", "small", 32, 512),
+]
+PEERS = ["bf16-compiled", "bf16-channels-last"]
+TINY = ["--net", "tiny", "--size", "32", "--batch", "8", "--hidden", "32", "--output", "16", "--steps", "2"]
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--build", default=str(HERE), help="directory with byol, tests and data")
+    parser.add_argument("--out", default="gpu-check.json", help="the JSON file")
+    parser.add_argument("--python", default=sys.executable, help="Python with PyTorch, for the peer")
+    parser.add_argument("--stages", default="record,ops,step,ceilings,speed,input,sanitize", help="which, in this order")
+    parser.add_argument("--seconds", type=float, default=560, help="in all: stages that would begin later are left out")
+    parser.add_argument("--rounds", type=int, default=3, help="of the speed comparison, ours and the peer's in turn")
+    parser.add_argument("--train", type=float, default=0, help="seconds of a CIFAR-10 training, resumed where its run stands (stage 'train')")
+    parser.add_argument("--run", default="gpu-run", help="directory of that training")
+    return parser.parse_args()
+
+
+class Left(Exception):
+    """Why something was left out."""
+
+
+class Failed(Exception):
+    """Why something failed."""
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+class Machine:
+    """What stages share: where things are, and the time that is left."""
+
+    def __init__(self, options):
+        self.options = options
+        self.build = Path(options.build)
+        self.byol = self.build / "byol"
+        self.end = time.monotonic() + options.seconds
+        self.environment = {**os.environ, "REQUIRE_DEVICE": "1", "OMP_WAIT_POLICY": "passive"}
+        self.environment["BYOL_PROGRAM"] = str(self.byol)
+
+    def left(self):
+        return self.end - time.monotonic()
+
+    def run(self, *words, limit=300, environment=()):
+        """Code, output and seconds; what runs longer than its limit, or than there is time, is ended."""
+        start = time.monotonic()
+        limit = min(limit, self.left())
+        if limit < 1:
+            raise Left("no time left")
+        try:
+            done = subprocess.run(
+                [str(word) for word in words],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=limit,
+                check=False,
+                cwd=self.build,
+                env={**self.environment, **dict(environment)},
+            )
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{words[0]}: still running after {limit:.0f} s") from None
+        except OSError as error:
+            raise Left(f"{words[0]}: {error.strerror}") from None
+        return done, time.monotonic() - start
+
+    def json_of(self, *words, **more):
+        done, _ = self.run(*words, **more)
+        if done.returncode:
+            raise Failed(last_line(done.stderr) or f"{words[0]} ended with {done.returncode}")
+        return json.loads(done.stdout[done.stdout.index("{") :])
+
+
+def last_line(text):
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""
+
+
+# --- stages --------------------------------------------------------------------------------------
+
+
+def record(machine):
+    found = {"byol": machine.run(machine.byol, "--version")[0].stdout.strip(), "cores": os.cpu_count()}
+    query = "name,driver_version,memory.total,clocks.max.sm,clocks.max.memory,power.limit,pcie.link.gen.max,pcie.link.width.max"
+    try:
+        done, _ = machine.run("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
+        found["gpu"] = dict(zip(query.split(","), [field.strip() for field in done.stdout.strip().split(",")]))
+    except Left as reason:
+        found["gpu"] = str(reason)
+    properties = machine.build / "tests/cuda_plans/test_plans"
+    if properties.exists():
+        done, _ = machine.run(properties, "--device-properties")
+        found["cudnn_properties"] = done.stdout.strip()[:4000]
+    return found
+
+
+def suites(machine, names):
+    found, bad = {}, []
+    for name in names:
+        program = machine.build / "tests" / name
+        if not program.exists():
+            found[name] = {"left_out": "not built"}
+            continue
+        done, seconds = machine.run(program, limit=200)
+        text = done.stdout + done.stderr
+        counts = {word.lower(): sum(map(int, re.findall(rf"\[ +{word} +\] (\d+) test", text))) for word in ("PASSED", "FAILED", "SKIPPED")}
+        found[name] = {**counts, "seconds": round(seconds, 1)}
+        if done.returncode or counts["failed"]:
+            lines = [line for line in text.splitlines() if re.search(r"error|FAILED|cuda", line, re.IGNORECASE)]
+            found[name]["lines"] = lines[:20]
+            bad.append(name)
+        say(f"  {name}: {counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped, {seconds:.0f} s")
+    if bad:
+        found["failed"] = bad
+    return found
+
+
+def ops(machine):
+    return suites(machine, SUITES)
+
+
+def step(machine):
+    return suites(machine, STEP_SUITES)
+
+
+def ceilings(machine):
+    return {
+        precision: machine.json_of(machine.byol, "bench", "device", "--device", "cuda", "--mib", 512, "--precision", precision, "--json")
+        for precision in ("bf16", "f32")
+    }
+
+
+def step_words(shape):
+    _, net, stem, size, batch = shape
+    return ["--net", net, "--stem", stem, "--size", size, "--batch", batch, "--hidden", 4096, "--steps", 30]
+
+
+def peer_step(machine, shape, mode):
+    script = machine.build / "tests/bench/peers/torch_step.py"
+    return machine.json_of(machine.options.python, script, "--mode", mode, "--device", "cuda", *step_words(shape))
+
+
+def our_step(machine, shape, mode):
+    return machine.json_of(machine.byol, "bench", "step", "--device", "cuda", "--precision", mode, "--json", *step_words(shape))
+
+
+def speed(machine):
+    """Both sides in turn; the median of each side's medians."""
+    rows = [("byol bf16", our_step, "bf16")] + [(f"PyTorch {mode}", peer_step, mode) for mode in PEERS]
+    found = {}
+    for shape in STEPS:
+        runs, absent = {name: [] for name, _, _ in rows}, {}
+        for _ in range(machine.options.rounds):
+            for name, measure, mode in [row for row in rows if row[0] not in absent]:
+                try:
+                    runs[name].append(measure(machine, shape, mode))
+                    say(f"  {shape[0]}: {name}: {runs[name][-1]['pairs_per_second']:.0f} pairs/s")
+                except (Left, Failed) as reason:
+                    absent[name] = str(reason)
+                    say(f"  {shape[0]}: {name}: {reason}")
+        rates = {name: statistics.median(run["pairs_per_second"] for run in list_) for name, list_ in runs.items() if list_}
+        entry = {"pairs_per_second": rates, "runs": runs, "absent": absent}
+        theirs = [rate for name, rate in rates.items() if name != "byol bf16"]
+        if theirs and "byol bf16" in rates:
+            entry["times_the_best_peer"] = rates["byol bf16"] / max(theirs)
+        found[shape[0]] = entry
+    return found
+
+
+def pretrain(machine, data, run, seconds, *settings):
+    """Trains until the time is up; the run's report."""
+    words = [machine.byol, "pretrain", "--data", machine.build / data, "--run", run, "--quiet"]
+    words += [word for setting in ("device=cuda", *settings) for word in ("--set", setting)]
+    if (Path(run) / "checkpoints").exists():
+        words.append("--resume")
+    machine.run("timeout", "--signal=USR1", "--kill-after=60", f"{seconds:.0f}", *words, limit=seconds + 90)
+    report = Path(run) / "report.json"
+    if not report.exists():
+        raise Failed("the training left no report")
+    return json.loads(report.read_text())
+
+
+def input_(machine):
+    """A real loader before the device: how long does it wait?"""
+    found = {}
+    for where in ("host", "device"):
+        run = machine.build / f"input-{where}"
+        shutil.rmtree(run, ignore_errors=True)
+        try:
+            found[where] = pretrain(machine, "data/imagenet", run, 45, "batch=256", "epochs=100000", f"augment={where}", "checkpoint_seconds=0")
+        except (Left, Failed) as reason:
+            found[where] = {"left_out": str(reason)}
+    return found
+
+
+def train(machine):
+    """Part of a long training; its curve so far."""
+    run = machine.build / machine.options.run
+    found = {"report": pretrain(machine, "data/cifar-train", run, machine.options.train, f"preset={machine.build / 'recipes/cifar-gpu.yaml'}")}
+    found["knn"] = machine.json_of(machine.byol, "eval", "knn", "--run", run, "--train", "data/cifar-train", "--test", "data/cifar-test", "--json")
+    return found
+
+
+def sanitize(machine):
+    found = {}
+    for tool in ("memcheck", "racecheck", "initcheck", "synccheck"):
+        words = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", machine.byol, "bench", "step", "--device", "cuda", *TINY, "--quiet"]
+        try:
+            done, seconds = machine.run(*words, limit=120)
+            found[tool] = {"clean": done.returncode == 0, "seconds": round(seconds, 1), "last": last_line(done.stdout)}
+        except (Left, Failed) as reason:
+            found[tool] = {"left_out": str(reason)}
+        say(f"  {tool}: {found[tool]}")
+    if any(one.get("clean") is False for one in found.values()):
+        found["failed"] = [tool for tool, one in found.items() if one.get("clean") is False]
+    return found
+
+
+STAGES = {"record": record, "ops": ops, "step": step, "ceilings": ceilings, "speed": speed, "input": input_, "sanitize": sanitize, "train": train}
+
+
+def main():
+    options = parse()
+    machine, result, bad = Machine(options), {"date": time.strftime("%Y-%m-%d"), "stages": {}}, False
+    for name in options.stages.split(","):
+        if name not in STAGES:
+            sys.exit(f"check: no stage '{name}'; there are {', '.join(STAGES)}")
+        start = time.monotonic()
+        say(f"{name}:")
+        try:
+            found = STAGES[name](machine)
+        except Left as reason:
+            found = {"left_out": str(reason)}
+        except (Failed, ValueError, KeyError) as reason:
+            found = {"failed": f"{type(reason).__name__}: {reason}"}
+        bad = bad or "failed" in found
+        result["stages"][name] = {**found, "stage_seconds": round(time.monotonic() - start, 1)}
+        Path(options.out).write_text(json.dumps(result, indent=1))
+        if "failed" in found or "left_out" in found:
+            say(f"  {found.get('failed') or found.get('left_out')}")
+    print(json.dumps({name: stage.get("failed", "ok") for name, stage in result["stages"].items()}))
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()
