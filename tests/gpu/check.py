@@ -81,6 +81,13 @@ class Machine:
         self.end = time.monotonic() + options.seconds
         self.environment = {**os.environ, "REQUIRE_DEVICE": "1", "OMP_WAIT_POLICY": "passive"}
         self.environment["BYOL_PROGRAM"] = str(self.byol)
+        self.environment["LD_LIBRARY_PATH"] = ":".join([*self.libraries(), os.environ.get("LD_LIBRARY_PATH", "")])
+
+    def libraries(self):
+        """What the bundle brought, and cuDNN, cuBLAS and NCCL where Python's wheels have put them."""
+        ask = "import nvidia; print(list(nvidia.__path__)[0])"
+        found = subprocess.run([self.options.python, "-c", ask], capture_output=True, text=True, check=False).stdout.strip()
+        return [str(self.build / "lib")] + [str(path) for path in sorted(Path(found).glob("*/lib")) if found]
 
     def left(self):
         return self.end - time.monotonic()
