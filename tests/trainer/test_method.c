@@ -103,8 +103,9 @@ static void step_from(struct fixture *fixture, size_t first, const int32_t *labe
     size_t at = first * SIDE * SIDE * 3;
     const float *const views[2] = {fixture->views[0] + at, fixture->views[1] + at};
     struct method_step settings = {rate, tau};
-    check_status(fixture->method->ops->step(fixture->method, views, labels, &settings,
-                                            &fixture->metrics, &error));
+    const struct method_ops *ops = fixture->method->ops;
+    check_status(ops->step(fixture->method, views, labels, &settings, &error));
+    check_status(ops->collect(fixture->method, &fixture->metrics, &error));
 }
 
 static void step(struct fixture *fixture, const int32_t *labels, float rate, float tau)
