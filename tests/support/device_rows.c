@@ -20,7 +20,7 @@ static bool row_opens(const struct device_ops *ops)
     if (status != STATUS_NO_DEVICE || getenv("REQUIRE_DEVICE") != NULL) {
         fail_msg("device '%s': %s", ops->name, error.reason);
     }
-    print_message("SKIP device '%s': %s\n", ops->name, error.reason);
+    print_message("skipped: device '%s': %s\n", ops->name, error.reason);
     return false;
 }
 
