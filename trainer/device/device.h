@@ -321,6 +321,7 @@ struct device {
     const struct device_ops *ops;
     enum device_precision precision;
     const struct device_peers *peers; // NULL: alone. Set by the owner before the first op runs
+    const char *failure; // the last STATUS_DEVICE in words; NULL: none, or none are known
     bool timed; // the owner wants the time of each op: networks wait for each one before the next
 };
 

@@ -108,9 +108,6 @@ static inline enum status byol_add_up(const struct byol *byol, double *sums, siz
 // The queue's work: a whole step on the device.
 enum status byol_work(void *context, const void *const *parts, void *place, struct error *error);
 
-// Of the device, without a reason of its own.
-enum status byol_failed(const struct byol *byol, enum status status, struct error *error);
-
 enum status byol_step(struct method *method, const float *const *view, const int32_t *labels,
                       const struct method_step *step, struct error *error);
 enum status byol_collect(struct method *method, struct method_metrics *metrics,

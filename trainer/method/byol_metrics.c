@@ -47,7 +47,7 @@ enum status byol_collect(struct method *method, struct method_metrics *metrics, 
     *metrics = place->metrics;
     status = sum_up(byol, place);
     if (status != STATUS_OK) {
-        return byol_failed(byol, status, error);
+        return queue_failed(byol->device, status, error);
     }
     metrics->representation = 2 * (sums[BYOL_REGRESSION] / (2 * batch));
     metrics->classification = 0;

@@ -15,12 +15,6 @@ static double now(void)
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-enum status byol_failed(const struct byol *byol, enum status status, struct error *error)
-{
-    return error_set(error, status, NULL, NOWHERE, NOWHERE, "device '%s' failed in a step",
-                     byol->device->ops->name);
-}
-
 // --- times
 
 // Where the device works ahead, the host's clock knows nothing of its work unless it waits.
@@ -179,7 +173,7 @@ static enum status start_from_data(struct byol *byol, struct error *error)
         status = ops->copy_out(byol->device, &done, byol->data_initialised, sizeof done);
     }
     if (status != STATUS_OK) {
-        return byol_failed(byol, status, error);
+        return queue_failed(byol->device, status, error);
     }
     byol->started = true;
     if (done != 0) {
@@ -194,7 +188,7 @@ static enum status start_from_data(struct byol *byol, struct error *error)
     }
     done = 1;
     status = ops->copy_in(byol->device, byol->data_initialised, &done, sizeof done);
-    return status == STATUS_OK ? STATUS_OK : byol_failed(byol, status, error);
+    return queue_failed(byol->device, status, error);
 }
 
 static enum status forward_both(struct byol *byol, struct error *error)
@@ -219,7 +213,7 @@ static enum status differentiate(struct byol *byol, uint32_t first, struct error
     }
     status = compute_losses(byol);
     if (status != STATUS_OK) {
-        return byol_failed(byol, status, error);
+        return queue_failed(byol->device, status, error);
     }
     float *gradients = first == 0 ? byol->gradients : byol->piece;
     status = network_backward(byol->online, byol->online_params, gradients, byol->images, error);
@@ -230,7 +224,7 @@ static enum status differentiate(struct byol *byol, uint32_t first, struct error
         status = device->ops->block_add(device, byol->gradients, gradients,
                                         graph_param_floats(byol->graph));
     }
-    return status == STATUS_OK ? STATUS_OK : byol_failed(byol, status, error);
+    return queue_failed(byol->device, status, error);
 }
 
 // Gradients of the share, and what the metrics are made of.
@@ -240,7 +234,7 @@ static enum status run_share(struct byol *byol, const void *const *parts, struct
     for (uint32_t first = 0; first < byol->share; first += byol->micro) {
         enum status status = load_images(byol, parts, first);
         if (status != STATUS_OK) {
-            return byol_failed(byol, status, error);
+            return queue_failed(byol->device, status, error);
         }
         status = start_from_data(byol, error);
         if (status == STATUS_OK) {
@@ -251,7 +245,7 @@ static enum status run_share(struct byol *byol, const void *const *parts, struct
         }
         status = fetch(byol, first, place);
         if (status != STATUS_OK) {
-            return byol_failed(byol, status, error);
+            return queue_failed(byol->device, status, error);
         }
     }
     return STATUS_OK;
@@ -279,7 +273,7 @@ enum status byol_work(void *context, const void *const *parts, void *place, stru
         status = seconds_since(byol, start, &metrics->optimiser_seconds);
     }
     add_seconds(byol, 1, metrics);
-    return status == STATUS_OK ? STATUS_OK : byol_failed(byol, status, error);
+    return queue_failed(byol->device, status, error);
 }
 
 // --- from the host
@@ -302,7 +296,7 @@ static enum status take_labels(struct byol *byol, const int32_t *labels, struct 
     }
     enum status status = known ? byol_add_up(byol, &count, 1) : STATUS_OK;
     place->labelled = (uint32_t)count;
-    return status == STATUS_OK ? STATUS_OK : byol_failed(byol, status, error);
+    return queue_failed(byol->device, status, error);
 }
 
 enum status byol_step(struct method *method, const float *const *view, const int32_t *labels,

@@ -32,12 +32,14 @@ static bool works_ahead(const struct queue *queue)
     return queue->device->ops->steps_ahead > 0;
 }
 
-static enum status failed(const struct queue *queue, enum status status, struct error *error)
+enum status queue_failed(const struct device *device, enum status status, struct error *error)
 {
+    const char *reason = device->failure;
     return status == STATUS_OK
                ? STATUS_OK
-               : error_set(error, status, NULL, NOWHERE, NOWHERE, "device '%s' failed in a step",
-                           queue->device->ops->name);
+               : error_set(error, status, NULL, NOWHERE, NOWHERE,
+                           "device '%s' failed in a step%s%s", device->ops->name,
+                           reason != NULL ? ": " : "", reason != NULL ? reason : "");
 }
 
 // --- life
@@ -185,7 +187,7 @@ static enum status do_work(struct queue *queue, struct slot *slot, const void *c
         record(queue, slot, parts);
     }
     if (slot->recording != NULL && !device->timed) {
-        return failed(queue, device->ops->record_run(device, slot->recording), error);
+        return queue_failed(device, device->ops->record_run(device, slot->recording), error);
     }
     slot->warm = true;
     return queue->config.work(queue->config.context, parts, slot->place, error);
@@ -221,7 +223,7 @@ static enum status work_ahead(struct queue *queue, struct slot *slot, const void
                                     queue->config.setting_bytes);
     }
     if (status != STATUS_OK) {
-        return failed(queue, status, error);
+        return queue_failed(queue->device, status, error);
     }
     for (size_t i = 0; i < QUEUE_PARTS; i++) {
         there[i] = (const uint8_t *)room + queue->offsets[i];
@@ -237,7 +239,7 @@ static enum status work_ahead(struct queue *queue, struct slot *slot, const void
     if (status == STATUS_OK) {
         status = ops->upload_wait(device, slot->room);
     }
-    return failed(queue, status, error);
+    return queue_failed(queue->device, status, error);
 }
 
 static enum status work_at_once(struct queue *queue, struct slot *slot, const void *const *parts,
@@ -248,7 +250,7 @@ static enum status work_at_once(struct queue *queue, struct slot *slot, const vo
                                               queue->config.setting_bytes);
     return status == STATUS_OK
                ? queue->config.work(queue->config.context, parts, slot->place, error)
-               : failed(queue, status, error);
+               : queue_failed(queue->device, status, error);
 }
 
 enum status queue_place(struct queue *queue, void **place, struct error *error)
@@ -290,7 +292,7 @@ enum status queue_collect(struct queue *queue, void **place, struct error *error
     if (works_ahead(queue)) {
         enum status status = queue->device->ops->mark_wait(queue->device, slot->mark);
         if (status != STATUS_OK) {
-            return failed(queue, status, error);
+            return queue_failed(queue->device, status, error);
         }
     }
     *place = slot->place;

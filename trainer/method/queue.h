@@ -49,6 +49,9 @@ enum status queue_fetch(struct queue *queue, void *to, const void *from, size_t 
 // Waits for the oldest step that was not collected. Its place is valid until the next queue_place.
 enum status queue_collect(struct queue *queue, void **place, struct error *error);
 
+// STATUS_OK, or an error that names the device and what it says of its failure.
+enum status queue_failed(const struct device *device, enum status status, struct error *error);
+
 // Something that the user should know, told once: that steps are not recorded, and why. Or NULL.
 const char *queue_notice(struct queue *queue);
 
