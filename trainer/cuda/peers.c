@@ -7,6 +7,7 @@
 
 #include "trainer/cuda/nccl.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -40,13 +41,15 @@ void cuda_peers_leave(struct cuda_device *device)
 // A number for this process's GPU, exact in a double: two peers with the same one share it.
 static double gpu_number(const struct cuda_device *device)
 {
-    char place[256] = "";
-    gethostname(place, sizeof place - 1);
-    size_t used = strlen(place);
-    if (cudaDeviceGetPCIBusId(place + used, (int)(sizeof place - used), device->gpu) !=
-        cudaSuccess) {
+    struct cudaDeviceProp gpu = {0};
+    char place[320] = "";
+    gethostname(place, 255);
+    if (cudaGetDeviceProperties(&gpu, device->gpu) != cudaSuccess) {
         cudaGetLastError();
     }
+    size_t used = strlen(place);
+    snprintf(place + used, sizeof place - used, " %d %d %d", gpu.pciDomainID, gpu.pciBusID,
+             gpu.pciDeviceID);
     uint64_t sum = 1469598103934665603u;
     for (const char *byte = place; *byte != '\0'; byte++) {
         sum = (sum ^ (unsigned char)*byte) * 1099511628211u;
