@@ -27,8 +27,7 @@ static __device__ inline double difference_at(const struct row_pair *pair, uint3
     return regression_difference(&pair->x_row, pair->x[i], &pair->y_row, pair->y[i]);
 }
 
-static __device__ inline void measure_rows(struct row_pair *pair, uint32_t d,
-                                           double (&room)[WARPS])
+static __device__ inline void measure_rows(struct row_pair *pair, uint32_t d, double (&room)[WARPS])
 {
     double x_squares = 0, y_squares = 0;
     for (uint32_t i = threadIdx.x; i < d; i += THREADS) {

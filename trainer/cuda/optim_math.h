@@ -10,6 +10,17 @@
 
 #define OPTIM_RATIO_EPSILON 1e-8 // of solo-learn and suncet
 
+// Rounded before it is added to anything: nvcc makes no fused multiply-add of it, so that a step
+// has the bits of the other devices, wherever it is inlined.
+static CUDA_BOTH float product(float a, float b)
+{
+#if defined(__CUDA_ARCH__)
+    return __fmul_rn(a, b);
+#else
+    return a * b;
+#endif
+}
+
 // Sum w^2 and sum (g + decay w)^2. In double: a square of float32 is exact, and none vanishes.
 struct square_sums {
     double weights, gradients;
@@ -17,7 +28,7 @@ struct square_sums {
 
 static CUDA_BOTH void square_sums_add(struct square_sums *sums, float w, float g, float decay)
 {
-    double gradient = (double)(g + decay * w);
+    double gradient = (double)(g + product(decay, w));
     sums->weights += (double)w * (double)w;
     sums->gradients += gradient * gradient;
 }
@@ -96,32 +107,33 @@ static CUDA_BOTH struct adamw_factors adamw_factors_of(const struct adamw_settin
 
 static CUDA_BOTH void lars_move(const struct lars_factors *own, float g, float *w, float *m)
 {
-    float moved = own->momentum * *m + own->ratio * (g + own->decay * *w);
+    float moved = product(own->momentum, *m) + product(own->ratio, g + product(own->decay, *w));
     *m = moved;
-    *w -= own->rate * moved;
+    *w -= product(own->rate, moved);
 }
 
 static CUDA_BOTH void sgd_move(const struct sgd_factors *own, float g, float *w, float *m)
 {
-    float gradient = own->gradient_rate * (own->ratio * (g + own->decay * *w));
-    float moved = own->momentum * *m + gradient;
+    float gradient = product(own->gradient_rate, product(own->ratio, g + product(own->decay, *w)));
+    float moved = product(own->momentum, *m) + gradient;
     *m = moved;
-    *w -= own->rate * (own->nesterov ? gradient + own->momentum * moved : moved);
+    *w -= product(own->rate, own->nesterov ? gradient + product(own->momentum, moved) : moved);
 }
 
 static CUDA_BOTH void adamw_move(const struct adamw_factors *own, float g, float *w, float *m,
                                  float *v)
 {
-    float first = own->beta1 * *m + own->rest1 * g;
-    float second = own->beta2 * *v + own->rest2 * (g * g);
+    float first = product(own->beta1, *m) + product(own->rest1, g);
+    float second = product(own->beta2, *v) + product(own->rest2, product(g, g));
     *m = first;
     *v = second;
-    *w = own->keep * *w - own->rate * first / (sqrtf(second) / own->root + own->epsilon);
+    *w = product(own->keep, *w) -
+         product(own->rate, first) / (sqrtf(second) / own->root + own->epsilon);
 }
 
 static CUDA_BOTH void target_follow(float *target, float w, float rate)
 {
-    *target += rate * (w - *target);
+    *target += product(rate, w - *target);
 }
 
 #endif
