@@ -182,8 +182,10 @@ static enum status pack_weights(struct cuda_device *device, const struct conv_op
 static enum status run(struct cuda_device *device, const struct conv_op *op,
                        enum cuda_conv_pass pass, void *x, void *w, void *y, void *scratch)
 {
-    return cuda_conv_run(device->library, op->plans[pass], x, w, y,
-                         cuda_at(scratch, op->workspace));
+    enum status status =
+        cuda_conv_run(device->library, op->plans[pass], x, w, y, cuda_at(scratch, op->workspace));
+    return status == STATUS_OK ? STATUS_OK
+                               : cuda_fail(device, "a convolution", "the library refused it");
 }
 
 static enum status conv_forward(struct cuda_device *device, struct cuda_op *own,
