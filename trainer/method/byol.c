@@ -116,6 +116,7 @@ static enum status allocate_blocks(struct byol *byol, struct error *error)
         {&byol->target_state, states},
         {&byol->images, BYOL_VIEWS * micro * image_floats(byol)},
         {&byol->losses, 3 * micro},
+        {&byol->rates, BYOL_RATES},
         {&byol->piece, micro < byol->share ? params : 0},
     };
     enum status status = STATUS_OK;
@@ -184,13 +185,21 @@ static enum status initialise(struct byol *byol, struct error *error)
 static void byol_close(struct method *method)
 {
     struct byol *byol = byol_of(method);
-    void *const memory[] = {byol->online_params,   byol->target_params,
-                            byol->momentum,        byol->gradients,
-                            byol->online_state,    byol->target_state,
-                            byol->images,          byol->losses,
-                            byol->labels,          byol->top,
-                            byol->piece,           byol->second_moment,
-                            byol->optimizer_steps, byol->data_initialised};
+    void *const memory[] = {byol->online_params,
+                            byol->target_params,
+                            byol->momentum,
+                            byol->gradients,
+                            byol->online_state,
+                            byol->target_state,
+                            byol->images,
+                            byol->losses,
+                            byol->labels,
+                            byol->top,
+                            byol->piece,
+                            byol->second_moment,
+                            byol->optimizer_steps,
+                            byol->data_initialised,
+                            byol->rates};
     network_close(&byol->online);
     network_close(&byol->target);
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) {
@@ -368,8 +377,9 @@ static void byol_plan(const struct method *method, struct method_plan *plan)
         .parameters = graph_param_floats(byol->graph),
         .online_arena_bytes = network_arena_bytes(byol->online),
         .target_arena_bytes = network_arena_bytes(byol->target),
-        .batch_bytes = (BYOL_VIEWS * micro * image_floats(byol) + 3 * micro) * sizeof(float) +
-                       micro * sizeof *byol->labels + 2 * micro,
+        .batch_bytes =
+            (BYOL_VIEWS * micro * image_floats(byol) + 3 * micro + BYOL_RATES) * sizeof(float) +
+            micro * sizeof *byol->labels + 2 * micro,
     };
     plan->parameter_bytes = byol->device_bytes - plan->batch_bytes;
     network_count_ops(byol->online, plan->online_ops);

@@ -9,6 +9,9 @@
 // What the metrics are made of, over all pairs.
 enum { BYOL_REGRESSION, BYOL_CLASSIFICATION, BYOL_TOP1, BYOL_TOP5, BYOL_SUMS };
 
+// What the device is told anew for each step.
+enum { BYOL_LEARNING_RATE, BYOL_TARGET_RATE, BYOL_LABELLED_SCALE, BYOL_RATES };
+
 struct byol {
     struct method method;
     struct device *device;
@@ -29,6 +32,7 @@ struct byol {
                              // seen (data_init.h); of no use to other networks, and NULL there
     float *images;           // [2 micro][size][size][3]
     float *losses;           // [3 micro]: view 1 to 2, view 2 to 1, classifier
+    float *rates;            // [BYOL_RATES]: what changes from step to step
     int32_t *labels;
     uint8_t *top; // [2 micro]: top 1, top 5
     uint64_t device_bytes;

@@ -89,10 +89,10 @@ static enum status classify(struct byol *byol, uint32_t labelled)
     enum status status = device->ops->fill_zero(
         device, gradient, (size_t)BYOL_VIEWS * micro * classes * sizeof(float));
     if (status == STATUS_OK && labelled > 0) {
-        status = device->ops->softmax_loss(device, network_output(byol->online, "logits"),
-                                           byol->labels, micro, classes, 1.0f / (float)labelled,
-                                           byol->losses + (size_t)2 * micro, gradient, byol->top,
-                                           byol->top + micro);
+        status = device->ops->softmax_loss(
+            device, network_output(byol->online, "logits"), byol->labels, micro, classes,
+            byol->rates + BYOL_LABELLED_SCALE, byol->losses + (size_t)2 * micro, gradient,
+            byol->top, byol->top + micro);
     }
     return status;
 }
@@ -110,18 +110,30 @@ static enum status compute_losses(struct byol *byol, uint32_t labelled)
     return status == STATUS_OK ? classify(byol, labelled) : status;
 }
 
-static enum status update(struct byol *byol, const struct method_step *step)
+// What this step reads on the device: it stands there before the first op runs.
+static enum status send_rates(struct byol *byol, const struct method_step *step, uint32_t labelled)
+{
+    const float rates[BYOL_RATES] = {
+        [BYOL_LEARNING_RATE] = step->learning_rate,
+        [BYOL_TARGET_RATE] = 1.0f - step->tau,
+        [BYOL_LABELLED_SCALE] = labelled > 0 ? 1.0f / (float)labelled : 0,
+    };
+    return byol->device->ops->copy_in(byol->device, byol->rates, rates, sizeof rates);
+}
+
+static enum status update(struct byol *byol)
 {
     struct device *device = byol->device;
-    const struct optimiser_blocks blocks = {.params = byol->online_params,
-                                            .grads = byol->gradients,
-                                            .momentum = byol->momentum,
-                                            .second_moment = byol->second_moment,
-                                            .steps = byol->optimizer_steps,
-                                            .target = {byol->target_params, 1.0f - step->tau}};
+    const struct optimiser_blocks blocks = {
+        .params = byol->online_params,
+        .grads = byol->gradients,
+        .momentum = byol->momentum,
+        .second_moment = byol->second_moment,
+        .steps = byol->optimizer_steps,
+        .target = {byol->target_params, byol->rates + BYOL_TARGET_RATE}};
     enum status status =
         optimiser_step(device, &byol->config, byol->spans, graph_param_count(byol->graph),
-                       step->learning_rate, &blocks);
+                       byol->rates + BYOL_LEARNING_RATE, &blocks);
     return status == STATUS_OK ? device->ops->synchronise(device) : status;
 }
 
@@ -331,6 +343,9 @@ enum status byol_step(struct method *method, const float *const *view, const int
     memset(metrics, 0, sizeof *metrics);
     add_seconds(byol, -1, metrics);
     enum status status = count_labelled(byol, labels, &labelled);
+    if (status == STATUS_OK) {
+        status = send_rates(byol, step, labelled);
+    }
     if (status != STATUS_OK) {
         return failed(byol, status, error);
     }
@@ -341,7 +356,7 @@ enum status byol_step(struct method *method, const float *const *view, const int
     status = share_gradients(byol, metrics);
     double start = now();
     if (status == STATUS_OK) {
-        status = update(byol, step);
+        status = update(byol);
     }
     metrics->optimiser_seconds = now() - start;
     if (status == STATUS_OK) {
