@@ -22,14 +22,6 @@
 static struct error error;
 static cudnnBackendDescriptor_t h100;
 
-static const char *data_path(const char *name)
-{
-    static char path[512];
-    const char *source = __FILE__, *end = strstr(source, "tests/cuda_plans/");
-    snprintf(path, sizeof path, "%.*stests/data/%s", (int)(end - source), source, name);
-    return path;
-}
-
 static int open_h100(void **state)
 {
     (void)state;
@@ -39,7 +31,7 @@ static int open_h100(void **state)
     }
     uint8_t *json = NULL;
     size_t len = 0;
-    enum status status = file_read_all(data_path("h100.json"), 1 << 20, &json, &len, &error);
+    enum status status = file_read_all("tests/data/h100.json", 1 << 20, &json, &len, &error);
     if (status == STATUS_OK) {
         status = cudnn_properties_of_json(&h100, (const char *)json, &error);
     }
