@@ -24,10 +24,13 @@ MPI_LIBRARY := $(if $(MPI_LINK),$(shell mkdir -p $(BUILD) && printf '$(hash)incl
 	readelf -d $(BUILD)/mpi-probe | sed -n 's/.*NEEDED.*\[\(libmpi[^]]*\)\].*/\1/p' | head -n 1; rm -f $(BUILD)/mpi-probe))
 MPI ?= $(if $(MPI_LIBRARY),1,0)
 endif
+CUDA_HOME ?= /usr/local/cuda
+CUDNN ?= $(call have,cudnn_graph.h,-I$(CUDA_HOME)/include -L$(CUDA_HOME)/lib64 -lcudnn)
 endif
 URING ?= 0
 DNNL  ?= 0
 MPI   ?= 0
+CUDNN ?= 0
 
 # --- flags ------------------------------------------------------------------------------------------------------------------
 
@@ -44,7 +47,7 @@ LIBS = -ljpeg -lpng -lzstd -llmdb -larchive -lyaml -ljansson -lm \
 # --- sources ----------------------------------------------------------------------------------------------------------------
 
 LAYERS := formats augment pipeline trainer
-LIB_SOURCES := $(wildcard formats/*.c formats/*/*.c augment/*.c pipeline/*.c trainer/*/*.c)
+LIB_SOURCES := $(filter-out trainer/cuda/%,$(wildcard formats/*.c formats/*/*.c augment/*.c pipeline/*.c trainer/*/*.c))
 ifeq ($(URING),0)
 LIB_SOURCES := $(filter-out pipeline/reader_uring.c,$(LIB_SOURCES))
 endif
@@ -57,6 +60,11 @@ endif
 TOOL_SOURCES := $(wildcard tools/*.c)
 SUPPORT_SOURCES := $(wildcard tests/support/*.c)
 SUITES := $(wildcard tests/formats/*.c tests/augment/*.c tests/pipeline/*.c tests/trainer/*.c tests/tools/*.c tests/fuzz/*.c)
+# What plans convolutions needs cuDNN alone, no GPU and no driver.
+PLAN_SOURCES := trainer/cuda/cudnn_graph.c trainer/cuda/conv_candidates.c trainer/cuda/plan_cache.c
+ifeq ($(CUDNN),1)
+SUITES += $(wildcard tests/cuda_plans/*.c)
+endif
 FUZZ_TARGETS := $(wildcard tests/fuzz/*.c)
 GOLDEN_SUITES := $(wildcard tests/golden/*.c)
 SIMD_SOURCES := $(wildcard tests/simd/*.c)
@@ -84,6 +92,7 @@ parts:
 	@echo "io_uring (liburing)  $(if $(filter 1,$(URING)),yes,no: reads fall back to pread)"
 	@echo "oneDNN (libdnnl)     $(if $(filter 1,$(DNNL)),yes,no: no device 'cpu'; training needs it)"
 	@echo "MPI (libopenmpi)     $(if $(filter 1,$(MPI)),yes,no: one process only)"
+	@echo "cuDNN (plans only)   $(if $(filter 1,$(CUDNN)),yes,skipped: plans for GPUs are not tested)"
 
 $(BUILD)/libbyol.a: $(call objects,$(LIB_SOURCES))
 	@rm -f $@ && $(AR) rcs $@ $^
@@ -116,6 +125,12 @@ FORCE:
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call objects,$(SUPPORT_SOURCES)) $(BUILD)/libbyol.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libbyol.a -lcmocka $(LIBS)
+
+$(BUILD)/obj/trainer/cuda/%.o $(BUILD)/obj/tests/cuda_plans/%.o: private ALL_CPPFLAGS += -isystem $(CUDA_HOME)/include
+$(BUILD)/tests/cuda_plans/%: $(BUILD)/obj/tests/cuda_plans/%.o $(call objects,$(PLAN_SOURCES)) $(BUILD)/libbyol.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libbyol.a -lcmocka $(LIBS) \
+		-L$(CUDA_HOME)/lib64 -lcudnn -Wl,-rpath,$(CUDA_HOME)/lib64
 
 # One program of all families of kernels.
 $(CHECK_SIMD): $(call objects,$(SIMD_SOURCES) $(SUPPORT_SOURCES)) $(BUILD)/libbyol.a
