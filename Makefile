@@ -27,14 +27,13 @@ MPI_LIBRARY := $(if $(MPI_LINK),$(shell mkdir -p $(BUILD) && printf '$(hash)incl
 	readelf -d $(BUILD)/mpi-probe | sed -n 's/.*NEEDED.*\[\(libmpi[^]]*\)\].*/\1/p' | head -n 1; rm -f $(BUILD)/mpi-probe))
 MPI ?= $(if $(MPI_LIBRARY),1,0)
 endif
-ifneq ($(CUDA),0)
-# The plugin libbyol_cuda.so: nvcc for the kernels, NVIDIA's libraries for convolutions and products. Not under a sanitizer.
+# What of NVIDIA's is here: nvcc makes the plugin libbyol_cuda.so, which needs cuDNN and cuBLASLt too (and no sanitizer); cuDNN
+# alone is enough to test the plans of convolutions.
 NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
-CUDA_HOME ?= $(patsubst %/bin/,%,$(dir $(NVCC)))
+CUDA_HOME ?= $(if $(NVCC),$(patsubst %/bin/,%,$(dir $(NVCC))),/usr/local/cuda)
 CUDA_LINK := -L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/lib
-CUDNN := $(if $(NVCC),$(call have,cudnn.h,-isystem $(CUDA_HOME)/include $(CUDA_LINK) -lcudnn -lcublasLt),0)
-CUDA ?= $(if $(SANITIZE),0,$(CUDNN))
-endif
+CUDNN ?= $(call have,cudnn_graph.h,-isystem $(CUDA_HOME)/include $(CUDA_LINK) -lcudnn)
+CUDA ?= $(if $(and $(NVCC),$(filter 1,$(CUDNN)),$(if $(SANITIZE),,1)),$(call have,cublasLt.h,-isystem $(CUDA_HOME)/include $(CUDA_LINK) -lcublasLt),0)
 # The same plugin with its kernels run on the processor, for the tests.
 EMULATED ?= $(if $(filter x86_64% aarch64%,$(shell $(CC) -dumpmachine)),$(shell printf '$(hash)include <tuple>\nint main(){}\n' | \
 	$(CXX) -std=gnu++17 -x c++ - -o /dev/null 2>/dev/null && echo 1 || echo 0),0)
@@ -74,11 +73,15 @@ endif
 TOOL_SOURCES := $(wildcard tools/*.c)
 SUPPORT_SOURCES := $(wildcard tests/support/*.c)
 SUITES := $(wildcard tests/formats/*.c tests/augment/*.c tests/pipeline/*.c tests/trainer/*.c tests/tools/*.c tests/fuzz/*.c)
+# What plans convolutions needs cuDNN alone, no GPU and no driver.
+PLAN_SOURCES := trainer/cuda/cudnn_graph.c trainer/cuda/conv_candidates.c trainer/cuda/plan_cache.c
+ifeq ($(CUDNN),1)
+SUITES += $(wildcard tests/cuda_plans/*.c)
+endif
 FUZZ_TARGETS := $(wildcard tests/fuzz/*.c)
 GOLDEN_SUITES := $(wildcard tests/golden/*.c)
-PLAN_SUITES := $(if $(filter 1,$(CUDNN)),$(wildcard tests/cuda_plans/*.c))
 EMULATION_SUITES := $(if $(filter 1,$(EMULATED)),$(wildcard tests/cuda/*.c))
-ALL_SUITES = $(SUITES) $(GOLDEN_SUITES) $(PLAN_SUITES) $(EMULATION_SUITES)
+ALL_SUITES = $(SUITES) $(GOLDEN_SUITES) $(EMULATION_SUITES)
 SIMD_SOURCES := $(wildcard tests/simd/*.c)
 CHECK_SIMD = $(BUILD)/tests/simd/check_simd
 BENCHES := $(wildcard tests/bench/*.c)
@@ -104,9 +107,10 @@ parts:
 	@echo "io_uring (liburing)  $(if $(filter 1,$(URING)),yes,no: reads fall back to pread)"
 	@echo "oneDNN (libdnnl)     $(if $(filter 1,$(DNNL)),yes,no: no device 'cpu'; training needs it)"
 	@echo "MPI (libopenmpi)     $(if $(filter 1,$(MPI)),yes,no: one process only)"
-	@echo "CUDA (nvcc)          $(if $(filter 1,$(CUDA)),yes,$(if $(and $(NVCC),$(filter-out 0,$(CUDNN))),no: switched off,no: no plugin for device 'cuda'))"
-	@echo "cuDNN, cuBLASLt      $(if $(filter 1,$(CUDNN)),yes,no: no plugin for device 'cuda')"
+	@echo "CUDA (nvcc, cuBLAS)  $(if $(filter 1,$(CUDA)),yes,no: no plugin for device 'cuda')"
+	@echo "cuDNN (libcudnn)     $(if $(filter 1,$(CUDNN)),yes,no: plans for GPUs are not tested)"
 	@echo "NCCL (libnccl.so.2)  $(if $(wildcard $(CUDA_HOME)/include/nccl.h),yes,not here: looked for when several GPUs train together)"
+	@echo "emulated GPU (c++)   $(if $(filter 1,$(EMULATED)),yes,no: kernels are not tested without a GPU)"
 
 $(BUILD)/libbyol.a: $(call objects,$(LIB_SOURCES))
 	@rm -f $@ && $(AR) rcs $@ $^
@@ -202,13 +206,15 @@ $(BUILD)/tests/cuda/%: $(BUILD)/emulated/tests/cuda/%.o $(BUILD)/emulated/tests/
 	@mkdir -p $(@D)
 	$(CXX) -pthread $(SANITIZE) $(LDFLAGS) -o $@ $(filter-out %/library.o,$(filter %.o,$^)) -lcmocka
 
-$(BUILD)/tests/cuda_plans/%: $(BUILD)/cuda/tests/cuda_plans/%.o $(CUDA_LIBRARY_SOURCES:%.c=$(BUILD)/cuda/%.o) $(BUILD)/libbyol.a
-	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -Wl,-rpath,$(CUDA_HOME)/lib64 -o $@ $^ $(CUDA_LINK) -lcudnn -lcublasLt -lcudart_static -lcmocka $(LIBS) -ldl -lrt
-
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call objects,$(SUPPORT_SOURCES)) $(BUILD)/libbyol.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libbyol.a -lcmocka $(LIBS)
+
+$(BUILD)/obj/trainer/cuda/%.o $(BUILD)/obj/tests/cuda_plans/%.o: private ALL_CPPFLAGS += -isystem $(CUDA_HOME)/include
+$(BUILD)/tests/cuda_plans/%: $(BUILD)/obj/tests/cuda_plans/%.o $(call objects,$(PLAN_SOURCES)) $(BUILD)/libbyol.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libbyol.a -lcmocka $(LIBS) \
+		$(CUDA_LINK) -lcudnn -Wl,-rpath,$(CUDA_HOME)/lib64
 
 # One program of all families of kernels.
 $(CHECK_SIMD): $(call objects,$(SIMD_SOURCES) $(SUPPORT_SOURCES)) $(BUILD)/libbyol.a
