@@ -8,20 +8,23 @@
 
 #define MOST_ROWS 8
 
-static bool row_opens(const struct device_ops *ops)
+// The functions of a row that opens; NULL: it does not. A row that stands for a plugin has its own
+// functions only once it is open.
+static const struct device_ops *open_row(const struct device_ops *ops)
 {
     struct device *device;
     struct error error;
     enum status status = device_open(&device, ops->name, 1, DEVICE_F32, &error);
     if (status == STATUS_OK) {
+        ops = device->ops;
         device_close(&device);
-        return true;
+        return ops;
     }
     if (status != STATUS_NO_DEVICE || getenv("REQUIRE_DEVICE") != NULL) {
         fail_msg("device '%s': %s", ops->name, error.reason);
     }
     print_message("SKIP device '%s': %s\n", ops->name, error.reason);
-    return false;
+    return NULL;
 }
 
 const struct device_ops *const *device_rows(void)
@@ -31,9 +34,8 @@ const struct device_ops *const *device_rows(void)
     size_t count = 0;
     for (const struct device_ops *const *ops = device_table; !known && *ops; ops++) {
         assert_true(count < MOST_ROWS);
-        if (row_opens(*ops)) {
-            rows[count++] = *ops;
-        }
+        rows[count] = open_row(*ops);
+        count += rows[count] != NULL;
     }
     known = true;
     return rows;
