@@ -203,7 +203,7 @@ EMULATOR := $(patsubst %.cpp,$(BUILD)/emulated/%.o,$(EMULATOR_SOURCES))
 $(BUILD)/libbyol_cuda_emulated.so: $(CUDA_KERNELS:%=$(BUILD)/emulated/%.o) $(patsubst %.c,$(BUILD)/emulated/%.o,$(CUDA_SOURCES) $(CUDA_CORE)) $(EMULATOR)
 	$(CXX) $(PLUGIN_LDFLAGS) -o $@ $^ -lm -ldl
 
-$(BUILD)/tests/cuda/%: $(BUILD)/emulated/tests/cuda/%.o $(BUILD)/emulated/tests/cuda/probes.cu.o $(EMULATOR) $(BUILD)/libbyol.a
+$(BUILD)/tests/cuda/%: $(BUILD)/emulated/tests/cuda/%.o $(BUILD)/emulated/tests/cuda/probes.cu.o $(EMULATOR)
 	@mkdir -p $(@D)
 	$(CXX) -pthread $(SANITIZE) $(LDFLAGS) -o $@ $(filter-out %/library.o,$(filter %.o,$^)) -lcmocka
 
