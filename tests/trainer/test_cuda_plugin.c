@@ -169,8 +169,8 @@ static void test_found_beside_the_program(void **state)
         snprintf(command, sizeof command,
                  "cd %s && rm -rf bin lib && mkdir -p bin %s && cp -L /proc/%d/exe bin/test && "
                  "ln -s %s %s/" CUDA_PLUGIN_FILE " && "
-                 "env -u BYOL_CUDA_PLUGIN CMOCKA_MESSAGE_OUTPUT=STDOUT bin/test opens | "
-                 "grep -q 'OK.*test_the_plugin_opens'",
+                 "! env -u BYOL_CUDA_PLUGIN CMOCKA_MESSAGE_OUTPUT=STDOUT bin/test opens | "
+                 "grep -q 'neither beside'", // found: whether there is a GPU is another matter
                  folder, places[i], (int)getpid(), plugin, places[i]);
         assert_int_equal(system(command), 0);
     }
