@@ -308,6 +308,7 @@ struct device_ops {
 // batch (the statistics of BATCH_NORM and their gradients) adds up its sums over all of them.
 struct device_peers {
     unsigned count;
+    unsigned rank; // of this process among them, from 0
     void *context;
     // values[i] becomes the sum over all peers, the same bits everywhere. All call it in the same
     // order with the same `count`.
