@@ -8,20 +8,22 @@
 
 #define MOST_ROWS 8
 
-static bool row_opens(const struct device_ops *ops)
+// The functions of a row's device, which a plugin may bring; NULL where it does not open.
+static const struct device_ops *row_open(const struct device_ops *ops)
 {
     struct device *device;
     struct error error;
     enum status status = device_open(&device, ops->name, 1, DEVICE_F32, &error);
     if (status == STATUS_OK) {
+        ops = device->ops;
         device_close(&device);
-        return true;
+        return ops;
     }
     if (status != STATUS_NO_DEVICE || getenv("REQUIRE_DEVICE") != NULL) {
         fail_msg("device '%s': %s", ops->name, error.reason);
     }
     print_message("SKIP device '%s': %s\n", ops->name, error.reason);
-    return false;
+    return NULL;
 }
 
 const struct device_ops *const *device_rows(void)
@@ -31,9 +33,8 @@ const struct device_ops *const *device_rows(void)
     size_t count = 0;
     for (const struct device_ops *const *ops = device_table; !known && *ops; ops++) {
         assert_true(count < MOST_ROWS);
-        if (row_opens(*ops)) {
-            rows[count++] = *ops;
-        }
+        rows[count] = row_open(*ops);
+        count += rows[count] != NULL;
     }
     known = true;
     return rows;
