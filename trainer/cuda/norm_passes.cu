@@ -185,12 +185,9 @@ static __device__ inline void strips_load(strip<SIDE> (&strips)[ROWS], const T *
 
 template <typename T> constexpr bool is_half = sizeof(T) == sizeof(bfloat);
 
-// Rows that a thread reads together: 64 bytes or more of all tensors.
+// Rows that a thread reads together: 64 bytes of all tensors.
 template <typename T, int SIDE, int TENSORS>
-constexpr int rows_at_once = SIDE == 1 ? 4
-                             : (TENSORS == 1 ? 64 : 32) / (SIDE * (int)sizeof(T)) > 0
-                                 ? (TENSORS == 1 ? 64 : 32) / (SIDE * (int)sizeof(T))
-                                 : 1;
+constexpr int rows_at_once = SIDE == 1 ? 4 : 64 / (TENSORS * SIDE * (int)sizeof(T));
 
 // --- sums ----------------------------------------------------------------------------------------
 
@@ -248,15 +245,14 @@ static __global__ void __launch_bounds__(THREADS, 4)
     sum_kernel(struct tiling tiling, const T *x, float *first, float *partials)
 {
     struct place place = place_of<SIDE>(tiling, blockIdx.x);
-    struct summing<T, SIDE> summing = {
-    };
-    summing.x = x + place.at;
+    summing<T, SIDE> work = {};
+    work.x = x + place.at;
     size_t shift = (size_t)place.group * tiling.rows * tiling.stride + place.first;
     if (place.active) {
-        summing.first = strip_load<SIDE>(x + shift + place.side);
+        work.first = strip_load<SIDE>(x + shift + place.side);
     }
-    walk<rows_at_once<T, SIDE, 1>>(tiling, place, summing);
-    give_partials<SIDE>(tiling, place, summing.sums, 1.0f, partials);
+    walk<rows_at_once<T, SIDE, 1>>(tiling, place, work);
+    give_partials<SIDE>(tiling, place, work.sums, 1.0f, partials);
     uint32_t channel = own_channel<SIDE>(tiling, place);
     if (place.block == 0 && channel != UINT32_MAX) {
         first[(size_t)place.group * tiling.channels + channel] = lane_value(x[shift + threadIdx.x]);
@@ -347,14 +343,14 @@ static __global__ void __launch_bounds__(THREADS, 4)
     table[0][threadIdx.x] = line.a;
     table[1][threadIdx.x] = line.b;
     __syncthreads();
-    struct applying<T, SIDE, JOIN> applying;
-    applying.x = x + place.at;
-    applying.x2 = JOIN ? x2 + place.at : NULL;
-    applying.y = y + place.at;
-    applying.a = strip_load<SIDE>(&table[0][place.side]);
-    applying.b = strip_load<SIDE>(&table[1][place.side]);
-    applying.floor = lines.relu ? 0.0f : -INFINITY;
-    walk<rows_at_once<T, SIDE, 1 + JOIN>>(tiling, place, applying);
+    applying<T, SIDE, JOIN> work;
+    work.x = x + place.at;
+    work.x2 = JOIN ? x2 + place.at : NULL;
+    work.y = y + place.at;
+    work.a = strip_load<SIDE>(&table[0][place.side]);
+    work.b = strip_load<SIDE>(&table[1][place.side]);
+    work.floor = lines.relu ? 0.0f : -INFINITY;
+    walk<rows_at_once<T, SIDE, 1 + JOIN>>(tiling, place, work);
 }
 
 template <typename T, int SIDE>
@@ -418,17 +414,16 @@ static __global__ void __launch_bounds__(THREADS, 3)
     table[1][threadIdx.x] = line.b;
     table[2][threadIdx.x] = moments.mean;
     __syncthreads();
-    struct gradients<T, SIDE, GATE> gradients = {
-    };
-    gradients.x = x + place.at;
-    gradients.y = GATE == NORM_GATE_BY_Y ? y + place.at : NULL;
-    gradients.dy = dy + place.at;
-    gradients.kept = kept != NULL ? kept + place.at : NULL;
-    gradients.a = strip_load<SIDE>(&table[0][place.side]);
-    gradients.b = strip_load<SIDE>(&table[1][place.side]);
-    gradients.mean = strip_load<SIDE>(&table[2][place.side]);
-    walk<rows_at_once<T, SIDE, 2>>(tiling, place, gradients);
-    give_partials<SIDE>(tiling, place, gradients.sums, moments.inverse, partials);
+    gradients<T, SIDE, GATE> work = {};
+    work.x = x + place.at;
+    work.y = GATE == NORM_GATE_BY_Y ? y + place.at : NULL;
+    work.dy = dy + place.at;
+    work.kept = kept != NULL ? kept + place.at : NULL;
+    work.a = strip_load<SIDE>(&table[0][place.side]);
+    work.b = strip_load<SIDE>(&table[1][place.side]);
+    work.mean = strip_load<SIDE>(&table[2][place.side]);
+    walk<rows_at_once<T, SIDE, 2>>(tiling, place, work);
+    give_partials<SIDE>(tiling, place, work.sums, moments.inverse, partials);
 }
 
 template <typename T, int SIDE>
@@ -511,7 +506,7 @@ static __global__ void __launch_bounds__(THREADS, 3)
     table[2][threadIdx.x] = slope.x;
     table[3][threadIdx.x] = slope.rest;
     __syncthreads();
-    struct differentiating<T, SIDE, GATE> work;
+    differentiating<T, SIDE, GATE> work;
     work.x = x + place.at;
     work.dy = dy + place.at;
     work.dx = dx + place.at;
