@@ -411,7 +411,7 @@ static const struct tolerances *tolerances_of(const struct table *index, size_t 
 static bool in_time(const struct table *index, size_t row)
 {
     const struct tolerances *tolerances = tolerances_of(index, row);
-    if (strcmp(shared.name, "ref") == 0) {
+    if (device_is_slow(shared.device)) {
         return tolerances == &small_case;
     }
     bool usual = tolerances != &deep_case && table_int(table_cell(index, row, "width")) == 1 &&
@@ -440,9 +440,10 @@ static void check_device(const char *name)
         skip();
     }
     golden_each("network", check_row);
+    bool slow = device_is_slow(shared.device); // meant for tiny ones alone
     device_close(&shared.device);
     print_message("golden network on %s: %zu cases ran\n", name, shared.ran);
-    if (shared.left_out > 0 && strcmp(name, "ref") != 0) { // ref is meant for tiny ones alone
+    if (shared.left_out > 0 && !slow) {
         print_message("skipped: %zu large networks on '%s'; BYOL_GOLDEN_ALL=1 runs them\n",
                       shared.left_out, name);
     }
@@ -461,11 +462,18 @@ static void test_cpu(void **state)
     check_device("cpu");
 }
 
+static void test_cuda(void **state)
+{
+    (void)state;
+    check_device("cuda");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ref),
         cmocka_unit_test(test_cpu),
+        cmocka_unit_test(test_cuda),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

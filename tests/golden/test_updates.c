@@ -262,11 +262,18 @@ static void test_cpu(void **state)
     check_device("cpu");
 }
 
+static void test_cuda(void **state)
+{
+    (void)state;
+    check_device("cuda");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ref),
         cmocka_unit_test(test_cpu),
+        cmocka_unit_test(test_cuda),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

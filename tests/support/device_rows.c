@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -22,7 +23,7 @@ static const struct device_ops *row_open(const struct device_ops *ops)
     if (status != STATUS_NO_DEVICE || getenv("REQUIRE_DEVICE") != NULL) {
         fail_msg("device '%s': %s", ops->name, error.reason);
     }
-    print_message("SKIP device '%s': %s\n", ops->name, error.reason);
+    print_message("skipped: device '%s': %s\n", ops->name, error.reason);
     return NULL;
 }
 
@@ -38,6 +39,13 @@ const struct device_ops *const *device_rows(void)
     }
     known = true;
     return rows;
+}
+
+bool device_is_slow(const struct device *device)
+{
+    char text[256] = "";
+    device->ops->describe(device, text, sizeof text);
+    return strcmp(device->ops->name, "ref") == 0 || strstr(text, "emulated") != NULL;
 }
 
 float *device_value(struct device *device, float value)

@@ -9,6 +9,10 @@
 // REQUIRE_DEVICE in the environment that fails the test, as every other reason does.
 const struct device_ops *const *device_rows(void);
 
+// Whether it computes networks of ordinary size in hours only: the reference, and whatever else is
+// there to be checked and not to be used.
+bool device_is_slow(const struct device *device);
+
 // One float in device memory; the caller releases it.
 float *device_value(struct device *device, float value);
 

@@ -22,6 +22,16 @@ const char *tiny_device(void)
     return "ref";
 }
 
+unsigned tiny_steps_ahead(void)
+{
+    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+        if (strcmp((*ops)->name, tiny_device()) == 0) {
+            return (*ops)->steps_ahead;
+        }
+    }
+    return 0;
+}
+
 // width=2: oneDNN has fast convolutions for 16 channels, not for 8.
 struct run_config tiny_config(void)
 {

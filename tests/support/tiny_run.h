@@ -7,6 +7,9 @@
 // The fastest device of the processor, or the one that BYOL_TEST_DEVICE in the environment names.
 const char *tiny_device(void);
 
+// Steps that it takes while it computes one.
+unsigned tiny_steps_ahead(void);
+
 // The tiny encoder on 16 px views, batch 8, 3 epochs, one thread, a log line every other step.
 struct run_config tiny_config(void);
 

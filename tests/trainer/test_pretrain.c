@@ -75,6 +75,19 @@ static enum status session_run(struct session *session)
     return pretrain_run(&session->options, &session->result, &session->error);
 }
 
+// Ends right after `stop_at` (0: with the last step). A stop where steps are in flight ends after
+// those: there `max_steps` takes its place.
+static enum status session_run_until(struct session *session, uint64_t stop_at)
+{
+    if (tiny_steps_ahead() == 0 || stop_at == 0 || stop_at >= STEPS) {
+        session->stop_at = stop_at;
+        return session_run(session);
+    }
+    session->options.config.max_steps = (int64_t)stop_at;
+    enum status status = session_run(session);
+    return status == STATUS_OK ? STATUS_STOPPED : status;
+}
+
 // Runs, or resumes, until after `stop_at` (0: to the end).
 static void go_accumulating(const char *directory, uint64_t stop_at, int64_t accumulate)
 {
@@ -82,9 +95,8 @@ static void go_accumulating(const char *directory, uint64_t stop_at, int64_t acc
     session_init(&session, directory);
     session.options.config.accumulate = accumulate;
     session.options.resume = true;
-    session.stop_at = stop_at;
     enum status wanted = stop_at > 0 && stop_at < STEPS ? STATUS_STOPPED : STATUS_OK;
-    assert_status(session_run(&session), wanted, &session.error);
+    assert_status(session_run_until(&session, stop_at), wanted, &session.error);
 }
 
 static void go(const char *directory, uint64_t stop_at)
@@ -297,6 +309,22 @@ static void without_classifier_there_is_no_accuracy(void **state)
 
 // --- resuming --------------------------------------------------------------------------------
 
+// What was handed over before the stop is taken in, and belongs to the checkpoint.
+static void a_stop_takes_in_what_is_in_flight(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    new_directory(directory);
+    session_init(&session, directory);
+    session.stop_at = 5;
+    assert_status(session_run(&session), STATUS_STOPPED, &session.error);
+    assert_in_range(session.result.step, 5, 5 + tiny_steps_ahead());
+    assert_int_equal(session.steps_seen, session.result.step);
+    go(directory, 0);
+    assert_same_run(directory, undisturbed);
+}
+
 static void resuming_after_any_step_changes_nothing(void **state)
 {
     (void)state;
@@ -396,8 +424,8 @@ static void go_in_bf16(const char *directory, uint64_t stop_at)
     config->model.encoder = MODEL_RESNET18;
     config->model.width = 0.5;
     session.options.resume = true;
-    session.stop_at = stop_at;
-    assert_status(session_run(&session), stop_at > 0 ? STATUS_STOPPED : STATUS_OK, &session.error);
+    assert_status(session_run_until(&session, stop_at), stop_at > 0 ? STATUS_STOPPED : STATUS_OK,
+                  &session.error);
 }
 
 static void bf16_resumes_as_exactly(void **state)
@@ -405,7 +433,7 @@ static void bf16_resumes_as_exactly(void **state)
     (void)state;
     struct device *device;
     struct error error;
-    if (device_open(&device, "cpu", 1, DEVICE_BF16, &error) != STATUS_OK) {
+    if (device_open(&device, tiny_device(), 1, DEVICE_BF16, &error) != STATUS_OK) {
         printf("skipped: %s\n", error.reason);
         skip();
     }
@@ -434,8 +462,8 @@ static void go_with_norm(const char *directory, int norm, int head_norm, uint64_
     snprintf(model->projector_layers, sizeof model->projector_layers, "12,8");
     snprintf(model->predictor_layers, sizeof model->predictor_layers, "none");
     session.options.resume = true;
-    session.stop_at = stop_at;
-    assert_status(session_run(&session), stop_at > 0 ? STATUS_STOPPED : STATUS_OK, &session.error);
+    assert_status(session_run_until(&session, stop_at), stop_at > 0 ? STATUS_STOPPED : STATUS_OK,
+                  &session.error);
     assert_true(isfinite(session.result.loss));
 }
 
@@ -591,8 +619,8 @@ static void run_optimizer(const char *directory, int optimizer, uint64_t stop_at
     config->predictor_rate = 10;
     config->scaling = RUN_SCALING_MOVING_AVERAGE;
     session.options.resume = true;
-    session.stop_at = stop_at;
-    assert_status(session_run(&session), stop_at ? STATUS_STOPPED : STATUS_OK, &session.error);
+    assert_status(session_run_until(&session, stop_at), stop_at ? STATUS_STOPPED : STATUS_OK,
+                  &session.error);
 }
 
 // At every step of an epoch, in the middle of the warm-up and after it.
@@ -766,6 +794,7 @@ int main(void)
         TEST(a_run_that_never_began_may_begin),
         TEST(a_batch_larger_than_the_data_is_explained),
         TEST(without_classifier_there_is_no_accuracy),
+        TEST(a_stop_takes_in_what_is_in_flight),
         TEST(resuming_after_any_step_changes_nothing),
         TEST(resuming_changes_nothing_with_accumulation),
         TEST(recomputing_may_begin_on_resume),
