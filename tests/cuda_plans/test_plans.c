@@ -415,9 +415,9 @@ static void test_texts(void **state)
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         assert_false(cudnn_engine_parse(&engine, wrong[i]));
     }
-    char many[CUDNN_ENGINE_TEXT] = "1";
+    char many[4 * (CUDNN_ENGINE_KNOBS + 1) + 2] = "1"; // one knob too many
     for (int i = 0; i <= CUDNN_ENGINE_KNOBS; i++) {
-        strcat(many, " 1=1");
+        snprintf(many + 1 + 4 * i, 5, " 1=1");
     }
     assert_false(cudnn_engine_parse(&engine, many));
 }
