@@ -44,6 +44,7 @@ MPI   ?= 0
 CUDA  ?= 0
 CUDNN ?= 0
 EMULATED ?= 0
+$(foreach part,URING DNNL MPI CUDNN CUDA EMULATED,$(eval $(part) := $($(part)))) # ask once
 
 # --- flags ------------------------------------------------------------------------------------------------------------------
 

@@ -3,14 +3,14 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include <cmocka.h>
 
 #define MOST_ROWS 8
 
-// The functions of a row's device, which a plugin may bring; NULL where it does not open.
-static const struct device_ops *row_open(const struct device_ops *ops)
+// The functions of a row that opens; NULL: it does not. A row that stands for a plugin has its own
+// functions only once it is open.
+static const struct device_ops *open_row(const struct device_ops *ops)
 {
     struct device *device;
     struct error error;
@@ -34,18 +34,11 @@ const struct device_ops *const *device_rows(void)
     size_t count = 0;
     for (const struct device_ops *const *ops = device_table; !known && *ops; ops++) {
         assert_true(count < MOST_ROWS);
-        rows[count] = row_open(*ops);
+        rows[count] = open_row(*ops);
         count += rows[count] != NULL;
     }
     known = true;
     return rows;
-}
-
-bool device_is_slow(const struct device *device)
-{
-    char text[256] = "";
-    device->ops->describe(device, text, sizeof text);
-    return strcmp(device->ops->name, "ref") == 0 || strstr(text, "emulated") != NULL;
 }
 
 float *device_value(struct device *device, float value)

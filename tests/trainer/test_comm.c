@@ -132,6 +132,15 @@ static float input_of(uint32_t view, uint32_t row, uint32_t c, unsigned what)
     return sinf((float)(row * 41 + c * 7 + view * 3 + what)) + (float)c * 0.1f * (float)(1 - what);
 }
 
+// `from` NULL: zero.
+static void *on_device(struct device *device, const void *from, size_t bytes)
+{
+    void *memory;
+    CHECK(device->ops->allocate(device, &memory, bytes, NULL) == STATUS_OK);
+    CHECK(from == NULL || device->ops->copy_in(device, memory, from, bytes) == STATUS_OK);
+    return memory;
+}
+
 // `rows` of each view from `first` on.
 static void run_norm(struct device *device, uint32_t first, uint32_t rows, struct norm_run *run)
 {
@@ -156,22 +165,37 @@ static void run_norm(struct device *device, uint32_t first, uint32_t rows, struc
     struct op *op;
     struct error error;
     CHECK(device->ops->op_create(device, &desc, &op, &error) == STATUS_OK);
-    void *saved = calloc(1, device->ops->op_saved_bytes(op) + 64);
-    void *scratch = aligned_alloc(64, (device->ops->op_scratch_bytes(op) + 127) / 64 * 64);
     memset(run->state, 0, sizeof run->state);
-    const struct op_buffers buffers = {.x = x,
-                                       .y = run->y,
-                                       .params = params,
-                                       .param_grads = run->grads,
-                                       .state = run->state,
-                                       .saved = saved,
-                                       .scratch = scratch,
-                                       .dy = dy,
-                                       .dx = run->dx};
+    size_t bytes = VIEWS * rows * CHANNELS * sizeof *x;
+    void *memory[] = {
+        on_device(device, x, bytes),
+        on_device(device, dy, bytes),
+        on_device(device, params, sizeof params),
+        on_device(device, run->state, sizeof run->state),
+        on_device(device, NULL, bytes),
+        on_device(device, NULL, bytes),
+        on_device(device, NULL, sizeof run->grads),
+        on_device(device, NULL, device->ops->op_saved_bytes(op) + 64),
+        on_device(device, NULL, device->ops->op_scratch_bytes(op) + 64),
+    };
+    const struct op_buffers buffers = {.x = memory[0],
+                                       .y = memory[4],
+                                       .params = memory[2],
+                                       .param_grads = memory[6],
+                                       .state = memory[3],
+                                       .saved = memory[7],
+                                       .scratch = memory[8],
+                                       .dy = memory[1],
+                                       .dx = memory[5]};
     CHECK(device->ops->op_forward(device, op, &buffers, OP_TRAIN) == STATUS_OK);
     CHECK(device->ops->op_backward(device, op, &buffers) == STATUS_OK);
-    free(saved);
-    free(scratch);
+    CHECK(device->ops->copy_out(device, run->y, buffers.y, bytes) == STATUS_OK);
+    CHECK(device->ops->copy_out(device, run->dx, buffers.dx, bytes) == STATUS_OK);
+    CHECK(device->ops->copy_out(device, run->grads, memory[6], sizeof run->grads) == STATUS_OK);
+    CHECK(device->ops->copy_out(device, run->state, memory[3], sizeof run->state) == STATUS_OK);
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
+        device->ops->release(device, memory[i]);
+    }
     device->ops->op_release(device, op);
 }
 

@@ -132,7 +132,7 @@ static void check_device(const char *name)
 {
     struct error error;
     if (device_open(&half, name, 2, DEVICE_BF16, &error) != STATUS_OK) {
-        print_message("SKIP device '%s': %s\n", name, error.reason);
+        print_message("skipped: device '%s': %s\n", name, error.reason);
         skip();
     }
     gpu = half->ops->steps_ahead > 0;

@@ -1,4 +1,4 @@
-// The part of CUDA's runtime that the cuda device uses, on a processor (the section on emulation in
+// The part of CUDA's runtime that the cuda device uses, on a processor ("CUDA without a GPU" in
 // tests/README.md). Names, values and meaning are CUDA's; C and C++.
 #ifndef TESTS_CUDA_INCLUDE_CUDA_RUNTIME_API_H
 #define TESTS_CUDA_INCLUDE_CUDA_RUNTIME_API_H
