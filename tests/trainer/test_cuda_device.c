@@ -25,7 +25,7 @@ static int open_devices(void **state)
     assert_int_equal(device_open(&ref, "ref", 1, DEVICE_F32, NULL), STATUS_OK);
     enum status status = device_open(&device, "cuda", 1, DEVICE_F32, &error);
     if (status != STATUS_OK) {
-        print_message("SKIP device 'cuda': %s\n", error.reason);
+        print_message("skipped: device 'cuda': %s\n", error.reason);
         assert_true(status == STATUS_NO_DEVICE && getenv("REQUIRE_DEVICE") == NULL);
     }
     return 0;

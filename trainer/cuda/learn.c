@@ -209,6 +209,7 @@ enum status cuda_device_matrix_product(struct device *device, bool transpose_a, 
         status =
             cuda_product(cuda->library, transpose_a, transpose_b, m, n, k, a, b, c, accumulate);
     }
-    return status == STATUS_OK ? STATUS_OK
-                               : cuda_fail(cuda, "a matrix product", "the library refused it");
+    return status == STATUS_OK
+               ? STATUS_OK
+               : cuda_fail(cuda, "a matrix product", cuda_library_failure(cuda->library));
 }

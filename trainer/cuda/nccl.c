@@ -35,19 +35,27 @@ static bool find(void *handle, const char *name, void *function)
     return found != NULL;
 }
 
+static void *open_library(void)
+{
+#if CUDA_EMULATED // there a stream is not one of CUDA's
+    return NULL;
+#else
+    return dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
+#endif
+}
+
 bool cuda_nccl_present(void)
 {
-#if !CUDA_EMULATED // there a stream is not one of CUDA's
-    if (!library.tried) {
-        library.tried = true;
-        void *handle = dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
-        library.present = handle != NULL && find(handle, "ncclGetUniqueId", &library.new_id) &&
-                          find(handle, "ncclCommInitRank", &library.join) &&
-                          find(handle, "ncclCommDestroy", &library.leave) &&
-                          find(handle, "ncclAllReduce", &library.sum) &&
-                          find(handle, "ncclGetErrorString", &library.words);
+    if (library.tried) {
+        return library.present;
     }
-#endif
+    library.tried = true;
+    void *handle = open_library();
+    library.present = handle != NULL && find(handle, "ncclGetUniqueId", &library.new_id) &&
+                      find(handle, "ncclCommInitRank", &library.join) &&
+                      find(handle, "ncclCommDestroy", &library.leave) &&
+                      find(handle, "ncclAllReduce", &library.sum) &&
+                      find(handle, "ncclGetErrorString", &library.words);
     return library.present;
 }
 

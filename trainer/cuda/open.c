@@ -119,6 +119,13 @@ static enum status open_streams(struct cuda_device *device, struct error *error)
     return status == STATUS_OK ? STATUS_OK : no_device(error, device->failure);
 }
 
+static enum status open_library(struct cuda_device *device, struct error *error)
+{
+    struct error own = {0};
+    enum status status = cuda_library_open(&device->library, !device->half, device->stream, &own);
+    return status == STATUS_OK ? STATUS_OK : no_device(error, own.reason);
+}
+
 static enum status open_parts(struct cuda_device *device, struct error *error)
 {
     enum status status = choose_gpu(&device->gpu, error);
@@ -126,7 +133,7 @@ static enum status open_parts(struct cuda_device *device, struct error *error)
         status = open_streams(device, error);
     }
     if (status == STATUS_OK) {
-        status = cuda_library_open(&device->library, !device->half, device->stream, error);
+        status = open_library(device, error);
     }
     return status == STATUS_OK ? describe_gpu(device, error) : status;
 }

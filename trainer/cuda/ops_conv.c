@@ -184,8 +184,9 @@ static enum status run(struct cuda_device *device, const struct conv_op *op,
 {
     enum status status =
         cuda_conv_run(device->library, op->plans[pass], x, w, y, cuda_at(scratch, op->workspace));
-    return status == STATUS_OK ? STATUS_OK
-                               : cuda_fail(device, "a convolution", "the library refused it");
+    return status == STATUS_OK
+               ? STATUS_OK
+               : cuda_fail(device, "a convolution", cuda_library_failure(device->library));
 }
 
 static enum status conv_forward(struct cuda_device *device, struct cuda_op *own,

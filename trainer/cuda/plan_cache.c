@@ -48,22 +48,34 @@ static bool grow(struct plan_cache *cache)
     return true;
 }
 
+// The entry of this key, perhaps a new one without a plan; NULL for want of memory.
+static struct entry *find_or_add(struct plan_cache *cache, const char *key)
+{
+    struct entry *entry = find(cache, key);
+    if (entry != NULL || !grow(cache)) {
+        return entry;
+    }
+    entry = &cache->entries[cache->count];
+    entry->plan = NULL;
+    entry->key = strdup(key);
+    if (entry->key == NULL) {
+        return NULL;
+    }
+    cache->count++;
+    return entry;
+}
+
 // Takes the place of an older plan with this key.
 static bool put(struct plan_cache *cache, const char *key, const char *plan)
 {
-    struct entry new = {strdup(key), strdup(plan)}, *old = find(cache, key);
-    if (new.key == NULL || new.plan == NULL || (old == NULL && !grow(cache))) {
-        free(new.key);
-        free(new.plan);
+    char *copy = strdup(plan);
+    struct entry *entry = copy != NULL ? find_or_add(cache, key) : NULL;
+    if (entry == NULL) {
+        free(copy);
         return false;
     }
-    if (old != NULL) {
-        free(old->key);
-        free(old->plan);
-        *old = new;
-    } else {
-        cache->entries[cache->count++] = new;
-    }
+    free(entry->plan);
+    entry->plan = copy;
     return true;
 }
 

@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #define CUDART_VERSION 13000
+#define CUDA_EMULATED  1 // nothing of NVIDIA's own can work with these streams
 
 #ifdef __cplusplus
 extern "C" {
