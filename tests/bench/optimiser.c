@@ -41,6 +41,7 @@ static size_t span_count;
 static uint64_t values; // of a block
 static float *gradients;
 static struct optimiser_blocks blocks;
+static const float learning_rate = 1e-4f, target_rate = 0.01f; // the device's memory is the host's
 
 static void check(enum status status)
 {
@@ -90,7 +91,7 @@ static void make_parameters(int encoder)
                                        .momentum = make_block(3),
                                        .second_moment = make_block(4),
                                        .steps = make_block(5),
-                                       .target = {make_block(6), 0.01f}};
+                                       .target = {make_block(6), &target_rate}};
 }
 
 static void release_parameters(void)
@@ -139,7 +140,7 @@ static void bench(const char *net, size_t optimiser, int rounds, int threads)
     double spent[2][MOST_ROUNDS];
     for (int round = -1; round < rounds; round++) { // one that is not counted
         double start = now();
-        check(optimiser_step(device, config, spans, span_count, 1e-4f, &blocks));
+        check(optimiser_step(device, config, spans, span_count, &learning_rate, &blocks));
         double between = now();
         touch(optimiser_has_second_moment(config), threads);
         if (round >= 0) {

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/device_rows.h"
 #include "tests/support/golden.h"
 #include "tests/support/tiny_run.h"
 #include "trainer/optim/schedule.h"
@@ -134,7 +135,7 @@ static void check_case(const char *folder, const struct table *index, size_t row
     for (size_t i = 0; i < ARRAYS; i++) {
         golden.array[i] = golden_array(folder, table_cell(index, row, array_columns[i]));
     }
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         check_device(&golden, (*ops)->name);
     }
     for (size_t i = 0; i < ARRAYS; i++) {

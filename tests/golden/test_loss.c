@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/device_rows.h"
 #include "tests/support/golden.h"
 #include "trainer/device/device.h"
 
@@ -170,8 +171,9 @@ static void check_softmax(const struct desk *desk)
     int32_t *labels = input(desk, "labels");
     float *gradient = blank(desk, (size_t)desk->n * desk->width * sizeof *gradient);
     uint8_t *top1 = blank(desk, desk->n), *top5 = blank(desk, desk->n);
-    assert_int_equal(ops->softmax_loss(desk->device, logits, labels, desk->n, desk->width,
-                                       1.0f / (float)desk->n, losses, gradient, top1, top5),
+    float *scale = device_value(desk->device, 1.0f / (float)desk->n);
+    assert_int_equal(ops->softmax_loss(desk->device, logits, labels, desk->n, desk->width, scale,
+                                       losses, gradient, top1, top5),
                      STATUS_OK);
     float *got = fetched(desk, losses, desk->n * sizeof *got);
     check_losses(desk, "loss", got, 0, LOSS_BOUND);
@@ -179,13 +181,13 @@ static void check_softmax(const struct desk *desk)
     check_ranks(desk, "top1", top1);
     check_ranks(desk, "top5", top5);
     free(got);
-    release(desk, (void *[]){logits, losses, labels, gradient, top1, top5}, 6);
+    release(desk, (void *[]){logits, losses, labels, gradient, top1, top5, scale}, 7);
 }
 
 static void check_case(const char *folder, const struct table *index, size_t row)
 {
     const char *function = table_cell(index, row, "function");
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct desk desk = {.name = (*ops)->name,
                             .folder = folder,
                             .index = index,

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/device_rows.h"
 #include "trainer/net/network.h"
 
 struct tolerances {
@@ -240,7 +241,7 @@ static void compute_losses(struct run *run, const struct network *target)
         run->gradients ? network_output_gradient(run->online, "prediction") : spare;
     float *to_logits =
         run->gradients ? network_output_gradient(run->online, "logits") : spare + 2 * half;
-    float scale = 1.0f / (float)batch;
+    float scale = 1.0f / (float)batch, *scale_there = device_value(shared.device, scale);
     assert_int_equal(device->regression_loss(shared.device, prediction, projection + half, batch,
                                              width, scale, run->losses, to_prediction, NULL),
                      STATUS_OK);
@@ -249,10 +250,11 @@ static void compute_losses(struct run *run, const struct network *target)
                                              to_prediction + half, NULL),
                      STATUS_OK);
     assert_int_equal(device->softmax_loss(shared.device, network_output(run->online, "logits"),
-                                          run->labels, batch, classes, scale,
+                                          run->labels, batch, classes, scale_there,
                                           run->losses + 2 * batch, to_logits, run->top,
                                           run->top + batch),
                      STATUS_OK);
+    device_release(scale_there);
     device_release(spare);
 }
 

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/device_rows.h"
 #include "tests/support/golden.h"
 #include "trainer/device/device.h"
 
@@ -79,7 +80,7 @@ static void free_trace(struct trace *trace)
 }
 
 static enum status make_step(struct device *device, const struct layout *layout,
-                             const struct table *index, size_t row, float rate,
+                             const struct table *index, size_t row, const float *rate,
                              float *const block[3])
 {
     const char *optimizer = table_cell(index, row, "optimizer");
@@ -126,11 +127,12 @@ static void check_trace(struct device *device, const struct layout *layout,
     snprintf(where, sizeof where, "%s: %s", device->ops->name, table_cell(index, row, "case"));
     for (size_t step = 0; step < trace->steps; step++) {
         char *end;
-        float rate = strtof(rates, &end);
+        float *rate = device_value(device, strtof(rates, &end));
         assert_true(end != rates);
         rates = *end == ',' ? end + 1 : end;
         device->ops->copy_in(device, block[1], grads + step * width, bytes);
         assert_int_equal(make_step(device, layout, index, row, rate, block), STATUS_OK);
+        device->ops->release(device, rate);
         device->ops->copy_out(device, got, block[2], bytes);
         check_near(where, "momentum", step, got, momentum + step * width, width);
         device->ops->copy_out(device, got, block[0], bytes);
@@ -147,7 +149,7 @@ static void check_case(const char *folder, const struct table *index, size_t row
 {
     struct layout layout = read_layout(folder);
     struct trace trace = read_trace(folder, index, row);
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct device *device;
         assert_int_equal(device_open(&device, (*ops)->name, 2, DEVICE_F32, NULL), STATUS_OK);
         check_trace(device, &layout, index, row, &trace);

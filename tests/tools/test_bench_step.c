@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/device_rows.h"
 #include "trainer/device/device.h"
 
 // The cheapest step there is.
@@ -37,7 +38,7 @@ static int remove_scratch(void **state)
 static void test_json_has_what_scripts_want(void **state)
 {
     (void)state;
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         char arguments[256];
         snprintf(arguments, sizeof arguments, STEP EXACT "--classes 3 --json --device %s",
                  (*ops)->name);
@@ -60,7 +61,7 @@ static void test_devices_agree_about_the_loss(void **state)
     (void)state;
     double wanted = program_number(&scratch, "loss", STEP EXACT "--json --device ref");
     assert_true(wanted > 0 && wanted < 8);
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         char arguments[256];
         snprintf(arguments, sizeof arguments, STEP EXACT "--json --device %s", (*ops)->name);
         assert_true(fabs(program_number(&scratch, "loss", arguments) - wanted) < 1e-3);

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/device_rows.h"
 #include "trainer/net/model.h"
 #include "trainer/net/network_internal.h"
 
@@ -98,8 +99,8 @@ static void check_arenas(const char *name)
 static void test_arenas(void **state)
 {
     (void)state;
-    for (size_t i = 0; device_table[i] != NULL; i++) {
-        check_arenas(device_table[i]->name);
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
+        check_arenas((*ops)->name);
     }
 }
 

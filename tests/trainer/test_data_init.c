@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/device_rows.h"
 #include "tests/support/golden.h"
 #include "trainer/net/data_init.h"
 #include "trainer/net/network.h"
@@ -124,7 +125,7 @@ static void compare(struct device *device, int norm, int head_norm, int wanted_n
 static void test_starts_as_batch_normalisation(void **state)
 {
     (void)state;
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct device *device;
         check_status(device_open(&device, (*ops)->name, 2, DEVICE_F32, &error));
         for (int v2 = 0; v2 < 2; v2++) {

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/device_rows.h"
 #include "tests/support/golden.h"
 #include "trainer/device/device.h"
 
@@ -82,7 +83,7 @@ static void test_products_agree(void **state)
     (void)state;
     static const uint32_t sizes[][3] = {{1, 1, 1}, {3, 17, 5}, {64, 48, 33}, {2, 300, 7}};
     struct device *ref = open_device("ref", 1);
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct device *device = open_device((*ops)->name, 2);
         for (size_t i = 0; i < 4 * 8; i++) {
             const uint32_t *size = sizes[i / 8];
@@ -105,7 +106,7 @@ static void test_product_by_hand(void **state)
     const float left[] = {1, 2, 3, 4, 5, 6};                            // [2][3]
     const float right[2][6] = {{1, 0, 0, 1, 2, 1}, {1, 0, 2, 0, 1, 1}}; // and transposed
     const float wanted[] = {7, 5, 16, 11};
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct device *device = open_device((*ops)->name, 1);
         float *a = device_zeros(device, sizeof left), *b = device_zeros(device, sizeof right[0]);
         float *c = device_zeros(device, sizeof wanted);
@@ -139,10 +140,11 @@ enum optimiser { LARS, SGD, NESTEROV, AVERAGE, ACCUMULATE, OPTIMISERS };
 // Three steps from the same start; returns parameters then momentum.
 static float *optimised(const char *name, int threads, enum optimiser optimiser)
 {
-    static const struct lars_settings lars = {0.3f, 1e-3f, 0.9f, 0.02f};
-    const struct sgd_settings sgd = {
-        .learning_rate = 0.1f, .momentum = 0.9f, .nesterov = optimiser == NESTEROV};
     struct device *device = open_device(name, threads);
+    float *rate = device_value(device, optimiser == LARS ? 0.3f : 0.1f);
+    const struct lars_settings lars = {rate, 1e-3f, 0.9f, 0.02f};
+    const struct sgd_settings sgd = {
+        .learning_rate = rate, .momentum = 0.9f, .nesterov = optimiser == NESTEROV};
     const struct device_ops *ops = device->ops;
     random_state = 99;
     float *params = device_random(device, 2 * PARAMS), *momentum = params + PARAMS;
@@ -163,6 +165,7 @@ static float *optimised(const char *name, int threads, enum optimiser optimiser)
     }
     float *host = fetched(device, params, 2 * PARAMS * sizeof *params);
     ops->release(device, params);
+    ops->release(device, rate);
     device_close(&device);
     return host;
 }
@@ -172,7 +175,7 @@ static void test_optimisers_agree_for_any_thread_count(void **state)
     (void)state;
     for (int optimiser = LARS; optimiser < OPTIMISERS; optimiser++) {
         float *wanted = optimised("ref", 1, (enum optimiser)optimiser);
-        for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+        for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
             float *one = optimised((*ops)->name, 1, (enum optimiser)optimiser);
             float *three = optimised((*ops)->name, 3, (enum optimiser)optimiser);
             assert_memory_equal(one, three, 2 * PARAMS * sizeof *one);
@@ -189,7 +192,7 @@ static void test_optimisers_agree_for_any_thread_count(void **state)
 static void test_parameters_outside_of_spans_stay(void **state)
 {
     (void)state;
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct device *device = open_device((*ops)->name, 1);
         random_state = 99;
         float *start = device_random(device, 2 * PARAMS);
@@ -251,7 +254,7 @@ static void test_regression_losses_agree(void **state)
 {
     (void)state;
     struct loss_result wanted = regression("ref", 1);
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct loss_result one = regression((*ops)->name, 1), three = regression((*ops)->name, 3);
         assert_memory_equal(one.losses, three.losses, ROWS * sizeof(float));
         assert_memory_equal(one.dx, three.dx, ROWS * WIDTH * sizeof(float));
@@ -270,15 +273,15 @@ static void test_softmax_by_hand(void **state)
     (void)state;
     const float logits[] = {0, 0, 0, 0, 1, 2, 3, 4, 5, 5, 0, 0};
     const int32_t labels[] = {3, -1, 0}, too_large[] = {3, -1, 4};
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct device *device = open_device((*ops)->name, 2);
         float *x = device_zeros(device, sizeof logits), *dx = device_random(device, 12);
-        float *losses = device_random(device, 3);
+        float *losses = device_random(device, 3), *scale = device_value(device, 2);
         int32_t *y = device_zeros(device, sizeof labels);
         uint8_t *top1 = device_zeros(device, 3), *top5 = device_zeros(device, 3);
         (*ops)->copy_in(device, x, logits, sizeof logits);
         (*ops)->copy_in(device, y, labels, sizeof labels);
-        assert_int_equal((*ops)->softmax_loss(device, x, y, 3, 4, 2.0f, losses, dx, top1, top5),
+        assert_int_equal((*ops)->softmax_loss(device, x, y, 3, 4, scale, losses, dx, top1, top5),
                          STATUS_OK);
         float *got = fetched(device, losses, 3 * sizeof *got);
         float *gradient = fetched(device, dx, 12 * sizeof *gradient);
@@ -293,12 +296,12 @@ static void test_softmax_by_hand(void **state)
         (*ops)->copy_out(device, ranks, top5, 3);
         assert_memory_equal(ranks, ((uint8_t[]){1, 0, 1}), 3);
         (*ops)->copy_in(device, y, too_large, sizeof too_large);
-        assert_int_equal((*ops)->softmax_loss(device, x, y, 3, 4, 2.0f, losses, NULL, NULL, NULL),
+        assert_int_equal((*ops)->softmax_loss(device, x, y, 3, 4, scale, losses, NULL, NULL, NULL),
                          STATUS_INVALID);
         free(got);
         free(gradient);
-        void *all[] = {x, dx, losses, y, top1, top5};
-        for (size_t i = 0; i < 6; i++) {
+        void *all[] = {x, dx, losses, y, top1, top5, scale};
+        for (size_t i = 0; i < 7; i++) {
             (*ops)->release(device, all[i]);
         }
         device_close(&device);
@@ -311,10 +314,10 @@ static void test_nan_reaches_the_loss(void **state)
     (void)state;
     const float values[] = {NAN, 1, 2, 3};
     const int32_t label = 2;
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct device *device = open_device((*ops)->name, 2);
         float *x = device_zeros(device, sizeof values), *y = device_random(device, 4);
-        float *loss = device_zeros(device, sizeof *loss);
+        float *loss = device_zeros(device, sizeof *loss), *scale = device_value(device, 1);
         int32_t *labels = device_zeros(device, sizeof label);
         uint8_t *top1 = device_zeros(device, 1), rank;
         (*ops)->copy_in(device, x, values, sizeof values);
@@ -323,14 +326,14 @@ static void test_nan_reaches_the_loss(void **state)
         float *got = fetched(device, loss, sizeof *got);
         assert_true(isnan(*got));
         free(got);
-        (*ops)->softmax_loss(device, x, labels, 1, 4, 1.0f, loss, NULL, top1, NULL);
+        (*ops)->softmax_loss(device, x, labels, 1, 4, scale, loss, NULL, top1, NULL);
         got = fetched(device, loss, sizeof *got);
         assert_true(isnan(*got));
         (*ops)->copy_out(device, &rank, top1, 1);
         assert_int_equal(rank, 0);
         free(got);
-        void *all[] = {x, y, loss, labels, top1};
-        for (size_t i = 0; i < 5; i++) {
+        void *all[] = {x, y, loss, labels, top1, scale};
+        for (size_t i = 0; i < 6; i++) {
             (*ops)->release(device, all[i]);
         }
         device_close(&device);
@@ -344,7 +347,7 @@ static void test_buffers(void **state)
     (void)state;
     const struct tensor_shape shapes[] = {
         {TENSOR_IMAGE, 2, 3, 5, 17}, {TENSOR_IMAGE, 1, 2, 2, 3}, {TENSOR_MATRIX, 4, 1, 1, 7}};
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct device *device = open_device((*ops)->name, 2);
         for (size_t i = 0; i < 3; i++) {
             size_t count = (size_t)shapes[i].n * shapes[i].h * shapes[i].w * shapes[i].c;
@@ -386,7 +389,7 @@ static void test_failures_say_why(void **state)
     assert_null(device);
     assert_non_null(strstr(error.reason, "gpu"));
     assert_non_null(strstr(error.reason, "ref"));
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         void *memory;
         char text[128] = "";
         device = open_device((*ops)->name, 0);

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "tests/support/device_cases.h"
+#include "tests/support/device_rows.h"
 #include "tests/support/golden.h"
 
 #define I TENSOR_IMAGE
@@ -54,7 +55,7 @@ static void test_devices_agree(void **state)
     struct device *ref;
     assert_int_equal(device_open(&ref, "ref", 1, DEVICE_F32, NULL), STATUS_OK);
     mistakes = 0;
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
         for (size_t i = 0; i < device_case_count; i++) {
             compare_with_reference(device, ref, &device_cases[i]);
@@ -242,7 +243,7 @@ static void test_threads_do_not_change_normalisations(void **state)
 {
     (void)state;
     mistakes = 0;
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         for (size_t i = 0; i < device_case_count; i++) {
             if (device_cases[i].kind == OP_BATCH_NORM) {
                 compare_threads(*ops, &device_cases[i]);
@@ -322,7 +323,7 @@ static void test_evaluation_uses_running_averages(void **state)
 {
     (void)state;
     mistakes = 0;
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
         for (size_t i = 0; i < device_case_count; i++) {
             if (device_cases[i].kind == OP_BATCH_NORM) {
@@ -340,7 +341,7 @@ static void test_running_statistics_by_hand(void **state)
     (void)state;
     static const struct device_case row = {"by hand", OP_BATCH_NORM, M, 4, 1, 1, 1, 1, 2, 0,
                                            0,         {0},           0, 0, 0, 0, 0};
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
         struct host host = host_make(&row);
         memcpy(host.x, (float[]){1, 3, 10, 20}, 4 * sizeof(float));
@@ -361,7 +362,7 @@ static void test_first_maximum_takes_the_gradient(void **state)
     (void)state;
     static const struct device_case row = {"ties", OP_MAX_POOL, I,   1, 2, 2, 17, 17, 1,
                                            2,      2,           {0}, 0, 0, 0, 0,  0};
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
         struct host host = host_make(&row);
         for (size_t i = 0; i < host.in; i++) {
@@ -411,7 +412,7 @@ static void test_wrong_descriptions_are_refused(void **state)
         wrong[i].out = wrong[i].in;
         wrong[i].join = true;
     }
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
         for (size_t i = 0; i < 13; i++) {
             struct op *op = (struct op *)device;

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/device_rows.h"
 #include "trainer/method/byol_internal.h"
 #include "trainer/method/spread.h"
 
@@ -102,8 +103,9 @@ static void step_from(struct fixture *fixture, size_t first, const int32_t *labe
     size_t at = first * SIDE * SIDE * 3;
     const float *const views[2] = {fixture->views[0] + at, fixture->views[1] + at};
     struct method_step settings = {rate, tau};
-    check_status(fixture->method->ops->step(fixture->method, views, labels, &settings,
-                                            &fixture->metrics, &error));
+    const struct method_ops *ops = fixture->method->ops;
+    check_status(ops->step(fixture->method, views, labels, &settings, &error));
+    check_status(ops->collect(fixture->method, &fixture->metrics, &error));
 }
 
 static void step(struct fixture *fixture, const int32_t *labels, float rate, float tau)
@@ -149,8 +151,8 @@ static bool same_saved(const struct fixture *a, const char *prefix_a, const stru
 
 static void on_every_device(void (*check)(const char *))
 {
-    for (size_t i = 0; device_table[i] != NULL; i++) {
-        check(device_table[i]->name);
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
+        check((*ops)->name);
     }
 }
 
@@ -470,7 +472,8 @@ static void update_by_hand(struct fixture *fresh, const float *gradients, size_t
 {
     struct byol *byol = byol_of(fresh->method);
     const struct device_ops *ops = fresh->device->ops;
-    const struct lars_settings lars = {rate, 1e-4f, 0.9f, 1e-2f};
+    float *rate_there = device_value(fresh->device, rate);
+    const struct lars_settings lars = {rate_there, 1e-4f, 0.9f, 1e-2f};
     ops->copy_in(fresh->device, byol->gradients, gradients, count * sizeof *gradients);
     assert_int_equal(ops->lars_step(fresh->device, byol->spans, graph_param_count(byol->graph),
                                     &lars, byol->online_params, byol->gradients, byol->momentum,
@@ -479,6 +482,7 @@ static void update_by_hand(struct fixture *fresh, const float *gradients, size_t
     assert_int_equal(ops->moving_average(fresh->device, byol->target_params, byol->online_params,
                                          count, 1.0f - tau),
                      STATUS_OK);
+    ops->release(fresh->device, rate_there);
 }
 
 static void assert_near_saved(const struct fixture *a, const struct fixture *b, const char *prefix)

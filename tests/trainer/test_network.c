@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/device_rows.h"
 #include "trainer/net/network.h"
 
 #define SIDE          9u
@@ -357,8 +358,8 @@ static void check_views(const char *device)
 
 static void on_every_device(void (*check)(const char *))
 {
-    for (size_t i = 0; device_table[i] != NULL; i++) {
-        check(device_table[i]->name);
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
+        check((*ops)->name);
     }
 }
 

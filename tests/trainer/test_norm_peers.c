@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "tests/support/device_case.h"
+#include "tests/support/device_rows.h"
 #include "tests/support/golden.h"
 
 #define PEERS    2
@@ -157,7 +158,7 @@ static void test_two_halves_are_the_whole(void **state)
 {
     (void)state;
     mistakes = 0;
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
             check_row(*ops, &rows[i]);
         }
@@ -179,7 +180,7 @@ static void test_failures_come_back(void **state)
 {
     (void)state;
     static const struct device_peers peers = {.count = PEERS, .sum = no_sum};
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct device *device = rig_open_device(*ops, 2);
         struct host host = host_make(&rows[1]);
         struct rig rig = rig_make(device, &host);

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/device_rows.h"
 #include "trainer/method/optimiser.h"
 
 #define PARAMS 20000
@@ -229,17 +230,20 @@ static struct device_run *device_run(const char *name, int threads, enum followi
                                       .momentum = zeros(device, bytes),
                                       .second_moment = zeros(device, bytes),
                                       .steps = zeros(device, sizeof run->steps)};
-    float *target = zeros(device, bytes);
+    float *target = zeros(device, bytes), *learning_rates = zeros(device, sizeof rates);
+    float *target_rate = device_value(device, TARGET_RATE);
+    assert_int_equal(device->ops->copy_in(device, learning_rates, rates, sizeof rates), STATUS_OK);
     if (following == IN_THE_SAME_PASS) {
-        blocks.target = (struct moving_target){target, TARGET_RATE};
+        blocks.target = (struct moving_target){target, target_rate};
     }
     make_start(run->w);
     assert_int_equal(device->ops->copy_in(device, blocks.params, run->w, bytes), STATUS_OK);
     for (int step = 0; step < STEPS; step++) {
         make_gradients(run->w, step);
         assert_int_equal(device->ops->copy_in(device, grads, run->w, bytes), STATUS_OK);
-        assert_int_equal(optimiser_step(device, config, spans, SPANS, rates[step], &blocks),
-                         STATUS_OK);
+        assert_int_equal(
+            optimiser_step(device, config, spans, SPANS, learning_rates + step, &blocks),
+            STATUS_OK);
         if (following == AFTERWARDS) {
             assert_int_equal(
                 device->ops->moving_average(device, target, blocks.params, PARAMS, TARGET_RATE),
@@ -247,6 +251,8 @@ static struct device_run *device_run(const char *name, int threads, enum followi
         }
     }
     device->ops->release(device, grads);
+    device->ops->release(device, learning_rates);
+    device->ops->release(device, target_rate);
     fetch(device, run->target, target, PARAMS);
     fetch(device, run->w, blocks.params, PARAMS);
     fetch(device, run->m, blocks.momentum, PARAMS);
@@ -289,7 +295,7 @@ static void check_variant(const struct variant *variant, const char *device)
 static void optimisers_do_what_their_authors_wrote(void **state)
 {
     (void)state;
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         for (size_t i = 0; i < VARIANTS; i++) {
             check_variant(&variants[i], (*ops)->name);
         }
@@ -302,7 +308,7 @@ static void what_is_not_learnt_stays(void **state)
     (void)state;
     float start[PARAMS];
     make_start(start);
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         for (size_t i = 0; i < VARIANTS; i++) {
             struct device_run *run =
                 device_run((*ops)->name, 2, IN_THE_SAME_PASS, &variants[i].config);
@@ -319,7 +325,7 @@ static void what_is_not_learnt_stays(void **state)
 static void a_target_follows_in_the_same_pass(void **state)
 {
     (void)state;
-    for (const struct device_ops *const *ops = device_table; *ops; ops++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         for (size_t i = 0; i < VARIANTS; i++) {
             const struct method_config *config = &variants[i].config;
             struct device_run *wanted = device_run((*ops)->name, 1, AFTERWARDS, config);

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/device_rows.h"
 #include "trainer/net/model.h"
 #include "trainer/net/network.h"
 
@@ -152,9 +153,9 @@ static void check_model(struct device *device, int encoder, bool v2)
 static void test_same_bytes_from_less_memory(void **state)
 {
     (void)state;
-    for (size_t i = 0; device_table[i] != NULL; i++) {
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
         struct device *device;
-        check_status(device_open(&device, device_table[i]->name, 1, DEVICE_F32, &error));
+        check_status(device_open(&device, (*ops)->name, 1, DEVICE_F32, &error));
         for (int v2 = 0; v2 < 2; v2++) {
             check_model(device, MODEL_TINY, v2);
             check_model(device, MODEL_RESNET18, v2);

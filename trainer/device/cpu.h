@@ -171,7 +171,7 @@ void cpu_update_release(struct cpu_update *update); // accepts NULL
 enum status cpu_regression_loss(struct device *device, const float *x, const float *y, uint32_t n,
                                 uint32_t d, float scale, float *losses, float *dx, float *dy);
 enum status cpu_softmax_loss(struct device *device, const float *logits, const int32_t *labels,
-                             uint32_t n, uint32_t classes, float scale, float *losses,
+                             uint32_t n, uint32_t classes, const float *scale, float *losses,
                              float *dlogits, uint8_t *top1, uint8_t *top5);
 enum status cpu_lars_step(struct device *device, const struct param_span *spans, size_t count,
                           const struct lars_settings *settings, float *params, const float *grads,

@@ -124,7 +124,7 @@ static float softmax_row(const float *logits, int32_t label, uint32_t classes, f
 }
 
 enum status cpu_softmax_loss(struct device *device, const float *logits, const int32_t *labels,
-                             uint32_t n, uint32_t classes, float scale, float *losses,
+                             uint32_t n, uint32_t classes, const float *scale, float *losses,
                              float *dlogits, uint8_t *top1, uint8_t *top5)
 {
     for (size_t i = 0; i < n; i++) {
@@ -135,7 +135,7 @@ enum status cpu_softmax_loss(struct device *device, const float *logits, const i
 #pragma omp parallel for num_threads(((struct cpu_device *)device)->threads)
     for (size_t i = 0; i < n; i++) {
         const float *row = logits + i * classes;
-        losses[i] = softmax_row(row, labels[i], classes, scale,
+        losses[i] = softmax_row(row, labels[i], classes, *scale,
                                 dlogits == NULL ? NULL : dlogits + i * classes);
         bool known = labels[i] >= 0;
         uint32_t rank = known ? rank_of(row, (uint32_t)labels[i], classes) : classes;

@@ -309,7 +309,7 @@ static struct step make_step(const struct param_span *spans, size_t count, const
     struct step step = {.spans = spans, .count = count, .settings = settings, .blocks = *blocks};
     if (target != NULL) {
         step.blocks.target = target->params;
-        step.blocks.target_rate = target->rate;
+        step.blocks.target_rate = *target->rate;
     }
     return step;
 }

@@ -228,6 +228,9 @@ struct device_ops {
     enum status (*record_run)(struct device *device, struct device_recording *recording);
     void (*record_close)(struct device *device, struct device_recording *recording);
 
+    uint64_t (*peak_memory)(struct device *device); // bytes of it in use at most so far; may be
+                                                    // NULL where it cannot tell
+
     // ---
 
     // IMAGE tensors to and from plain [n][h][w][c] float32 on the host: tests and debugging.

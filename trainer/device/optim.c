@@ -11,7 +11,7 @@ struct lars_factors lars_factors(const struct lars_settings *settings,
 {
     struct lars_factors factors = {.momentum = settings->momentum,
                                    .ratio = 1.0f,
-                                   .rate = settings->learning_rate * span->learning_rate_scale};
+                                   .rate = *settings->learning_rate * span->learning_rate_scale};
     if (span->decay) {
         factors.decay = settings->weight_decay;
     }
@@ -37,9 +37,9 @@ struct sgd_factors sgd_factors(const struct sgd_settings *settings, const struct
                                double weight_norm, double gradient_norm)
 {
     const struct gradient_settings *gradient = &settings->gradient;
-    float rate = settings->learning_rate * span->learning_rate_scale;
+    float rate = *settings->learning_rate * span->learning_rate_scale;
     struct sgd_factors factors = {.gradient_rate =
-                                      gradient->rate_first ? settings->learning_rate : 1.0f,
+                                      gradient->rate_first ? *settings->learning_rate : 1.0f,
                                   .ratio = 1.0f,
                                   .momentum = settings->momentum,
                                   .rate = gradient->rate_first ? span->learning_rate_scale : rate,
@@ -56,7 +56,7 @@ struct sgd_factors sgd_factors(const struct sgd_settings *settings, const struct
 struct adamw_factors adamw_factors(const struct adamw_settings *settings,
                                    const struct param_span *span, float steps)
 {
-    double rate = (double)(settings->learning_rate * span->learning_rate_scale);
+    double rate = (double)(*settings->learning_rate * span->learning_rate_scale);
     return (struct adamw_factors){
         .beta1 = (float)settings->beta1,
         .rest1 = (float)(1 - settings->beta1),

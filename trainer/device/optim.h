@@ -1,5 +1,6 @@
 // What an optimiser's settings come to for one span: the factors its loop over the values uses,
-// the same on every device. Private to trainer/device.
+// the same on every device whose
+// memory is the host's. Private to trainer/device.
 #ifndef TRAINER_DEVICE_OPTIM_H
 #define TRAINER_DEVICE_OPTIM_H
 

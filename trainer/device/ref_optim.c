@@ -99,7 +99,7 @@ static void softmax_row(const float *logits, int32_t label, uint32_t classes, do
 }
 
 enum status ref_softmax_loss(struct device *device, const float *logits, const int32_t *labels,
-                             uint32_t n, uint32_t classes, float scale, float *losses,
+                             uint32_t n, uint32_t classes, const float *scale, float *losses,
                              float *dlogits, uint8_t *top1, uint8_t *top5)
 {
     (void)device;
@@ -109,7 +109,7 @@ enum status ref_softmax_loss(struct device *device, const float *logits, const i
         if (label >= (int64_t)classes) {
             return STATUS_INVALID;
         }
-        softmax_row(values, label, classes, (double)scale, losses + row,
+        softmax_row(values, label, classes, (double)*scale, losses + row,
                     dlogits == NULL ? NULL : dlogits + row * classes);
         uint32_t rank = label < 0 ? classes : rank_of(values, (uint32_t)label, classes);
         if (top1 != NULL) {
@@ -136,7 +136,7 @@ static struct values values_of(const struct param_span *span, float *params, con
                            .m = momentum + span->offset,
                            .g = grads + span->offset,
                            .target = target == NULL ? NULL : target->params + span->offset,
-                           .target_rate = target == NULL ? 0 : target->rate};
+                           .target_rate = target == NULL ? 0 : *target->rate};
 }
 
 static void follow(const struct values *at, uint64_t i)

@@ -25,8 +25,8 @@ static const struct moving_target *target_of(const struct optimiser_blocks *bloc
 }
 
 static enum status lars_step(struct device *device, const struct method_config *config,
-                             const struct param_span *spans, size_t count, float learning_rate,
-                             const struct optimiser_blocks *blocks)
+                             const struct param_span *spans, size_t count,
+                             const float *learning_rate, const struct optimiser_blocks *blocks)
 {
     const struct lars_settings settings = {.learning_rate = learning_rate,
                                            .weight_decay = (float)config->weight_decay,
@@ -37,8 +37,8 @@ static enum status lars_step(struct device *device, const struct method_config *
 }
 
 static enum status adamw_step(struct device *device, const struct method_config *config,
-                              const struct param_span *spans, size_t count, float learning_rate,
-                              const struct optimiser_blocks *blocks)
+                              const struct param_span *spans, size_t count,
+                              const float *learning_rate, const struct optimiser_blocks *blocks)
 {
     const struct adamw_settings settings = {.learning_rate = learning_rate,
                                             .weight_decay = config->weight_decay,
@@ -52,8 +52,8 @@ static enum status adamw_step(struct device *device, const struct method_config 
 
 // SGD, and the LARS that are SGD with other gradients.
 static enum status sgd_step(struct device *device, const struct method_config *config,
-                            const struct param_span *spans, size_t count, float learning_rate,
-                            const struct optimiser_blocks *blocks)
+                            const struct param_span *spans, size_t count,
+                            const float *learning_rate, const struct optimiser_blocks *blocks)
 {
     const struct sgd_settings settings = {
         .learning_rate = learning_rate,
@@ -69,7 +69,7 @@ static enum status sgd_step(struct device *device, const struct method_config *c
 }
 
 enum status optimiser_step(struct device *device, const struct method_config *config,
-                           const struct param_span *spans, size_t count, float learning_rate,
+                           const struct param_span *spans, size_t count, const float *learning_rate,
                            const struct optimiser_blocks *blocks)
 {
     switch ((enum optimizer)config->optimizer) {

@@ -16,9 +16,9 @@ struct optimiser_blocks {
 
 bool optimiser_has_second_moment(const struct method_config *config);
 
-// One step of `config->optimizer` at this learning rate.
+// One step of `config->optimizer`; the learning rate is read from device memory.
 enum status optimiser_step(struct device *device, const struct method_config *config,
-                           const struct param_span *spans, size_t count, float learning_rate,
+                           const struct param_span *spans, size_t count, const float *learning_rate,
                            const struct optimiser_blocks *blocks);
 
 // What the learning rate of a parameter is multiplied by; `name` as in the graph.

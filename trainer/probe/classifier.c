@@ -42,6 +42,8 @@ static enum status allocate_on_device(struct classifier *classifier, struct erro
         {(void **)&classifier->dlogits, logits},
         {(void **)&classifier->losses, rows * sizeof(float)},
         {(void **)&classifier->ones, rows * sizeof(float)},
+        {(void **)&classifier->learning_rate, sizeof(float)},
+        {(void **)&classifier->scale, sizeof(float)},
         {(void **)&classifier->labels, rows * sizeof(int32_t)},
         {(void **)&classifier->top1, rows},
         {(void **)&classifier->top5, rows},
@@ -86,10 +88,11 @@ enum status classifier_open(struct classifier *classifier, struct device *device
 
 void classifier_close(struct classifier *classifier)
 {
-    void *const blocks[] = {classifier->params,     classifier->grads,  classifier->trace,
-                            classifier->embeddings, classifier->logits, classifier->dlogits,
-                            classifier->losses,     classifier->ones,   classifier->labels,
-                            classifier->top1,       classifier->top5};
+    void *const blocks[] = {classifier->params,     classifier->grads,         classifier->trace,
+                            classifier->embeddings, classifier->logits,        classifier->dlogits,
+                            classifier->losses,     classifier->ones,          classifier->labels,
+                            classifier->top1,       classifier->learning_rate, classifier->scale,
+                            classifier->top5};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
         if (blocks[i]) {
             classifier->device->ops->release(classifier->device, blocks[i]);
@@ -165,9 +168,12 @@ static enum status forward(struct classifier *classifier, uint32_t count, float 
 {
     const struct device_ops *ops = classifier->device->ops;
     uint32_t classes = classifier->classes;
-    enum status status = ops->matrix_product(
-        classifier->device, false, false, count, classes, 1, classifier->ones,
-        classifier->params + weight_count(classifier), classifier->logits, false);
+    enum status status = ops->copy_in(classifier->device, classifier->scale, &scale, sizeof scale);
+    if (status == STATUS_OK) {
+        status = ops->matrix_product(
+            classifier->device, false, false, count, classes, 1, classifier->ones,
+            classifier->params + weight_count(classifier), classifier->logits, false);
+    }
     if (status == STATUS_OK) {
         status = ops->matrix_product(classifier->device, false, false, count, classes,
                                      classifier->width, classifier->embeddings, classifier->params,
@@ -175,8 +181,8 @@ static enum status forward(struct classifier *classifier, uint32_t count, float 
     }
     if (status == STATUS_OK) {
         status = ops->softmax_loss(classifier->device, classifier->logits, classifier->labels,
-                                   count, classes, scale, classifier->losses, classifier->dlogits,
-                                   classifier->top1, classifier->top5);
+                                   count, classes, classifier->scale, classifier->losses,
+                                   classifier->dlogits, classifier->top1, classifier->top5);
     }
     return status;
 }
@@ -204,10 +210,14 @@ static enum status update(struct classifier *classifier, float learning_rate)
          .learning_rate_scale = 1},
     };
     const struct sgd_settings settings = {
-        .learning_rate = learning_rate, .momentum = MOMENTUM, .nesterov = true};
-    return classifier->device->ops->sgd_step(classifier->device, spans, 2, &settings,
-                                             classifier->params, classifier->grads,
-                                             classifier->trace, NULL);
+        .learning_rate = classifier->learning_rate, .momentum = MOMENTUM, .nesterov = true};
+    const struct device_ops *ops = classifier->device->ops;
+    enum status status = ops->copy_in(classifier->device, classifier->learning_rate, &learning_rate,
+                                      sizeof learning_rate);
+    return status == STATUS_OK
+               ? ops->sgd_step(classifier->device, spans, 2, &settings, classifier->params,
+                               classifier->grads, classifier->trace, NULL)
+               : status;
 }
 
 static enum status fetch(struct classifier *classifier, uint32_t count, const int32_t *labels,

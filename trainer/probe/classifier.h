@@ -11,9 +11,10 @@ struct classifier {
     uint32_t width, classes, batch; // batch: the most rows of a call
     float *params, *grads, *trace;  // device: weights [width][classes], then bias [classes]
     float *embeddings, *logits, *dlogits, *losses, *ones; // device, for a batch
-    int32_t *labels;                                      // device, [batch]
-    uint8_t *top1, *top5;                                 // device, [batch]
-    float *host_losses;                                   // [batch]
+    float *learning_rate, *scale; // device, of one value each: scale of the losses
+    int32_t *labels;              // device, [batch]
+    uint8_t *top1, *top5;         // device, [batch]
+    float *host_losses;           // [batch]
     uint8_t *host_top1, *host_top5;
 };
 
