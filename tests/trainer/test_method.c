@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "augment/view.h"
 #include "tests/support/device_rows.h"
 #include "trainer/method/byol_internal.h"
 #include "trainer/method/spread.h"
@@ -188,6 +189,83 @@ static void test_refusals(void **state)
     assert_int_equal(method_open(&method, "byol", device, &config, &error), STATUS_INVALID);
     assert_null(method);
     device_close(&device);
+}
+
+// Bytes and records of BATCH images, which plain C finishes into the fixture's views.
+static void make_bytes(struct fixture *fixture, uint8_t *bytes[2], struct view_record *drawn[2])
+{
+    enum { VALUES = SIDE * SIDE * 3 };
+    uint32_t seed = 5;
+    float *work = malloc(view_finish_floats(SIDE) * sizeof *work);
+    for (unsigned v = 0; v < 2; v++) {
+        bytes[v] = malloc((size_t)BATCH * VALUES);
+        drawn[v] = calloc(BATCH, sizeof **drawn);
+        for (size_t i = 0; i < (size_t)BATCH * VALUES; i++) {
+            bytes[v][i] = (uint8_t)(255 * noise(&seed));
+        }
+        for (size_t i = 0; i < BATCH; i++) {
+            drawn[v][i] = (struct view_record){.flip = i % 2,
+                                               .jitter = i % 3 > 0,
+                                               .blur = i % 2 == v,
+                                               .solarize = i == 1,
+                                               .order = {2, 1, 3, 0},
+                                               .taps = 5,
+                                               .brightness = 0.2f,
+                                               .contrast = 1.2f,
+                                               .saturation = 0.9f,
+                                               .hue = -0.05f,
+                                               .sigma = 1.5f,
+                                               .threshold = 0.5f};
+            view_finish(&drawn[v][i], SIDE, bytes[v] + i * VALUES, fixture->views[v] + i * VALUES,
+                        work);
+        }
+    }
+    free(work);
+}
+
+// Also cut into micro-batches, without labels, and when batches are of the wrong kind.
+static void check_bytes(int64_t classes, uint32_t accumulate)
+{
+    struct method_config config = small_config(classes);
+    config.accumulate = accumulate;
+    struct fixture floats = open_configured("ref", config);
+    config.bytes = true;
+    struct fixture device = open_configured("ref", config);
+    const struct method_ops *ops = device.method->ops;
+    struct method_step settings = {0.1f, 0.9f};
+    const int32_t *labels = classes > 0 ? floats.labels : NULL;
+    uint8_t *bytes[2];
+    struct view_record *drawn[2];
+    make_bytes(&floats, bytes, drawn);
+    for (int i = 0; i < 2; i++) {
+        step(&floats, labels, 0.1f, 0.9f);
+        check_status(ops->step_bytes(device.method, (const uint8_t *const *)bytes,
+                                     (const struct view_record *const *)drawn, labels, &settings,
+                                     &error));
+        check_status(ops->collect(device.method, &device.metrics, &error));
+        assert_true(device.metrics.loss == floats.metrics.loss);
+    }
+    assert_true(same_saved(&floats, "", &device, ""));
+    assert_int_equal(
+        ops->step(device.method, (const float *const *)floats.views, labels, &settings, &error),
+        STATUS_INVALID);
+    assert_int_equal(ops->step_bytes(floats.method, (const uint8_t *const *)bytes,
+                                     (const struct view_record *const *)drawn, labels, &settings,
+                                     &error),
+                     STATUS_INVALID);
+    for (unsigned v = 0; v < 2; v++) {
+        free(bytes[v]);
+        free(drawn[v]);
+    }
+    close_fixture(&floats);
+    close_fixture(&device);
+}
+
+static void test_bytes_give_the_steps_of_the_views_they_become(void **state)
+{
+    (void)state;
+    check_bytes(CLASSES, 1);
+    check_bytes(0, 3);
 }
 
 static void test_tensor_names(void **state)
@@ -657,6 +735,7 @@ int main(void)
         cmocka_unit_test(test_unknown_method),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_tensor_names),
+        cmocka_unit_test(test_bytes_give_the_steps_of_the_views_they_become),
         cmocka_unit_test(test_learning),
         cmocka_unit_test(test_every_optimizer_learns),
         cmocka_unit_test(test_target_follows),
