@@ -296,8 +296,11 @@ static enum status prepare(struct comm *comm, struct error *error)
         return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
                          "no memory to talk to %u ranks", comm->ranks);
     }
-    comm->peers = (struct device_peers){
-        .count = comm->ranks, .context = comm, .sum = sum_values, .sum_block = sum_block};
+    comm->peers = (struct device_peers){.count = comm->ranks,
+                                        .rank = comm->rank,
+                                        .context = comm,
+                                        .sum = sum_values,
+                                        .sum_block = sum_block};
     return count_sharing(comm, error);
 }
 

@@ -17,6 +17,14 @@ enum status cuda_library_open(struct cuda_library **out, bool strict, cudaStream
 void cuda_library_close(struct cuda_library **library);
 void cuda_library_describe(const struct cuda_library *library, char *text, size_t capacity);
 
+// Why the last run of a plan or product that failed did; "" when none has.
+const char *cuda_library_failure(const struct cuda_library *library);
+
+// What cuDNN knows of the GPU, as JSON in its own words, malloc'ed: plans can be made for it
+// elsewhere (tests/data).
+enum status cuda_library_properties(const struct cuda_library *library, char **json,
+                                    struct error *error);
+
 // One convolution over stored images [n][h][w][c], weights (out, kernel, kernel, in), all of one
 // type; sums in float32.
 struct cuda_conv {
@@ -31,11 +39,21 @@ enum cuda_conv_pass { CUDA_CONV_FORWARD, CUDA_CONV_DATA, CUDA_CONV_WEIGHTS };
 
 struct cuda_conv_plan;
 
-// The fastest plan of one pass, tried out on buffers of its own unless the cache on disk knows it.
+// The fastest plan of one pass, tried out on buffers of its own unless the cache on disk knows it
+// (plan_cache.h). Waits for the device; not while recording.
 enum status cuda_conv_plan_open(struct cuda_conv_plan **out, struct cuda_library *library,
                                 const struct cuda_conv *conv, enum cuda_conv_pass pass,
                                 struct error *error);
 void cuda_conv_plan_close(struct cuda_conv_plan **plan);
+
+// A plan as text, and the same plan from it on another GPU of the kind. Processes that learn
+// together must compute alike, and may not have found the same plan fastest: one opens it and sends
+// the text, of fixed size, to the others, which open that.
+#define CUDA_CONV_PLAN_TEXT 1024
+void cuda_conv_plan_text(const struct cuda_conv_plan *plan, char text[CUDA_CONV_PLAN_TEXT]);
+enum status cuda_conv_plan_open_text(struct cuda_conv_plan **out, struct cuda_library *library,
+                                     const struct cuda_conv *conv, enum cuda_conv_pass pass,
+                                     const char *text, struct error *error);
 size_t cuda_conv_plan_workspace(const struct cuda_conv_plan *plan);
 
 // FORWARD: y from x, w. DATA: x from y, w. WEIGHTS: w from x, y. Overwrites.

@@ -273,7 +273,8 @@ struct device_ops {
     enum status (*regression_loss)(struct device *device, const float *x, const float *y,
                                    uint32_t n, uint32_t d, float scale, float *losses, float *dx,
                                    float *dy);
-    // `scale` of softmax in device memory, of one float.
+    // `scale` of softmax in device memory, of one float. A label that is no class is
+    // STATUS_INVALID where the device computes at once; callers see to it elsewhere.
     enum status (*softmax_loss)(struct device *device, const float *logits, const int32_t *labels,
                                 uint32_t n, uint32_t classes, const float *scale, float *losses,
                                 float *dlogits, uint8_t *top1, uint8_t *top5);
@@ -317,6 +318,7 @@ struct device_ops {
 // batch (the statistics of BATCH_NORM and their gradients) adds up its sums over all of them.
 struct device_peers {
     unsigned count;
+    unsigned rank; // of this process among them, from 0
     void *context;
     // values[i] becomes the sum over all peers, the same bits everywhere. All call it in the same
     // order with the same `count`.
@@ -330,6 +332,7 @@ struct device {
     const struct device_ops *ops;
     enum device_precision precision;
     const struct device_peers *peers; // NULL: alone. Set by the owner before the first op runs
+    const char *failure; // the last STATUS_DEVICE in words; NULL: none, or none are known
     bool timed; // the owner wants the time of each op: networks wait for each one before the next
 };
 

@@ -102,8 +102,10 @@ static struct op_buffers buffers_of(const struct network *network, const struct 
 static enum status device_failure(const struct network *network, enum status status,
                                   const char *direction, struct error *error)
 {
-    return error_set(error, status, NULL, NOWHERE, NOWHERE, "device '%s' failed in the %s pass",
-                     network->device->ops->name, direction);
+    const char *reason = network->device->failure;
+    return error_set(error, status, NULL, NOWHERE, NOWHERE, "device '%s' failed in the %s pass%s%s",
+                     network->device->ops->name, direction, reason != NULL ? ": " : "",
+                     reason != NULL ? reason : "");
 }
 
 enum status network_forward(struct network *network, const float *params, float *state,
