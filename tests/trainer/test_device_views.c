@@ -166,56 +166,69 @@ static struct device *open_row(const struct device_ops *ops)
 }
 
 // The same work twice gives the same bits.
-static void check(const struct device_ops *ops, uint32_t images, uint32_t size)
+static void check(struct device *device, uint32_t images, uint32_t size)
 {
-    struct device *device = open_row(ops);
     struct batch batch = batch_make(images, size);
     size_t bytes = images * batch.values * sizeof(float);
     run(device, &batch);
-    compare(ops, &batch);
+    compare(device->ops, &batch);
     memcpy(batch.expected, batch.out, bytes);
     run(device, &batch);
     assert_memory_equal(batch.out, batch.expected, bytes);
     batch_free(&batch);
-    device_close(&device);
+}
+
+static void check_sizes(struct device *device)
+{
+    static const struct {
+        uint32_t images, size;
+    } cases[] = {{40, 8},  {3, 1},  {9, 5},   {30, 20}, {12, 33},
+                 {12, 64}, {4, 97}, {3, 224}, {1, 301}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        check(device, cases[i].images, cases[i].size);
+    }
+}
+
+// The widest views there are, and more of them than a GPU takes at a time.
+static void check_wide(struct device *device)
+{
+    if (device->ops->steps_ahead > 0) {
+        check(device, 3, RECIPE_MAX_SIZE);
+    }
+}
+
+// What rows of the table can is known when they are open.
+static unsigned on_every_device(void (*check_device)(struct device *device))
+{
+    unsigned devices = 0;
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
+        struct device *device = open_row(*ops);
+        if (device->ops->render_views != NULL) {
+            check_device(device);
+            devices++;
+        }
+        device_close(&device);
+    }
+    return devices;
 }
 
 static void test_views_are_those_of_plain_c(void **state)
 {
     (void)state;
-    static const struct {
-        uint32_t images, size;
-    } cases[] = {{40, 8},  {3, 1},  {9, 5},   {30, 20}, {12, 33},
-                 {12, 64}, {4, 97}, {3, 224}, {1, 301}};
-    unsigned devices = 0;
-    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
-        if ((*ops)->render_views == NULL) {
-            continue;
-        }
-        devices++;
-        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-            check(*ops, cases[i].images, cases[i].size);
-        }
-    }
-    assert_true(devices > 0); // ref at least
+    assert_true(on_every_device(check_sizes) > 0); // ref at least
 }
 
-// More than a GPU takes at a time, the last ones fewer; and the widest view there is.
-static void test_many_and_wide_views(void **state)
+static void test_many_wide_views(void **state)
 {
     (void)state;
-    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
-        if ((*ops)->render_views != NULL && (*ops)->steps_ahead > 0) {
-            check(*ops, 3, RECIPE_MAX_SIZE);
-        }
-    }
+    on_every_device(check_wide);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_views_are_those_of_plain_c),
-        cmocka_unit_test(test_many_and_wide_views),
+        cmocka_unit_test(test_many_wide_views),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
