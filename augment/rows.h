@@ -96,6 +96,8 @@ struct store_kernels {
                         const struct row_finish *finish);
     void (*planar)(float *const out[3], const float *const in[3], uint32_t planes, size_t width,
                    const struct row_finish *finish);
+    // Times 255, to the nearest byte, halves up; no other step.
+    void (*bytes)(uint8_t *out, const float *const in[3], uint32_t planes, size_t width);
     void (*settle)(void); // after the last row: streamed pixels are there for other threads
 };
 ISA_DECLARE(struct store_kernels, store_kernels);

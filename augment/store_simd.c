@@ -1,4 +1,5 @@
-// The last pass over a row: solarize, clip, normalise, and out in the order the network wants.
+// The last pass over a row: solarize, clip, normalise, and out in the order the network wants; or
+// rounded to bytes.
 #include "augment/rows.h"
 #include "augment/simd.h"
 
@@ -90,6 +91,17 @@ static void planar(float *const out[3], const float *const in[3], uint32_t plane
     }
 }
 
+// Plain C that compilers turn into vectors.
+static void bytes(uint8_t *restrict out, const float *const in[3], uint32_t planes, size_t width)
+{
+    const float *r = in[0], *g = in[planes == 3 ? 1 : 0], *b = in[planes == 3 ? 2 : 0];
+    for (size_t x = 0; x < width; x++) {
+        out[x * 3] = (uint8_t)(int32_t)(r[x] * 255.0f + 0.5f);
+        out[x * 3 + 1] = (uint8_t)(int32_t)(g[x] * 255.0f + 0.5f);
+        out[x * 3 + 2] = (uint8_t)(int32_t)(b[x] * 255.0f + 0.5f);
+    }
+}
+
 static void settle(void)
 {
 #if defined(__x86_64__)
@@ -100,5 +112,6 @@ static void settle(void)
 const struct store_kernels ISA_NAME(store_kernels) = {
     .interleaved = interleaved,
     .planar = planar,
+    .bytes = bytes,
     .settle = settle,
 };

@@ -4,6 +4,7 @@
 #define AUGMENT_VIEW_H
 
 #include "augment/recipe.h"
+#include "augment/record.h"
 #include "formats/image.h"
 
 #include <stdbool.h>
@@ -15,8 +16,6 @@ struct view_key {
     uint32_t epoch;
     uint32_t view; // 0 or 1
 };
-
-enum view_op { VIEW_BRIGHTNESS, VIEW_CONTRAST, VIEW_SATURATION, VIEW_HUE };
 
 // One view, fully determined: with the image it gives the same pixels everywhere.
 struct view_params {
@@ -75,6 +74,18 @@ enum status view_render_resized(const struct view_params *params, float *const p
 // for tests and benchmarks alone. Gives view_output_plain. Allocates what it needs.
 enum status view_render_plainly(const struct view_params *params, const struct image *crop,
                                 float *out, struct error *error);
+
+// The same in two steps, of which another machine may take the second. view_render_bytes renders
+// crop and resize alone, rounded to 8 bits: out[S][S][3]. view_record_of says what remains, and
+// view_finish does it by plain C (the oracle of whatever does it elsewhere), into plain output;
+// `work` has view_finish_floats values, `size` is S. Both steps together differ from the whole view
+// by the rounding, 1/510 at most before the operations; what these make of it: augment/README.md.
+enum status view_render_bytes(const struct view_params *params, const struct image_planes *crop,
+                              struct view_scratch *scratch, uint8_t *out, struct error *error);
+struct view_record view_record_of(const struct view_params *params);
+size_t view_finish_floats(uint32_t size);
+void view_finish(const struct view_record *record, uint32_t size, const uint8_t *bytes, float *out,
+                 float *work);
 
 // The parameters as JSON and back: every field, floats round-trip exactly. `json` is malloc'ed by
 // view_to_json.

@@ -41,7 +41,7 @@ enum status view_check(const struct view_params *params, uint32_t width, uint32_
 #define STREAM_SIZE 128
 
 #define PIXELS_AT_ONCE 1024 // of short rows
-#define MAX_STEPS      8   // 4 of the jitter, grayscale
+#define MAX_STEPS      8    // 4 of the jitter, grayscale
 #define MAX_PASSES     5
 
 struct pass {
@@ -152,19 +152,23 @@ static void plan_finish(struct render *render, const struct view_params *params,
     }
 }
 
-static void plan_resize(struct render *render, const struct view_params *params)
+static void plan_resize(struct render *render)
 {
     struct view_scratch *scratch = render->scratch;
-    uint32_t padded = (params->size + ROW_LANES - 1) / ROW_LANES * ROW_LANES;
-    resize_plan_rows(scratch->rows, render->crop->height, params->size, scratch->table);
-    resize_plan_columns(&scratch->columns, padded, render->crop->width, params->size, params->flip,
+    uint32_t padded = (render->size + ROW_LANES - 1) / ROW_LANES * ROW_LANES;
+    resize_plan_rows(scratch->rows, render->crop->height, render->size, scratch->table);
+    resize_plan_columns(&scratch->columns, padded, render->crop->width, render->size, render->flip,
                         scratch->table);
+}
+
+static uint32_t planes_of(const struct image_planes *crop)
+{
+    return crop->plane[0] == crop->plane[1] && crop->plane[0] == crop->plane[2] ? 1 : 3;
 }
 
 static void plan(struct render *render, const struct view_params *params,
                  const struct view_output *output, float *out)
 {
-    const struct image_planes *crop = render->crop;
     enum isa isa = isa_chosen();
     render->resize = ISA_SELECT(resize_kernels, isa);
     render->color = ISA_SELECT(color_kernels, isa);
@@ -173,9 +177,9 @@ static void plan(struct render *render, const struct view_params *params,
     render->size = params->size;
     render->flip = params->flip;
     render->blurs = params->blur;
-    render->planes = crop->plane[0] == crop->plane[1] && crop->plane[0] == crop->plane[2] ? 1 : 3;
+    render->planes = planes_of(render->crop);
     if (!render->resized) {
-        plan_resize(render, params);
+        plan_resize(render);
     }
     plan_colors(render, params);
     plan_finish(render, params, output, out);
@@ -381,4 +385,27 @@ enum status view_render_resized(const struct view_params *params, float *const p
         .stride = params->size * sizeof(float)};
     struct render render = {.scratch = scratch, .crop = &crop, .resized = true};
     return run(&render, &whole, output, out, error);
+}
+
+enum status view_render_bytes(const struct view_params *params, const struct image_planes *crop,
+                              struct view_scratch *scratch, uint8_t *out, struct error *error)
+{
+    enum status status = view_check(params, crop->width, crop->height, scratch->max_size, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    enum isa isa = isa_chosen();
+    struct render render = {.resize = ISA_SELECT(resize_kernels, isa),
+                            .store = ISA_SELECT(store_kernels, isa),
+                            .scratch = scratch,
+                            .crop = crop,
+                            .size = params->size,
+                            .planes = planes_of(crop)};
+    plan_resize(&render);
+    const float *const row[3] = {scratch->padded[0], scratch->padded[1], scratch->padded[2]};
+    for (uint32_t y = 0; y < params->size; y++) {
+        resize_row(&render, y, scratch->padded);
+        render.store->bytes(out + (size_t)y * params->size * 3, row, render.planes, params->size);
+    }
+    return STATUS_OK;
 }

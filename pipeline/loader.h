@@ -38,7 +38,9 @@ struct loader_allocator {
 struct loader_config {
     struct recipe recipe;
     struct view_output output; // layout and normalisation of the views
-    uint32_t batch;            // records per batch of this rank, 1 to 65536
+    bool bytes; // batches hold views whose colours, flip and blur are left to others, see struct
+                // batch; `output` is not read
+    uint32_t batch; // records per batch of this rank, 1 to 65536
     uint64_t seed;
     uint32_t epochs; // stream ends (STATUS_END) after this many, counted from epoch 0; 0 = endless
     bool shuffle;    // false: dataset order (evaluation)
@@ -70,9 +72,12 @@ struct batch {
     uint64_t sequence;               // batches since the loader opened
     uint32_t count; // records in it; less than config.batch only for a short last batch
     uint32_t size;  // S
-    float *view[RECIPE_MAX_VIEWS]; // [count] views of S x S x 3 values, as config.output says
-    const int32_t *labels;         // [count], DATASET_NO_LABEL when there is none
-    const uint64_t *records;       // [count]
+    float *view[RECIPE_MAX_VIEWS]; // [count] views of S x S x 3 values, as config.output says; NULL
+                                   // with config.bytes
+    uint8_t *bytes[RECIPE_MAX_VIEWS];            // [count][S][S][3] of view_render_bytes, and what
+    struct view_record *drawn[RECIPE_MAX_VIEWS]; // remains of each; NULL without config.bytes
+    const int32_t *labels;                       // [count], DATASET_NO_LABEL when there is none
+    const uint64_t *records;                     // [count]
 };
 
 // Time in seconds summed over threads, and counts, since open.

@@ -15,13 +15,18 @@ static size_t aligned(size_t bytes)
 static size_t view_bytes(const struct loader_config *config)
 {
     size_t size = (size_t)config->recipe.size;
-    return aligned(config->batch * size * size * 3 * sizeof(float));
+    return aligned(config->batch * size * size * 3 * (config->bytes ? 1 : sizeof(float)));
 }
 
-// One block: the views, then records, then labels.
+static size_t drawn_bytes(const struct loader_config *config)
+{
+    return config->bytes ? aligned(config->batch * sizeof(struct view_record)) : 0;
+}
+
+// One block: the views, then what remains of each, then records, then labels.
 size_t ring_slot_bytes(const struct loader_config *config)
 {
-    return (size_t)config->recipe.views * view_bytes(config) +
+    return (size_t)config->recipe.views * (view_bytes(config) + drawn_bytes(config)) +
            aligned(config->batch * sizeof(uint64_t)) + aligned(config->batch * sizeof(int32_t));
 }
 
@@ -41,8 +46,16 @@ static void lay_out(struct slot *slot, const struct loader_config *config)
 {
     char *at = slot->memory;
     for (int64_t view = 0; view < config->recipe.views; view++) {
-        slot->batch.view[view] = (float *)(void *)at;
+        if (config->bytes) {
+            slot->batch.bytes[view] = (uint8_t *)at;
+        } else {
+            slot->batch.view[view] = (float *)(void *)at;
+        }
         at += view_bytes(config);
+    }
+    for (int64_t view = 0; config->bytes && view < config->recipe.views; view++) {
+        slot->batch.drawn[view] = (struct view_record *)(void *)at;
+        at += drawn_bytes(config);
     }
     slot->records = (uint64_t *)(void *)at;
     slot->labels = (int32_t *)(void *)(at + aligned(config->batch * sizeof(uint64_t)));

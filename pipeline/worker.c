@@ -124,6 +124,21 @@ static void lap(struct worker *worker, double *stage)
     worker->lap = now;
 }
 
+static enum status render(struct worker *worker, const struct slot *slot, uint32_t index,
+                          uint32_t view, const struct view_params *params, struct error *error)
+{
+    const struct loader_config *config = &worker->loader->config;
+    const struct batch *batch = &slot->batch;
+    const struct image_planes *crop = &worker->crops[view];
+    size_t at = index * (size_t)params->size * params->size * 3;
+    if (config->bytes) {
+        batch->drawn[view][index] = view_record_of(params);
+        return view_render_bytes(params, crop, worker->scratch, batch->bytes[view] + at, error);
+    }
+    return view_render(params, crop, &config->output, worker->scratch, batch->view[view] + at,
+                       error);
+}
+
 // Draws the views, decodes the windows they want, renders them into the position's place.
 static enum status produce_views(struct worker *worker, const struct slot *slot, uint32_t index,
                                  const struct dataset_record *record, const uint8_t *bytes,
@@ -147,11 +162,8 @@ static enum status produce_views(struct worker *worker, const struct slot *slot,
     if (status != STATUS_OK) {
         return locate(worker, &slot->places[index], record, error);
     }
-    size_t values = (size_t)config->recipe.size * (size_t)config->recipe.size * 3;
     for (uint32_t view = 0; status == STATUS_OK && view < views; view++) {
-        float *out = slot->batch.view[view] + index * values;
-        status = view_render(&params[view], &worker->crops[view], &config->output, worker->scratch,
-                             out, error);
+        status = render(worker, slot, index, view, &params[view], error);
     }
     lap(worker, &worker->augment);
     return status;

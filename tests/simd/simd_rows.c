@@ -377,12 +377,30 @@ static int check_planar(void)
     return compare_planes("store.planar", out, 3, 0);
 }
 
+static int check_bytes(void)
+{
+    const struct store_kernels *kernels = ISA_SELECT(store_kernels, now.isa);
+    const struct row_finish none = {.threshold = INFINITY, .factor = {1, 1, 1}};
+    uint32_t planes = simd_random(&now.random) % 2 ? 3 : 1;
+    float *in[3], values[MAX_WIDTH * 3];
+    uint8_t *out = guard_last(&guards[OUT], now.width * 3);
+    plain_store(in, planes, &none);
+    const float *const from[3] = {in[0], in[1], in[2]};
+    kernels->bytes(out, from, planes, now.width);
+    for (size_t i = 0; i < now.width * 3; i++) {
+        now.plain[i] = floorf(now.plain[i] * 255.0f + 0.5f);
+        values[i] = (float)out[i];
+    }
+    return compare("store.bytes", values, now.plain, now.width * 3, 0);
+}
+
 // --- the suite ----------------------------------------------------------------------------------
 
 static int (*const checks[])(void) = {
     check_vertical,        check_horizontal,    check_brightness,  check_grayscale,
     check_saturation,      check_hue,           check_both,        check_contrast,
     check_blur_horizontal, check_blur_vertical, check_interleaved, check_planar,
+    check_bytes,
 };
 #define CHECKS (sizeof checks / sizeof checks[0])
 
@@ -526,6 +544,12 @@ static void run_planar(void *context)
     kernels->planar(bench.out, bench_in(), 3, SIZE, &bench.finish);
 }
 
+static void run_bytes(void *context)
+{
+    const struct store_kernels *kernels = context;
+    kernels->bytes((uint8_t *)bench.pixels, bench_in(), 3, SIZE);
+}
+
 static void time_color(enum isa isa)
 {
     static const struct {
@@ -558,6 +582,7 @@ static void time_level(enum isa isa)
     simd_report("blur, vertical, 23 taps", isa, 2 * SIZE, run_blur_vertical, blur);
     simd_report("store, interleaved", isa, SIZE, run_interleaved, stored);
     simd_report("store, planar", isa, SIZE, run_planar, stored);
+    simd_report("store, bytes", isa, SIZE, run_bytes, stored);
 }
 
 static void time_rows(void)

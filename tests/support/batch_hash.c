@@ -15,6 +15,10 @@ uint64_t batch_hash_record(uint64_t hash, const struct batch *batch, uint32_t in
     for (int view = 0; view < RECIPE_MAX_VIEWS && batch->view[view]; view++) {
         hash = mix(hash, batch->view[view] + index * values, values * sizeof(float));
     }
+    for (int view = 0; view < RECIPE_MAX_VIEWS && batch->bytes[view]; view++) {
+        hash = mix(hash, batch->bytes[view] + index * values, values);
+        hash = mix(hash, &batch->drawn[view][index], sizeof batch->drawn[view][index]);
+    }
     hash = mix(hash, &batch->labels[index], sizeof batch->labels[index]);
     return mix(hash, &batch->records[index], sizeof batch->records[index]);
 }

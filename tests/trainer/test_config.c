@@ -214,6 +214,10 @@ static void only_how_it_runs_may_change(void **state)
     wanted.accumulate = 2;
     assert_status(run_config_compare(&stored, &wanted, &error), STATUS_CONFIG, &error);
     assert_non_null(strstr(error.reason, "accumulate"));
+    wanted = stored;
+    wanted.augment = RUN_AUGMENT_DEVICE; // other pixels, by rounding
+    assert_status(run_config_compare(&stored, &wanted, &error), STATUS_CONFIG, &error);
+    assert_non_null(strstr(error.reason, "augment"));
 }
 
 // A file from before the keys of heads and shortcuts existed.

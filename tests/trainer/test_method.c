@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "augment/view.h"
 #include "tests/support/device_rows.h"
 #include "trainer/method/byol_internal.h"
 #include "trainer/method/spread.h"
@@ -188,6 +189,112 @@ static void test_refusals(void **state)
     assert_int_equal(method_open(&method, "byol", device, &config, &error), STATUS_INVALID);
     assert_null(method);
     device_close(&device);
+}
+
+// Bytes and records of BATCH images, which plain C finishes into the fixture's views.
+static void make_bytes(struct fixture *fixture, uint8_t *bytes[2], struct view_record *drawn[2])
+{
+    enum { VALUES = SIDE * SIDE * 3 };
+    uint32_t seed = 5;
+    float *work = malloc(view_finish_floats(SIDE) * sizeof *work);
+    for (unsigned v = 0; v < 2; v++) {
+        bytes[v] = malloc((size_t)BATCH * VALUES);
+        drawn[v] = calloc(BATCH, sizeof **drawn);
+        for (size_t i = 0; i < (size_t)BATCH * VALUES; i++) {
+            bytes[v][i] = (uint8_t)(255 * noise(&seed));
+        }
+        for (size_t i = 0; i < BATCH; i++) {
+            drawn[v][i] = (struct view_record){.flip = i % 2,
+                                               .jitter = i % 3 > 0,
+                                               .blur = i % 2 == v,
+                                               .solarize = i == 1,
+                                               .order = {2, 1, 3, 0},
+                                               .taps = 5,
+                                               .brightness = 0.2f,
+                                               .contrast = 1.2f,
+                                               .saturation = 0.9f,
+                                               .hue = -0.05f,
+                                               .sigma = 1.5f,
+                                               .threshold = 0.5f};
+            view_finish(&drawn[v][i], SIDE, bytes[v] + i * VALUES, fixture->views[v] + i * VALUES,
+                        work);
+        }
+    }
+    free(work);
+}
+
+static enum status step_bytes(struct fixture *fixture, uint8_t *const bytes[2],
+                              struct view_record *const drawn[2], const int32_t *labels)
+{
+    const struct method_step settings = {0.1f, 0.9f};
+    return fixture->method->ops->step_bytes(fixture->method, (const uint8_t *const *)bytes,
+                                            (const struct view_record *const *)drawn, labels,
+                                            &settings, &error);
+}
+
+// Batches of the kind that a method was not opened for.
+static void check_wrong_batches(struct fixture *floats, struct fixture *finishing,
+                                uint8_t *const bytes[2], struct view_record *const drawn[2])
+{
+    const struct method_step settings = {0.1f, 0.9f};
+    const float *const *views = (const float *const *)floats->views;
+    assert_int_equal(
+        finishing->method->ops->step(finishing->method, views, NULL, &settings, &error),
+        STATUS_INVALID);
+    assert_int_equal(step_bytes(floats, bytes, drawn, NULL), STATUS_INVALID);
+}
+
+// As many steps as it takes to record one. Devices round views as they like, but for ref.
+static void check_bytes(const char *device, int64_t classes, uint32_t accumulate)
+{
+    struct method_config config = small_config(classes);
+    config.accumulate = accumulate;
+    struct fixture floats = open_configured(device, config);
+    config.bytes = true;
+    struct fixture finishing = open_configured(device, config);
+    const int32_t *labels = classes > 0 ? floats.labels : NULL;
+    uint8_t *bytes[2];
+    struct view_record *drawn[2];
+    make_bytes(&floats, bytes, drawn);
+    bool exact = strcmp(device, "ref") == 0;
+    for (int i = 0; i < 3; i++) {
+        step(&floats, labels, 0.1f, 0.9f);
+        check_status(step_bytes(&finishing, bytes, drawn, labels));
+        check_status(finishing.method->ops->collect(finishing.method, &finishing.metrics, &error));
+        double difference = fabs(finishing.metrics.loss - floats.metrics.loss);
+        assert_true(difference <= (exact ? 0 : 1e-3));
+    }
+    assert_true(!exact || same_saved(&floats, "", &finishing, ""));
+    check_wrong_batches(&floats, &finishing, bytes, drawn);
+    for (unsigned v = 0; v < 2; v++) {
+        free(bytes[v]);
+        free(drawn[v]);
+    }
+    close_fixture(&floats);
+    close_fixture(&finishing);
+}
+
+static bool finishes_views(const char *name)
+{
+    struct device *device;
+    check_status(device_open(&device, name, 1, DEVICE_F32, &error));
+    bool finishes = device->ops->render_views != NULL;
+    device_close(&device);
+    return finishes;
+}
+
+static void check_bytes_on(const char *device)
+{
+    if (finishes_views(device)) {
+        check_bytes(device, CLASSES, 2);
+    }
+}
+
+static void test_bytes_give_the_steps_of_the_views_they_become(void **state)
+{
+    (void)state;
+    on_every_device(check_bytes_on);
+    check_bytes("ref", 0, 1);
 }
 
 static void test_tensor_names(void **state)
@@ -753,6 +860,7 @@ int main(void)
         cmocka_unit_test(test_unknown_method),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_tensor_names),
+        cmocka_unit_test(test_bytes_give_the_steps_of_the_views_they_become),
         cmocka_unit_test(test_learning),
         cmocka_unit_test(test_every_optimizer_learns),
         cmocka_unit_test(test_target_follows),

@@ -413,6 +413,46 @@ static void a_precision_that_is_lacking_is_refused(void **state)
     assert_status(session_run(&session), STATUS_UNSUPPORTED, &session.error);
 }
 
+static void finish_on_the_device(const char *directory, const char *device, uint64_t stop_at,
+                                 enum status wanted, struct session *session)
+{
+    session_init(session, directory);
+    struct run_config *config = &session->options.config;
+    config->augment = RUN_AUGMENT_DEVICE;
+    snprintf(config->device, sizeof config->device, "%s", device);
+    session->options.resume = true;
+    session->stop_at = stop_at;
+    assert_status(session_run(session), wanted, &session->error);
+}
+
+static void views_finished_by_the_device_resume_as_exactly(void **state)
+{
+    (void)state;
+    char whole[300], broken[300];
+    struct session session;
+    new_directory(whole);
+    new_directory(broken);
+    finish_on_the_device(whole, "ref", 0, STATUS_OK, &session);
+    assert_true(isfinite(session.result.loss));
+    finish_on_the_device(broken, "ref", 1, STATUS_STOPPED, &session);
+    finish_on_the_device(broken, "ref", 0, STATUS_OK, &session);
+    assert_same_run(broken, whole);
+}
+
+static void a_device_that_cannot_finish_views_is_refused(void **state)
+{
+    (void)state;
+    char directory[300];
+    struct session session;
+    if (strcmp(tiny_device(), "cpu") != 0) {
+        printf("skipped: device 'cpu' was not built in\n");
+        skip();
+    }
+    new_directory(directory);
+    finish_on_the_device(directory, "cpu", 0, STATUS_CONFIG, &session);
+    assert_non_null(strstr(session.error.reason, "set augment=host"));
+}
+
 // A network wide enough for the convolutions that only bf16 has.
 static void go_in_bf16(const char *directory, uint64_t stop_at)
 {
@@ -801,6 +841,8 @@ int main(void)
         TEST(auto_precision_is_settled_once),
         TEST(bf16_resumes_as_exactly),
         TEST(a_precision_that_is_lacking_is_refused),
+        TEST(views_finished_by_the_device_resume_as_exactly),
+        TEST(a_device_that_cannot_finish_views_is_refused),
         TEST(other_networks_resume_as_well),
         TEST(stopping_after_every_step_changes_nothing),
         TEST(the_log_is_cut_back),

@@ -145,6 +145,14 @@ static inline void *cuda_at(void *memory, size_t offset)
     return (char *)memory + offset;
 }
 
+// --- views (ops_views.c)
+
+size_t cuda_device_render_views_scratch(const struct device *device, uint32_t images,
+                                        uint32_t size);
+enum status cuda_device_render_views(struct device *device, uint32_t images, uint32_t size,
+                                     const uint8_t *bytes, const struct view_record *records,
+                                     float *out, void *scratch);
+
 // --- losses and optimisers (learn.c)
 
 enum status cuda_device_regression_loss(struct device *device, const float *x, const float *y,

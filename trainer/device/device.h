@@ -160,6 +160,7 @@ struct moving_target {
     const float *rate; // 1 - tau, in device memory
 };
 
+struct view_record;
 struct device;
 struct device_mark;
 struct device_upload;
@@ -241,6 +242,15 @@ struct device_ops {
                                 const void *from);
     enum status (*tensor_add)(struct device *device, struct tensor_shape shape, void *to,
                               const void *from); // to += from
+
+    // The second half of views (augment/record.h): flip, colours, blur and solarize of bytes
+    // [images][size][size][3] that hold crop and resize, each image by its own record, to plain
+    // float32 as OP_INPUT reads it. What view_finish (augment/view.h) makes of each, but for
+    // rounding; all in device memory. NULL on devices whose views are finished on the host.
+    size_t (*render_views_scratch)(const struct device *device, uint32_t images, uint32_t size);
+    enum status (*render_views)(struct device *device, uint32_t images, uint32_t size,
+                                const uint8_t *bytes, const struct view_record *records, float *out,
+                                void *scratch);
 
     // Ops. Create once, run often; `op_release` accepts NULL.
     enum status (*op_create)(struct device *device, const struct op_desc *desc, struct op **out,

@@ -53,6 +53,10 @@ void ref_linear_forward(const struct op_desc *desc, const struct op_buffers *buf
 void ref_linear_backward(const struct op_desc *desc, const struct op_buffers *buffers);
 
 // The functions of struct device_ops that are not ops.
+size_t ref_render_views_scratch(const struct device *device, uint32_t images, uint32_t size);
+enum status ref_render_views(struct device *device, uint32_t images, uint32_t size,
+                             const uint8_t *bytes, const struct view_record *records, float *out,
+                             void *scratch);
 enum status ref_regression_loss(struct device *device, const float *x, const float *y, uint32_t n,
                                 uint32_t d, float scale, float *losses, float *dx, float *dy);
 enum status ref_softmax_loss(struct device *device, const float *logits, const int32_t *labels,

@@ -15,6 +15,7 @@
 // With accumulation the batch goes through the networks in micro-batches, one after the other. The
 // loss of each is its share of the whole batch's mean, so that the sum of the gradients is the mean
 // over the batch. Normalisation sees one micro-batch at a time.
+#include "augment/record.h"
 #include "trainer/method/byol_internal.h"
 #include "trainer/method/optimiser.h"
 #include "trainer/method/spread.h"
@@ -52,6 +53,12 @@ static enum status check(const struct method_config *config, const struct device
         return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
                          "a batch of %u pairs cannot be cut into %u equal micro-batches",
                          config->batch, config->accumulate);
+    }
+    if (config->bytes && device->ops->render_views == NULL) {
+        return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
+                         "device '%s' cannot finish views: set augment=host, so that the loader "
+                         "does it",
+                         device->ops->name);
     }
     uint32_t peers = peer_count(device), pieces = piece_count(config);
     if (config->batch / pieces % peers != 0) {
@@ -97,6 +104,13 @@ static enum status allocate_floats(struct byol *byol, float **memory, uint64_t c
     return status;
 }
 
+static size_t views_scratch_bytes(const struct byol *byol)
+{
+    const struct device_ops *ops = byol->device->ops;
+    uint32_t size = (uint32_t)byol->config.model.size;
+    return byol->config.bytes ? ops->render_views_scratch(byol->device, byol->micro, size) : 0;
+}
+
 static enum status allocate_blocks(struct byol *byol, struct error *error)
 {
     uint64_t params = graph_param_floats(byol->graph), states = graph_state_floats(byol->graph);
@@ -128,6 +142,9 @@ static enum status allocate_blocks(struct byol *byol, struct error *error)
             status = allocate_floats(byol, blocks[i].memory, blocks[i].count, error);
         }
     }
+    if (status == STATUS_OK && byol->config.bytes) {
+        status = allocate(byol, &byol->views_scratch, views_scratch_bytes(byol), error);
+    }
     void *labels = NULL, *top = NULL;
     if (status == STATUS_OK) {
         status = allocate(byol, &labels, micro * sizeof *byol->labels, error);
@@ -157,16 +174,18 @@ static enum status allocate_host(struct byol *byol, struct error *error)
 
 static enum status open_queue(struct byol *byol, struct error *error)
 {
-    size_t view = byol->share * image_floats(byol) * sizeof(float);
-    bool labels = byol->config.model.classes > 0;
-    const struct queue_config config = {
-        .part_bytes = {view, view, labels ? byol->share * sizeof *byol->labels : 0},
+    bool bytes = byol->config.bytes, labels = byol->config.model.classes > 0;
+    size_t view = byol->share * image_floats(byol) * (bytes ? 1 : sizeof(float));
+    size_t records = bytes ? byol->share * sizeof(struct view_record) : 0;
+    struct queue_config config = {
+        .part_bytes = {view, view, records, records},
         .place_bytes = byol_place_bytes(byol),
         .setting_bytes = BYOL_RATES * sizeof(float),
         .settings = byol->rates,
         .work = byol_work,
         .context = byol,
     };
+    config.part_bytes[byol_labels_part(byol)] = labels ? byol->share * sizeof *byol->labels : 0;
     enum status status = queue_open(&byol->queue, byol->device, &config, error);
     byol->device_bytes += status == STATUS_OK ? queue_device_bytes(byol->queue) : 0;
     return status;
@@ -196,21 +215,14 @@ static enum status initialise(struct byol *byol, struct error *error)
 static void byol_close(struct method *method)
 {
     struct byol *byol = byol_of(method);
-    void *const memory[] = {byol->online_params,
-                            byol->target_params,
-                            byol->momentum,
-                            byol->gradients,
-                            byol->online_state,
-                            byol->target_state,
-                            byol->images,
-                            byol->losses,
-                            byol->labels,
-                            byol->top,
-                            byol->piece,
-                            byol->second_moment,
-                            byol->optimizer_steps,
-                            byol->data_initialised,
-                            byol->rates};
+    void *const memory[] = {byol->online_params,   byol->target_params,
+                            byol->momentum,        byol->gradients,
+                            byol->online_state,    byol->target_state,
+                            byol->images,          byol->losses,
+                            byol->labels,          byol->top,
+                            byol->piece,           byol->second_moment,
+                            byol->optimizer_steps, byol->data_initialised,
+                            byol->rates,           byol->views_scratch};
     queue_close(&byol->queue); // first: what is in flight uses all the rest
     network_close(&byol->online);
     network_close(&byol->target);
@@ -391,7 +403,8 @@ static void byol_plan(const struct method *method, struct method_plan *plan)
         .target_arena_bytes = network_arena_bytes(byol->target),
         .batch_bytes =
             (BYOL_VIEWS * micro * image_floats(byol) + 3 * micro + BYOL_RATES) * sizeof(float) +
-            micro * sizeof *byol->labels + 2 * micro + queue_device_bytes(byol->queue),
+            micro * sizeof *byol->labels + 2 * micro + queue_device_bytes(byol->queue) +
+            views_scratch_bytes(byol),
     };
     plan->parameter_bytes = byol->device_bytes - plan->batch_bytes;
     network_count_ops(byol->online, plan->online_ops);
@@ -405,6 +418,7 @@ const struct method_ops byol_method = {
     .open = byol_open,
     .close = byol_close,
     .step = byol_step,
+    .step_bytes = byol_step_bytes,
     .collect = byol_collect,
     .tensors = byol_tensors,
     .graph = byol_graph,

@@ -45,6 +45,7 @@ struct byol {
     float *images;           // [2 micro][size][size][3]
     float *losses;           // [3 micro]: view 1 to 2, view 2 to 1, classifier
     float *rates;            // [BYOL_RATES]
+    void *views_scratch;     // of render_views; NULL without config.bytes
     int32_t *labels;
     uint8_t *top; // [2 micro]: top 1, top 5
     uint64_t device_bytes;
@@ -67,6 +68,13 @@ static inline const struct byol *const_byol_of(const struct method *method)
 static inline uint64_t image_floats(const struct byol *byol)
 {
     return 3 * (uint64_t)byol->config.model.size * (uint64_t)byol->config.model.size;
+}
+
+// The parts of a batch: view after view, or bytes after bytes and then records after records;
+// labels.
+static inline size_t byol_labels_part(const struct byol *byol)
+{
+    return byol->config.bytes ? 2 * BYOL_VIEWS : BYOL_VIEWS;
 }
 
 static inline uint32_t projection_width(const struct byol *byol)
@@ -110,6 +118,9 @@ enum status byol_work(void *context, const void *const *parts, void *place, stru
 
 enum status byol_step(struct method *method, const float *const *view, const int32_t *labels,
                       const struct method_step *step, struct error *error);
+enum status byol_step_bytes(struct method *method, const uint8_t *const *bytes,
+                            const struct view_record *const *drawn, const int32_t *labels,
+                            const struct method_step *step, struct error *error);
 enum status byol_collect(struct method *method, struct method_metrics *metrics,
                          struct error *error);
 

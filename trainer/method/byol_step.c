@@ -2,6 +2,7 @@
 // whatever the batch holds, so that a device may record them (queue.h).
 #include "trainer/method/byol_internal.h"
 
+#include "augment/record.h"
 #include "trainer/method/optimiser.h"
 #include "trainer/net/data_init.h"
 
@@ -49,19 +50,33 @@ static void add_seconds(const struct byol *byol, double sign, struct method_metr
 
 // --- the work
 
+static enum status load_view(struct byol *byol, const void *const *parts, size_t view,
+                             uint32_t first)
+{
+    struct device *device = byol->device;
+    uint64_t floats = byol->micro * image_floats(byol), at = first * image_floats(byol);
+    float *images = byol->images + view * floats;
+    if (byol->config.bytes) {
+        const struct view_record *records = parts[BYOL_VIEWS + view];
+        return device->ops->render_views(device, byol->micro, (uint32_t)byol->config.model.size,
+                                         (const uint8_t *)parts[view] + at, records + first, images,
+                                         byol->views_scratch);
+    }
+    return device->ops->copy(device, images, (const float *)parts[view] + at,
+                             floats * sizeof(float));
+}
+
 // The pairs of the share that one micro-batch takes: `micro` from `first` on.
 static enum status load_images(struct byol *byol, const void *const *parts, uint32_t first)
 {
     struct device *device = byol->device;
-    uint64_t floats = byol->micro * image_floats(byol);
     enum status status = STATUS_OK;
-    for (unsigned v = 0; v < BYOL_VIEWS && status == STATUS_OK; v++) {
-        status = device->ops->copy(device, byol->images + v * floats,
-                                   (const float *)parts[v] + first * image_floats(byol),
-                                   floats * sizeof(float));
+    for (size_t v = 0; v < BYOL_VIEWS && status == STATUS_OK; v++) {
+        status = load_view(byol, parts, v, first);
     }
     if (status == STATUS_OK && byol->config.model.classes > 0) {
-        status = device->ops->copy(device, byol->labels, (const int32_t *)parts[BYOL_VIEWS] + first,
+        const int32_t *labels = parts[byol_labels_part(byol)];
+        status = device->ops->copy(device, byol->labels, labels + first,
                                    byol->micro * sizeof *byol->labels);
     }
     return status;
@@ -299,10 +314,10 @@ static enum status take_labels(struct byol *byol, const int32_t *labels, struct 
     return queue_failed(byol->device, status, error);
 }
 
-enum status byol_step(struct method *method, const float *const *view, const int32_t *labels,
-                      const struct method_step *step, struct error *error)
+// `parts` without the labels, for which there is room.
+static enum status step_parts(struct byol *byol, const void **parts, const int32_t *labels,
+                              const struct method_step *step, struct error *error)
 {
-    struct byol *byol = byol_of(method);
     void *memory;
     enum status status = queue_place(byol->queue, &memory, error);
     if (status != STATUS_OK) {
@@ -317,6 +332,32 @@ enum status byol_step(struct method *method, const float *const *view, const int
     place->rates[BYOL_LEARNING_RATE] = step->learning_rate;
     place->rates[BYOL_TARGET_RATE] = 1.0f - step->tau;
     place->rates[BYOL_LABELLED_SCALE] = place->labelled > 0 ? 1.0f / (float)place->labelled : 0;
-    const void *const parts[] = {view[0], view[1], byol_place_labels(byol, place)};
+    parts[byol_labels_part(byol)] = byol_place_labels(byol, place);
     return queue_step(byol->queue, parts, error);
+}
+
+static enum status wrong_batch(const struct byol *byol, struct error *error)
+{
+    return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
+                     "the method was opened for batches of %s",
+                     byol->config.bytes ? "bytes" : "finished views");
+}
+
+enum status byol_step(struct method *method, const float *const *view, const int32_t *labels,
+                      const struct method_step *step, struct error *error)
+{
+    struct byol *byol = byol_of(method);
+    const void *parts[QUEUE_PARTS] = {view[0], view[1]};
+    return byol->config.bytes ? wrong_batch(byol, error)
+                              : step_parts(byol, parts, labels, step, error);
+}
+
+enum status byol_step_bytes(struct method *method, const uint8_t *const *bytes,
+                            const struct view_record *const *drawn, const int32_t *labels,
+                            const struct method_step *step, struct error *error)
+{
+    struct byol *byol = byol_of(method);
+    const void *parts[QUEUE_PARTS] = {bytes[0], bytes[1], drawn[0], drawn[1]};
+    return byol->config.bytes ? step_parts(byol, parts, labels, step, error)
+                              : wrong_batch(byol, error);
 }

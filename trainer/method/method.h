@@ -34,6 +34,7 @@ struct method_config {
                          // number and `accumulate`
     uint32_t accumulate; // micro-batches of batch / accumulate pairs whose gradients are averaged
                          // for one step; must divide batch; 0 is taken as 1
+    bool bytes;          // batches come by step_bytes
     bool recompute;      // trade time for memory, same bits: network_config
     uint64_t seed;       // of the initialisation
     double weight_decay, momentum, trust; // LARS: 1e-6, 0.9, 1e-3
@@ -105,6 +106,13 @@ struct method_ops {
     // one is STATUS_INVALID.
     enum status (*step)(struct method *method, const float *const *view, const int32_t *labels,
                         const struct method_step *step, struct error *error);
+
+    // The same with method_config.bytes: `bytes[v]` is [batch][S][S][3] of crop and resize, and
+    // `drawn[v]` [batch] what the device does to each before the networks see it
+    // (augment/record.h).
+    enum status (*step_bytes)(struct method *method, const uint8_t *const *bytes,
+                              const struct view_record *const *drawn, const int32_t *labels,
+                              const struct method_step *step, struct error *error);
 
     // Waits for the oldest step that was not collected; its metrics are those of the whole batch.
     enum status (*collect)(struct method *method, struct method_metrics *metrics,

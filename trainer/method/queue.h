@@ -12,10 +12,10 @@
 
 #include "trainer/device/device.h"
 
-#define QUEUE_PARTS 4
+#define QUEUE_PARTS 5
 
 struct queue_config {
-    size_t part_bytes[QUEUE_PARTS]; // of a batch: views, labels; up to the first without bytes
+    size_t part_bytes[QUEUE_PARTS]; // of a batch, up to the first without bytes
     size_t place_bytes;             // host memory of one step, kept until the next that gets it
     size_t setting_bytes;           // which a place begins with: go to `settings` before the work
     void *settings;                 // device memory

@@ -40,6 +40,9 @@
 static const struct settings_field run_fields[] = {
     STRING(method, "what is learnt: byol"),
     STRING(device, "where it is computed: cpu (oneDNN), or ref (plain loops, slow, for tests)"),
+    CHOICE("augment", augment, RUN_AUGMENT_CHOICES,
+           "who finishes views: host, or device (crop and resize on the host, rounded to 8 bits; "
+           "the rest where the networks are)"),
     CHOICE("preset", preset, RUN_PRESET_CHOICES,
            "the reference's epochs, base_learning_rate, weight_decay and tau_base; other keys win "
            "over it"),

@@ -13,6 +13,10 @@ enum run_preset { RUN_PRESET_NONE, RUN_PRESET_40, RUN_PRESET_100, RUN_PRESET_300
 enum run_scaling { RUN_SCALING_LINEAR, RUN_SCALING_MOVING_AVERAGE };
 #define RUN_SCALING_CHOICES "linear|moving-average"
 
+// Who does what comes after a view's crop and resize (augment/record.h).
+enum run_augment { RUN_AUGMENT_HOST, RUN_AUGMENT_DEVICE };
+#define RUN_AUGMENT_CHOICES "host|device"
+
 struct run_config {
     // What is learnt, and how.
     char method[32]; // "byol"
@@ -21,6 +25,7 @@ struct run_config {
                 // reference
     struct model_config model; // its size and classes follow from recipe and data
     struct recipe recipe;      // keys "views.*"
+    int augment;               // enum run_augment; the device gets rounded pixels
     int64_t seed, batch, epochs;
     int64_t accumulate;   // micro-batches per batch: `batch` stays the pairs of one optimiser step
     double warmup_epochs; // 10 in every preset

@@ -117,6 +117,18 @@ static struct run_flight *flight_of(struct run *run, uint64_t step)
     return &run->flights[step % (sizeof run->flights / sizeof run->flights[0])];
 }
 
+static enum status step_batch(struct run *run, const struct batch *batch,
+                              const struct method_step *step, struct error *error)
+{
+    const struct method_ops *ops = run->method->ops;
+    const int32_t *labels = run->config.model.classes > 0 ? batch->labels : NULL;
+    return run->config.augment == RUN_AUGMENT_DEVICE
+               ? ops->step_bytes(run->method, (const uint8_t *const *)batch->bytes,
+                                 (const struct view_record *const *)batch->drawn, labels, step,
+                                 error)
+               : ops->step(run->method, (const float *const *)batch->view, labels, step, error);
+}
+
 static enum status queue_step(struct run *run, const struct batch *batch, double waited,
                               struct error *error)
 {
@@ -129,9 +141,7 @@ static enum status queue_step(struct run *run, const struct batch *batch, double
                           schedule_learning_rate(run->queued, (float)config->base_learning_rate,
                                                  (uint64_t)config->batch, run->warmup, run->total),
                           schedule_tau(run->queued, (float)config->tau_base, run->total));
-    enum status status = run->method->ops->step(run->method, (const float *const *)batch->view,
-                                                config->model.classes > 0 ? batch->labels : NULL,
-                                                &flight->step, error);
+    enum status status = step_batch(run, batch, &flight->step, error);
     loader_release(run->loader, batch);
     if (status != STATUS_OK) {
         comm_part(run->comm);

@@ -199,6 +199,7 @@ static enum status open_method(struct run *run, struct error *error)
         .model = config->model,
         .batch = (uint32_t)config->batch,
         .accumulate = (uint32_t)config->accumulate,
+        .bytes = config->augment == RUN_AUGMENT_DEVICE,
         .recompute = config->recompute,
         .seed = (uint64_t)config->seed,
         .weight_decay = config->weight_decay,
@@ -260,6 +261,7 @@ static enum status open_loader(struct run *run, struct error *error)
     struct loader_config loader;
     loader_config_init(&loader);
     loader.recipe = config->recipe;
+    loader.bytes = config->augment == RUN_AUGMENT_DEVICE;
     loader.rank = comm_rank(run->comm);
     loader.ranks = comm_ranks(run->comm);
     loader.pieces = (uint32_t)config->accumulate;
