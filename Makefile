@@ -1,15 +1,18 @@
 # byol: `make demo` installs what is missing, builds and runs the main job on the offline example; `make test` runs every suite.
-# Every target is listed by `make help`. Options: BUILD=dir, CC=…, WERROR=1, URING=0, DNNL=0 and MPI=0 (build without that part).
+# Every target is listed by `make help`. Options: BUILD=dir, CC=…, CXX=…, WERROR=1, URING=0, DNNL=0, MPI=0 and CUDA=0 (build
+# without that part), CUDA_HOME=dir, SM=90 (one kind of GPU only: quick).
 
 BUILD  ?= build
 PREFIX ?= /usr/local
 CC     ?= cc
+CXX    ?= c++
 SANITIZE ?=
 WERROR ?= $(if $(CI),1)
 
 # --- optional parts: found by asking the compiler, each can be switched off -------------------------------------------------
 
 hash := \#
+, := ,
 have = $(shell printf '$(hash)include <$(1)>\nint main(void){return 0;}\n' | $(CC) $(CPPFLAGS) -x c - $(2) -o /dev/null 2>/dev/null && echo 1 || echo 0)
 # Not for goals that compile nothing themselves.
 ifneq ($(filter-out help deps clean format layers headers lint demo test asan tsan fuzz fuzz-clang bench-peers,$(or $(MAKECMDGOALS),all)),)
@@ -24,10 +27,24 @@ MPI_LIBRARY := $(if $(MPI_LINK),$(shell mkdir -p $(BUILD) && printf '$(hash)incl
 	readelf -d $(BUILD)/mpi-probe | sed -n 's/.*NEEDED.*\[\(libmpi[^]]*\)\].*/\1/p' | head -n 1; rm -f $(BUILD)/mpi-probe))
 MPI ?= $(if $(MPI_LIBRARY),1,0)
 endif
+ifneq ($(CUDA),0)
+# The plugin libbyol_cuda.so: nvcc for the kernels, NVIDIA's libraries for convolutions and products. Not under a sanitizer.
+NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_HOME ?= $(patsubst %/bin/,%,$(dir $(NVCC)))
+CUDA_LINK := -L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/lib
+CUDNN := $(if $(NVCC),$(call have,cudnn.h,-isystem $(CUDA_HOME)/include $(CUDA_LINK) -lcudnn -lcublasLt),0)
+CUDA ?= $(if $(SANITIZE),0,$(CUDNN))
+endif
+# The same plugin with its kernels run on the processor, for the tests.
+EMULATED ?= $(if $(filter x86_64% aarch64%,$(shell $(CC) -dumpmachine)),$(shell printf '$(hash)include <tuple>\nint main(){}\n' | \
+	$(CXX) -std=gnu++17 -x c++ - -o /dev/null 2>/dev/null && echo 1 || echo 0),0)
 endif
 URING ?= 0
 DNNL  ?= 0
 MPI   ?= 0
+CUDA  ?= 0
+CUDNN ?= 0
+EMULATED ?= 0
 
 # --- flags ------------------------------------------------------------------------------------------------------------------
 
@@ -44,7 +61,7 @@ LIBS = -ljpeg -lpng -lzstd -llmdb -larchive -lyaml -ljansson -lm \
 # --- sources ----------------------------------------------------------------------------------------------------------------
 
 LAYERS := formats augment pipeline trainer
-LIB_SOURCES := $(wildcard formats/*.c formats/*/*.c augment/*.c pipeline/*.c trainer/*/*.c)
+LIB_SOURCES := $(filter-out trainer/cuda/%,$(wildcard formats/*.c formats/*/*.c augment/*.c pipeline/*.c trainer/*/*.c))
 ifeq ($(URING),0)
 LIB_SOURCES := $(filter-out pipeline/reader_uring.c,$(LIB_SOURCES))
 endif
@@ -59,6 +76,9 @@ SUPPORT_SOURCES := $(wildcard tests/support/*.c)
 SUITES := $(wildcard tests/formats/*.c tests/augment/*.c tests/pipeline/*.c tests/trainer/*.c tests/tools/*.c tests/fuzz/*.c)
 FUZZ_TARGETS := $(wildcard tests/fuzz/*.c)
 GOLDEN_SUITES := $(wildcard tests/golden/*.c)
+PLAN_SUITES := $(if $(filter 1,$(CUDNN)),$(wildcard tests/cuda_plans/*.c))
+EMULATION_SUITES := $(if $(filter 1,$(EMULATED)),$(wildcard tests/cuda/*.c))
+ALL_SUITES = $(SUITES) $(GOLDEN_SUITES) $(PLAN_SUITES) $(EMULATION_SUITES)
 SIMD_SOURCES := $(wildcard tests/simd/*.c)
 CHECK_SIMD = $(BUILD)/tests/simd/check_simd
 BENCHES := $(wildcard tests/bench/*.c)
@@ -73,17 +93,20 @@ objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
 .PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-step peer-gate \
-	bench-peers layers check-precision
+	bench-peers layers check-precision cuda-check \
 	headers lint format install clean parts tests benches fuzz fuzz-clang
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: parts $(BUILD)/byol $(BUILD)/libbyol.a  ## release build of build/byol and build/libbyol.a
+all: parts $(BUILD)/byol $(BUILD)/libbyol.a $(if $(filter 1,$(CUDA)),$(BUILD)/libbyol_cuda.so)  ## release build of build/byol and build/libbyol.a
 
 parts:
 	@echo "io_uring (liburing)  $(if $(filter 1,$(URING)),yes,no: reads fall back to pread)"
 	@echo "oneDNN (libdnnl)     $(if $(filter 1,$(DNNL)),yes,no: no device 'cpu'; training needs it)"
 	@echo "MPI (libopenmpi)     $(if $(filter 1,$(MPI)),yes,no: one process only)"
+	@echo "CUDA (nvcc)          $(if $(filter 1,$(CUDA)),yes,$(if $(and $(NVCC),$(filter-out 0,$(CUDNN))),no: switched off,no: no plugin for device 'cuda'))"
+	@echo "cuDNN, cuBLASLt      $(if $(filter 1,$(CUDNN)),yes,no: no plugin for device 'cuda')"
+	@echo "NCCL (libnccl.so.2)  $(if $(wildcard $(CUDA_HOME)/include/nccl.h),yes,not here: looked for when several GPUs train together)"
 
 $(BUILD)/libbyol.a: $(call objects,$(LIB_SOURCES))
 	@rm -f $@ && $(AR) rcs $@ $^
@@ -108,10 +131,80 @@ endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 
 # Recompile when flags or optional parts change.
+remember = @mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' > $@
 $(BUILD)/flags: FORCE
-	@mkdir -p $(@D)
-	@echo '$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS)' > $@
+	$(call remember,$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS))
 FORCE:
+
+# --- the device `cuda`: a plugin, and the same one with its kernels on the processor ------------------------------------------
+
+CUDA_KERNELS := $(wildcard trainer/cuda/*.cu)
+# What stands on NVIDIA's libraries; the emulation has tests/cuda/library.cpp instead.
+CUDA_LIBRARY_SOURCES := $(wildcard $(addprefix trainer/cuda/,library.c products.c cudnn_graph.c conv_*.c plan_cache.c))
+CUDA_SOURCES := $(filter-out $(CUDA_LIBRARY_SOURCES),$(wildcard trainer/cuda/*.c))
+# What the plugins call of the library; each has copies of its own.
+CUDA_CORE := formats/status.c formats/file.c formats/crc32c.c trainer/device/op.c
+EMULATOR_SOURCES := $(wildcard tests/cuda/*.cpp)
+
+PLUGIN_CFLAGS = $(ALL_CFLAGS) -fPIC -fvisibility=hidden
+PLUGIN_LDFLAGS = -shared -Wl,-z,relro,-z,now,-z,start-stop-visibility=hidden,--no-undefined,--exclude-libs,ALL -pthread $(SANITIZE) $(LDFLAGS)
+
+SM ?= 80 90 100
+NVCC_FLAGS = -O3 -std=c++17 -I. -D_GNU_SOURCE $(foreach s,$(SM),-gencode arch=compute_$(s),code=sm_$(s)) \
+	$(if $(word 2,$(SM)),-gencode arch=compute_$(lastword $(SM))$(,)code=compute_$(lastword $(SM))) \
+	-Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wno-unknown-pragmas,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics \
+	$(if $(WERROR),-Werror all-warnings) -Xptxas -v
+
+$(BUILD)/cuda/flags: FORCE
+	$(call remember,$(NVCC) $(NVCC_FLAGS) $(CC) $(ALL_CPPFLAGS) $(PLUGIN_CFLAGS) $(CUDA_HOME))
+
+# What ptxas says of registers and stacks is kept for cuda-check.
+$(BUILD)/cuda/%.cu.o: %.cu $(BUILD)/cuda/flags
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $< 2>$(@:.o=.ptxas) || { grep -v '^ptxas info\|bytes stack frame' $(@:.o=.ptxas) >&2; exit 1; }
+	@grep -i -A 3 warning $(@:.o=.ptxas) >&2 || true
+
+$(BUILD)/cuda/%.o: %.c $(BUILD)/cuda/flags
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CPPFLAGS) -isystem $(CUDA_HOME)/include $(PLUGIN_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/libbyol_cuda.so: $(CUDA_KERNELS:%=$(BUILD)/cuda/%.o) $(patsubst %.c,$(BUILD)/cuda/%.o,$(CUDA_SOURCES) $(CUDA_LIBRARY_SOURCES) $(CUDA_CORE))
+	$(CC) $(PLUGIN_LDFLAGS) -Wl,-rpath,$(CUDA_HOME)/lib64 -o $@ $^ $(CUDA_LINK) -lcudnn -lcublasLt -lcudart_static -lm -ldl -lrt
+
+cuda-check: $(CUDA_KERNELS:%=$(BUILD)/cuda/%.o)  ## no kernel spills registers or needs a stack (ptxas), on any kind of GPU
+	@sh tests/cuda/ptxas.sh $(CUDA_KERNELS:%=$(BUILD)/cuda/%.ptxas)
+
+# Shared arrays have a section of their own, which AddressSanitizer is told to watch too.
+EMULATED_CXXFLAGS = -std=gnu++17 $(CFLAGS) -ffp-contract=off -pthread -fPIC -fvisibility=hidden -Wall -Wextra $(if $(WERROR),-Werror) \
+	$(SANITIZE) $(if $(findstring address,$(SANITIZE)),-fsanitize-sections=emulated_shared)
+EMULATED_CPPFLAGS = -Itests/cuda/include $(ALL_CPPFLAGS)
+
+$(BUILD)/emulated/flags: FORCE
+	$(call remember,$(CXX) $(EMULATED_CPPFLAGS) $(EMULATED_CXXFLAGS) $(CC) $(PLUGIN_CFLAGS))
+
+$(BUILD)/emulated/%.cu.o: %.cu $(BUILD)/emulated/flags
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATED_CPPFLAGS) $(EMULATED_CXXFLAGS) -MMD -MP -x c++ -c -o $@ $<
+
+$(BUILD)/emulated/%.o: %.cpp $(BUILD)/emulated/flags
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATED_CPPFLAGS) $(EMULATED_CXXFLAGS) -O3 -MMD -MP -c -o $@ $<
+
+$(BUILD)/emulated/%.o: %.c $(BUILD)/emulated/flags
+	@mkdir -p $(@D)
+	$(CC) $(EMULATED_CPPFLAGS) $(PLUGIN_CFLAGS) -MMD -MP -c -o $@ $<
+
+EMULATOR := $(patsubst %.cpp,$(BUILD)/emulated/%.o,$(EMULATOR_SOURCES))
+$(BUILD)/libbyol_cuda_emulated.so: $(CUDA_KERNELS:%=$(BUILD)/emulated/%.o) $(patsubst %.c,$(BUILD)/emulated/%.o,$(CUDA_SOURCES) $(CUDA_CORE)) $(EMULATOR)
+	$(CXX) $(PLUGIN_LDFLAGS) -o $@ $^ -lm -ldl
+
+$(BUILD)/tests/cuda/%: $(BUILD)/emulated/tests/cuda/%.o $(BUILD)/emulated/tests/cuda/probes.cu.o $(EMULATOR) $(BUILD)/libbyol.a
+	@mkdir -p $(@D)
+	$(CXX) -pthread $(SANITIZE) $(LDFLAGS) -o $@ $(filter-out %/library.o,$(filter %.o,$^)) -lcmocka
+
+$(BUILD)/tests/cuda_plans/%: $(BUILD)/cuda/tests/cuda_plans/%.o $(CUDA_LIBRARY_SOURCES:%.c=$(BUILD)/cuda/%.o) $(BUILD)/libbyol.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -Wl,-rpath,$(CUDA_HOME)/lib64 -o $@ $^ $(CUDA_LINK) -lcudnn -lcublasLt -lcudart_static -lcmocka $(LIBS) -ldl -lrt
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call objects,$(SUPPORT_SOURCES)) $(BUILD)/libbyol.a
 	@mkdir -p $(@D)
@@ -122,7 +215,7 @@ $(CHECK_SIMD): $(call objects,$(SIMD_SOURCES) $(SUPPORT_SOURCES)) $(BUILD)/libby
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libbyol.a -lcmocka $(LIBS)
 
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(BUILD)/cuda $(BUILD)/emulated -name '*.d' 2>/dev/null)
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -140,13 +233,14 @@ install: all  ## into PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/share/byol/recipes
 	install -m 755 $(BUILD)/byol $(DESTDIR)$(PREFIX)/bin/byol
 	install -m 644 $(BUILD)/libbyol.a $(DESTDIR)$(PREFIX)/lib/libbyol.a
+	$(if $(filter 1,$(CUDA)),install -D -m 755 $(BUILD)/libbyol_cuda.so $(DESTDIR)$(PREFIX)/lib/byol/libbyol_cuda.so)
 	install -m 644 $(wildcard tools/recipes/*.yaml) $(DESTDIR)$(PREFIX)/share/byol/recipes
-	for h in $(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h); do \
+	for h in $(filter-out trainer/cuda/%,$(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h)); do \
 		install -D -m 644 $$h $(DESTDIR)$(PREFIX)/include/byol/$$h; done
 
 # --- tests ------------------------------------------------------------------------------------------------------------------
 
-tests: $(call programs,$(SUITES) $(GOLDEN_SUITES)) $(CHECK_SIMD) $(BUILD)/byol
+tests: $(call programs,$(ALL_SUITES)) $(CHECK_SIMD) $(BUILD)/byol $(if $(filter 1,$(EMULATED)),$(BUILD)/libbyol_cuda_emulated.so)
 
 test:  ## install what is missing, build, check layers and headers, run every suite
 	@sh tools/deps.sh --missing
@@ -154,18 +248,18 @@ test:  ## install what is missing, build, check layers and headers, run every su
 
 .PHONY: run-tests
 run-tests: layers headers all tests
-	@sh tests/run.sh $(BUILD) $(call programs,$(SUITES) $(GOLDEN_SUITES)) $(CHECK_SIMD)
+	@sh tests/run.sh $(BUILD) $(call programs,$(ALL_SUITES)) $(CHECK_SIMD)
 
 check-simd: $(CHECK_SIMD)  ## vector kernels against plain C, with thousands of random cases, and their times
 	@$(CHECK_SIMD) --rounds 5000 --time
 
-test-golden: all $(call programs,$(GOLDEN_SUITES))  ## the golden suites alone; BYOL_GOLDEN=DIR chooses the data
+test-golden: all $(call programs,$(GOLDEN_SUITES)) $(if $(filter 1,$(EMULATED)),$(BUILD)/libbyol_cuda_emulated.so)  ## the golden suites alone; BYOL_GOLDEN=DIR chooses the data
 	@sh tests/run.sh $(BUILD) $(call programs,$(GOLDEN_SUITES))
 
 asan:  ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan CFLAGS='-O2 -g' \
 		SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' all tests
-	@sh tests/run.sh $(BUILD)-asan $(patsubst %.c,$(BUILD)-asan/%,$(SUITES) $(GOLDEN_SUITES)) $(BUILD)-asan/tests/simd/check_simd
+	@sh tests/run.sh $(BUILD)-asan $(patsubst %.c,$(BUILD)-asan/%,$(SUITES) $(GOLDEN_SUITES) $(wildcard tests/cuda/*.c)) $(BUILD)-asan/tests/simd/check_simd
 
 FUZZ_ROUNDS ?= 200000
 FUZZ_SEED ?= 1
@@ -191,7 +285,7 @@ fuzz-clang:  ## the same targets as libFuzzer programs, in build-clang/tests/fuz
 # The golden suites start none and would take very long.
 tsan:  ## the suite under ThreadSanitizer
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-tsan CFLAGS='-O2 -g' SANITIZE='-fsanitize=thread' GOLDEN_SUITES= all tests
-	@OMP_THREAD_LIMIT=1 sh tests/run.sh $(BUILD)-tsan $(patsubst %.c,$(BUILD)-tsan/%,$(SUITES))
+	@OMP_THREAD_LIMIT=1 sh tests/run.sh $(BUILD)-tsan $(patsubst %.c,$(BUILD)-tsan/%,$(SUITES) $(wildcard tests/cuda/*.c))
 
 # --- measured beside others -------------------------------------------------------------------------------------------------
 
@@ -238,18 +332,25 @@ benches: $(call programs,$(BENCHES))  ## the programs that time parts of the lib
 layers:  ## prove that includes only point left: formats < augment < pipeline < trainer < tools
 	@sh tests/layers.sh
 
-HEADERS := $(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h tools/*.h tests/support/*.h tests/simd/*.h)
+HEADERS := $(filter-out trainer/cuda/%,$(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h tools/*.h tests/support/*.h tests/simd/*.h))
+# Those of kernels are C++; those on cuDNN need it.
+CUDA_CXX_HEADERS := $(shell grep -lE '<cuda_runtime.h>|cuda/launch.h"' trainer/cuda/*.h tests/cuda/*.h tests/cuda/include/*.h)
+CUDNN_HEADERS := $(wildcard $(addprefix trainer/cuda/,cudnn_graph.h conv_candidates.h library_internal.h plan_cache.h))
+CUDA_HEADERS := $(filter-out $(CUDA_CXX_HEADERS) $(CUDNN_HEADERS),$(wildcard trainer/cuda/*.h tests/cuda/probes.h))
 headers:  ## compile each header alone
-	@for h in $(HEADERS); do \
-		$(CC) -I. -D_GNU_SOURCE -std=gnu17 $(WARNINGS) -fsyntax-only -x c -include $$h /dev/null || exit 1; done
-	@echo "headers: $(words $(HEADERS)) compile alone"
+	@for h in $(HEADERS) $(CUDA_HEADERS); do \
+		$(CC) -Itests/cuda/include -I. -D_GNU_SOURCE -std=gnu17 $(WARNINGS) -fsyntax-only -x c -include $$h /dev/null || exit 1; done
+	@! command -v $(CXX) >/dev/null || for h in $(CUDA_CXX_HEADERS); do \
+		$(CXX) -Itests/cuda/include -I. -std=gnu++17 -Wall -Wextra -Werror -fsyntax-only -x c++ -include $$h /dev/null || exit 1; done
+	@echo "headers: $(words $(HEADERS) $(CUDA_HEADERS) $(CUDA_CXX_HEADERS)) compile alone"
 
 C_FILES = $(wildcard formats/*.[ch] formats/*/*.[ch] augment/*.[ch] pipeline/*.[ch] trainer/*/*.[ch] tools/*.[ch] tests/*/*.[ch])
+CUDA_FILES = $(wildcard trainer/cuda/*.cu tests/cuda/*.cu tests/cuda/*.cpp tests/cuda/include/*.h)
 lint:  ## cppcheck, clang-tidy and the length of functions
-	@sh tests/lint.sh $(C_FILES)
+	@sh tests/lint.sh $(filter-out $(CUDA_CXX_HEADERS) $(CUDNN_HEADERS) $(CUDA_LIBRARY_SOURCES) tests/cuda_plans/% tests/cuda/%.h,$(C_FILES))
 
 format:  ## clang-format everything
-	@clang-format -i $(C_FILES)
+	@clang-format -i $(C_FILES) $(CUDA_FILES)
 
 clean:  ## remove the build directories
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-clang

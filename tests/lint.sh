@@ -5,7 +5,7 @@ bad=0
 cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr \
     --suppressions-list=tests/lint.suppressions --error-exitcode=1 -I. "$@" || bad=1
 for file in "$@"; do
-    case $file in *.c) clang-tidy --quiet "$file" -- -I. -D_GNU_SOURCE -std=gnu17 -fopenmp -DHAVE_URING=1 -DHAVE_DNNL=1 -DHAVE_MPI=1 \
+    case $file in *.c) clang-tidy --quiet "$file" -- -Itests/cuda/include -I. -D_GNU_SOURCE -std=gnu17 -fopenmp -DHAVE_URING=1 -DHAVE_DNNL=1 -DHAVE_MPI=1 \
         -DMPI_LIBRARY='"libmpi.so"' $(pkg-config --cflags-only-I ompi-c 2>/dev/null) 2>/dev/null ;; esac
 done | grep -E 'warning:|error:' && bad=1
 awk 'FNR == 1 {start = 0}

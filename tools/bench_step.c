@@ -12,13 +12,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PROFILED_STEPS 3
+
 static const struct command command = {
     .name = "bench step",
     .help = "Usage: byol bench step [options]\n"
             "\n"
             "Times whole training steps (both networks, both views, losses, gradients, update) on\n"
             "made-up images. The median of the steps counts, after one that is not timed. Tells\n"
-            "first what is planned, then where time and memory went.\n"
+            "first what is planned, then where time and memory went. A device that works ahead is\n"
+            "timed with steps in flight; where its time goes, other steps tell, in which it waits\n"
+            "after each op.\n"
             "\n"
             "What is trained:\n"
             "  --net NAME        tiny, resnet18, 34, 50, 101, 152, 200 (resnet50)\n"
@@ -152,50 +156,109 @@ static enum status make_batch(struct step_bench *bench, struct error *error)
     return STATUS_OK;
 }
 
-static enum status run_step(struct step_bench *bench, double *seconds,
-                            struct method_metrics *metrics, struct error *error)
+static enum status queue_step(struct step_bench *bench, struct error *error)
 {
     const float *views[] = {bench->images, bench->images + view_floats(bench)};
     const struct method_step step = {.learning_rate = 0.2f * (float)bench->batch / 256.0f,
                                      .tau = 0.99f};
-    double start = measure_seconds();
     enum status status =
-        bench->method->ops->step(bench->method, views, bench->labels, &step, metrics, error);
-    *seconds = measure_seconds() - start;
+        bench->method->ops->step(bench->method, views, bench->labels, &step, error);
+    bench->queued += status == STATUS_OK;
     return status;
+}
+
+// `seconds` since the step before was collected, or since `last_collected` was set.
+static enum status collect_step(struct step_bench *bench, double *seconds,
+                                struct method_metrics *metrics, struct error *error)
+{
+    enum status status = bench->method->ops->collect(bench->method, metrics, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    double now = measure_seconds();
+    *seconds = now - bench->last_collected;
+    bench->last_collected = now;
+    if (!isfinite(metrics->loss)) {
+        return error_set(error, STATUS_DEVICE, NULL, NOWHERE, NOWHERE,
+                         "the loss of step %" PRIu64 " is not finite", bench->collected);
+    }
+    if (bench->collected++ == (uint64_t)bench->steps) {
+        bench->loss = metrics->loss;
+    }
+    return STATUS_OK;
 }
 
 static void add_metrics(struct step_bench *bench, const struct method_metrics *metrics,
                         double seconds)
 {
+    bench->profiled++;
     bench->total += seconds;
     bench->optimiser += metrics->optimiser_seconds;
-    bench->loss = metrics->loss;
     for (size_t kind = 0; kind < OP_KINDS; kind++) {
         bench->kinds[kind] += metrics->seconds[kind];
         bench->backward[kind] += metrics->backward_seconds[kind];
     }
 }
 
+// A step more in flight, until as many are as the device takes; then the oldest comes back.
+static enum status run_step(struct step_bench *bench, uint64_t last, double *seconds,
+                            struct method_metrics *metrics, struct error *error)
+{
+    enum status status = STATUS_OK;
+    while (status == STATUS_OK && bench->queued < last &&
+           bench->queued - bench->collected <= bench->device->ops->steps_ahead) {
+        status = queue_step(bench, error);
+    }
+    return status == STATUS_OK ? collect_step(bench, seconds, metrics, error) : status;
+}
+
+// Steps that are not timed: caches become warm, and what a device records it has recorded.
+static uint64_t warm_up_steps(const struct step_bench *bench)
+{
+    unsigned ahead = bench->device->ops->steps_ahead;
+    return ahead == 0 ? 1 : 2 * (1 + (uint64_t)ahead);
+}
+
 static enum status run_steps(struct step_bench *bench, struct error *error)
 {
     struct method_metrics metrics;
-    int64_t allocations = 0;
-    enum status status = run_step(bench, &bench->seconds[0], &metrics, error); // not counted
+    bool ahead = bench->device->ops->steps_ahead > 0;
+    uint64_t first = warm_up_steps(bench), last = first + (uint64_t)bench->steps;
+    double spent;
+    enum status status = STATUS_OK;
+    while (bench->collected < first && status == STATUS_OK) {
+        status = run_step(bench, last, &spent, &metrics, error);
+    }
     for (int64_t i = 0; i < bench->steps && status == STATUS_OK; i++) {
         allocation_count_begin();
-        status = run_step(bench, &bench->seconds[i], &metrics, error);
+        bench->last_collected = ahead ? bench->last_collected : measure_seconds();
+        status = run_step(bench, last, &bench->seconds[i], &metrics, error);
         int64_t calls = allocation_count_end();
-        allocations = calls < 0 ? -1 : allocations + calls;
-        add_metrics(bench, &metrics, bench->seconds[i]);
-        if (status == STATUS_OK && !isfinite(metrics.loss)) {
-            return error_set(error, STATUS_DEVICE, NULL, NOWHERE, NOWHERE,
-                             "the loss of step %" PRId64 " is not finite", i + 1);
+        bench->allocations = calls < 0 ? -1 : bench->allocations + calls;
+        if (!ahead) {
+            add_metrics(bench, &metrics, bench->seconds[i]);
         }
         progress_bar(&bench->progress, "steps", (uint64_t)i + 1, (uint64_t)bench->steps, "steps");
     }
-    bench->allocations = allocations;
     measure_median(bench->seconds, (size_t)bench->steps); // for its order
+    return status;
+}
+
+// Where the time goes on a device that works ahead: it waits after each op.
+static enum status profile(struct step_bench *bench, struct error *error)
+{
+    enum status status = STATUS_OK;
+    bench->device->timed = true;
+    for (int i = 0; i < PROFILED_STEPS && status == STATUS_OK; i++) {
+        struct method_metrics metrics;
+        double spent;
+        bench->last_collected = measure_seconds();
+        status = run_step(bench, bench->queued + 1, &spent, &metrics, error);
+        if (status == STATUS_OK) {
+            add_metrics(bench, &metrics, spent);
+        }
+    }
+    bench->device->timed = false;
     return status;
 }
 
@@ -217,6 +280,9 @@ static enum status measure(struct step_bench *bench, struct error *error)
     }
     progress_begin(&bench->progress, bench->quiet || bench->json);
     status = run_steps(bench, error);
+    if (status == STATUS_OK && bench->device->ops->steps_ahead > 0) {
+        status = profile(bench, error);
+    }
     progress_end(&bench->progress);
     return status;
 }

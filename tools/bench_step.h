@@ -22,10 +22,16 @@ struct step_bench {
     int32_t *labels; // NULL without classes
     struct progress progress;
     // What was measured.
-    double seconds[BENCH_MAX_STEPS];            // of each step; ascending once run
-    double kinds[OP_KINDS], backward[OP_KINDS]; // summed over the steps; the latter is in both
-    double optimiser, total, loss;              // the first two summed; loss of the last step
-    int64_t allocations;                        // during the steps; -1 = not counted
+    double seconds[BENCH_MAX_STEPS]; // of each step; ascending once run
+    // Summed over the steps that tell where time goes: the same, or, where the device works ahead,
+    // others, in which it waits after each op.
+    double kinds[OP_KINDS], backward[OP_KINDS]; // the latter is in both
+    double optimiser, total;
+    int64_t profiled;    // how many they are
+    double loss;         // of step `steps`, the first being 0, on all devices
+    int64_t allocations; // during the steps; -1 = not counted
+    uint64_t queued, collected;
+    double last_collected;
 };
 
 void step_bench_print_plan(const struct step_bench *bench);

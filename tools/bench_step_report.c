@@ -83,6 +83,12 @@ void step_bench_print_text(const struct step_bench *bench)
            "%.1f slowest)\n",
            quartile(bench, 2) * 1e3, bench->steps, quartile(bench, 0) * 1e3,
            quartile(bench, 1) * 1e3, quartile(bench, 3) * 1e3, quartile(bench, 4) * 1e3);
+    if (bench->device->ops->steps_ahead > 0) {
+        printf("in flight        %u steps; %" PRId64
+               " others, each op waited for, took %.1f ms each:\n",
+               1 + bench->device->ops->steps_ahead, bench->profiled,
+               1e3 * bench->total / (double)bench->profiled);
+    }
     printf("of the step      forward  backward\n");
     for (size_t kind = 0; kind < OP_KINDS; kind++) {
         if (bench->kinds[kind] > 0) {
@@ -93,6 +99,10 @@ void step_bench_print_text(const struct step_bench *bench)
     printf("optimiser        %5.1f %%\n", 100 * bench->optimiser / bench->total);
     printf("other            %5.1f %%\n", 100 * other_share(bench));
     printf("memory           %.1f MiB at the peak\n", (double)measure_peak_memory() / MIB);
+    if (bench->device->ops->peak_memory != NULL) {
+        printf("device memory    %.1f MiB at the peak\n",
+               (double)bench->device->ops->peak_memory(bench->device) / MIB);
+    }
     if (bench->allocations >= 0) {
         printf("allocations      %" PRId64 " in these steps\n", bench->allocations);
     }
@@ -141,6 +151,9 @@ static void set_memory(const struct step_bench *bench, json_t *result)
                           (json_int_t)plan.target_arena_bytes, "parameters",
                           (json_int_t)plan.parameter_bytes, "batch", (json_int_t)plan.batch_bytes,
                           "parameters", (json_int_t)plan.parameters));
+    uint64_t (*peak)(struct device *) = bench->device->ops->peak_memory;
+    json_object_set_new(result, "device_peak_memory_bytes",
+                        peak == NULL ? json_null() : json_integer((json_int_t)peak(bench->device)));
 }
 
 void step_bench_print_json(const struct step_bench *bench)
@@ -159,6 +172,8 @@ void step_bench_print_json(const struct step_bench *bench)
     json_object_set_new(result, "allocations",
                         bench->allocations < 0 ? json_null()
                                                : json_integer((json_int_t)bench->allocations));
+    json_object_set_new(result, "steps_in_flight",
+                        json_integer(1 + (json_int_t)bench->device->ops->steps_ahead));
     // Images have one layout from the first op to the pooling, whatever the device: none by
     // construction.
     json_object_set_new(result, "layout_changes", json_integer(0));

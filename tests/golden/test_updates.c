@@ -185,8 +185,8 @@ static void run_step(const struct updates *updates, size_t step)
                                    schedule_tau(step, 0.97f, 10)};
     struct method_metrics metrics;
     const float *views[2] = {images, images + floats};
-    check_status(
-        updates->method->ops->step(updates->method, views, labels, &settings, &metrics, &error));
+    check_status(updates->method->ops->step(updates->method, views, labels, &settings, &error));
+    check_status(updates->method->ops->collect(updates->method, &metrics, &error));
     check_logs(updates, step, &metrics, &settings);
     free(images);
     free(labels);

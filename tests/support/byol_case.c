@@ -102,8 +102,9 @@ void byol_case_step(struct byol_case *byol_case)
     const struct method_step nothing = {.learning_rate = 0, .tau = 1};
     struct byol *byol = byol_case->byol;
     struct error error;
-    if (byol->method.ops->step(&byol->method, views, byol_case->labels, &nothing,
-                               &byol_case->metrics, &error) != STATUS_OK) {
+    const struct method_ops *ops = byol->method.ops;
+    if (ops->step(&byol->method, views, byol_case->labels, &nothing, &error) != STATUS_OK ||
+        ops->collect(&byol->method, &byol_case->metrics, &error) != STATUS_OK) {
         fail_msg("%s", error.reason);
     }
     byol_case->device->ops->copy_out(byol_case->device, byol_case->gradients, byol->gradients,

@@ -4,7 +4,7 @@
 
 #include "trainer/run/config.h"
 
-// The fastest device that was built in.
+// The fastest device of the processor, or the one that BYOL_TEST_DEVICE in the environment names.
 const char *tiny_device(void);
 
 // The tiny encoder on 16 px views, batch 8, 3 epochs, one thread, a log line every other step.

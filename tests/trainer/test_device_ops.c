@@ -417,11 +417,12 @@ static void test_wrong_descriptions_are_refused(void **state)
         for (size_t i = 0; i < 13; i++) {
             struct op *op = (struct op *)device;
             struct error error = {0};
-            assert_int_equal((*ops)->op_create(device, &wrong[i], &op, &error), STATUS_INVALID);
+            assert_int_equal(device->ops->op_create(device, &wrong[i], &op, &error),
+                             STATUS_INVALID);
             assert_null(op);
             assert_true(error.reason[0] != '\0');
         }
-        (*ops)->op_release(device, NULL);
+        device->ops->op_release(device, NULL);
         device_close(&device);
     }
 }

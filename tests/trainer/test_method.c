@@ -103,8 +103,9 @@ static void step_from(struct fixture *fixture, size_t first, const int32_t *labe
     size_t at = first * SIDE * SIDE * 3;
     const float *const views[2] = {fixture->views[0] + at, fixture->views[1] + at};
     struct method_step settings = {rate, tau};
-    check_status(fixture->method->ops->step(fixture->method, views, labels, &settings,
-                                            &fixture->metrics, &error));
+    const struct method_ops *ops = fixture->method->ops;
+    check_status(ops->step(fixture->method, views, labels, &settings, &error));
+    check_status(ops->collect(fixture->method, &fixture->metrics, &error));
 }
 
 static void step(struct fixture *fixture, const int32_t *labels, float rate, float tau)
@@ -241,6 +242,8 @@ static void check_learning(const char *device)
     assert_true(fixture.metrics.top1 > 0 && fixture.metrics.top5 == 1); // of 5 classes
     assert_true(fabs(fixture.metrics.loss - fixture.metrics.representation -
                      fixture.metrics.classification) < 1e-12);
+    fixture.device->timed = true; // no news for devices that compute at once
+    step(&fixture, fixture.labels, 0.3f, 1);
     double seconds = 0;
     for (size_t i = 0; i < 8; i++) {
         assert_true(fixture.metrics.seconds[i] >= 0);
@@ -424,6 +427,100 @@ static void check_resume(const char *device)
     assert_true(first.metrics.spread == second.metrics.spread);
     close_fixture(&first);
     close_fixture(&second);
+}
+
+// Queues `steps` steps of other images, rates and labels each, with up to `ahead` in flight beside
+// the one that is collected next.
+static void run_ahead(struct fixture *fixture, unsigned steps, unsigned ahead, double *losses)
+{
+    const struct method_ops *ops = fixture->method->ops;
+    const size_t shift = (size_t)SIDE * 3;
+    for (unsigned queued = 0, collected = 0; collected < steps;) {
+        while (queued < steps && queued - collected <= ahead) {
+            const float *const views[2] = {fixture->views[0] + queued * shift,
+                                           fixture->views[1] + queued * shift};
+            struct method_step settings = {0.1f + 0.05f * (float)queued, 0.9f};
+            check_status(ops->step(fixture->method, views, queued == 3 ? NULL : fixture->labels,
+                                   &settings, &error));
+            queued++;
+        }
+        check_status(ops->collect(fixture->method, &fixture->metrics, &error));
+        losses[collected++] = fixture->metrics.loss + fixture->metrics.classification;
+    }
+}
+
+// Steps in flight do what steps one by one do, bit for bit.
+static void check_steps_in_flight(const char *device)
+{
+    struct method_config config = small_config(CLASSES);
+    config.batch = BATCH - 2; // so that steps can begin elsewhere in the views
+    struct fixture first = open_configured(device, config);
+    struct fixture second = open_configured(device, config);
+    double one_by_one[8], in_flight[8];
+    run_ahead(&first, 8, 0, one_by_one);
+    run_ahead(&second, 8, second.device->ops->steps_ahead, in_flight);
+    assert_memory_equal(one_by_one, in_flight, sizeof in_flight);
+    assert_true(same_saved(&first, "", &second, ""));
+    close_fixture(&first);
+    close_fixture(&second);
+}
+
+static void test_steps_in_flight(void **state)
+{
+    (void)state;
+    on_every_device(check_steps_in_flight);
+}
+
+// Only so many steps may wait, and a refused one changes nothing.
+static void check_too_many_steps(const char *device)
+{
+    struct fixture fixture = open_fixture(device, CLASSES), other = open_fixture(device, CLASSES);
+    const struct method_ops *ops = fixture.method->ops;
+    const float *const views[2] = {fixture.views[0], fixture.views[1]};
+    const struct method_step settings = {0.2f, 0.9f};
+    assert_int_equal(ops->collect(fixture.method, &fixture.metrics, &error), STATUS_INVALID);
+    unsigned takes = 1 + fixture.device->ops->steps_ahead;
+    for (unsigned i = 0; i < takes; i++) {
+        check_status(ops->step(fixture.method, views, fixture.labels, &settings, &error));
+        step(&other, other.labels, 0.2f, 0.9f);
+    }
+    assert_int_equal(ops->step(fixture.method, views, fixture.labels, &settings, &error),
+                     STATUS_INVALID);
+    for (unsigned i = 0; i < takes; i++) {
+        check_status(ops->collect(fixture.method, &fixture.metrics, &error));
+    }
+    assert_int_equal(ops->collect(fixture.method, &fixture.metrics, &error), STATUS_INVALID);
+    assert_true(same_saved(&fixture, "", &other, ""));
+    close_fixture(&fixture);
+    close_fixture(&other);
+}
+
+static void test_too_many_steps(void **state)
+{
+    (void)state;
+    on_every_device(check_too_many_steps);
+}
+
+// A label that no class has never reaches the device.
+static void check_wrong_label(const char *device)
+{
+    struct fixture fixture = open_fixture(device, CLASSES);
+    const float *const views[2] = {fixture.views[0], fixture.views[1]};
+    const struct method_step settings = {0.2f, 0.9f};
+    fixture.labels[4] = CLASSES;
+    assert_int_equal(
+        fixture.method->ops->step(fixture.method, views, fixture.labels, &settings, &error),
+        STATUS_INVALID);
+    assert_non_null(strstr(error.reason, "class 5"));
+    fixture.labels[4] = 0;
+    step(&fixture, fixture.labels, 0.2f, 0.9f);
+    close_fixture(&fixture);
+}
+
+static void test_wrong_label(void **state)
+{
+    (void)state;
+    on_every_device(check_wrong_label);
 }
 
 static void test_resume(void **state)
@@ -663,6 +760,9 @@ int main(void)
         cmocka_unit_test(test_classifier),
         cmocka_unit_test(test_missing_labels),
         cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_steps_in_flight),
+        cmocka_unit_test(test_too_many_steps),
+        cmocka_unit_test(test_wrong_label),
         cmocka_unit_test(test_accumulation),
         cmocka_unit_test(test_metrics_of_micro_batches),
         cmocka_unit_test(test_labels_in_one_micro_batch),

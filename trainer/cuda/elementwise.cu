@@ -5,8 +5,8 @@
 #include "trainer/cuda/layers.h"
 
 #define THREADS 256
-#define AHEAD   4 // groups of lanes of each input that a thread asks for before it uses the first
-#define EACH    (THREADS * AHEAD)
+#define AHEAD   4                 // groups of lanes of a thread
+#define EACH    (THREADS * AHEAD) // of a block
 
 struct sum_rule {
     enum { INPUTS = 2 };
@@ -41,15 +41,38 @@ struct relu_backward_rule { // of y and dy
     }
 };
 
-// The values past the last whole group of lanes: matrices may have some.
+// The values past the last whole group of lanes: matrices may have some. For one block only.
 template <class Rule, class T>
 static __device__ void map_rest(uint64_t values, const T *a, const T *b, T *to)
 {
     uint32_t rest = (uint32_t)(values % CUDA_LANES);
-    if (blockIdx.x == gridDim.x - 1 && threadIdx.x < rest) {
+    if (threadIdx.x < rest) {
         uint64_t at = values - rest + threadIdx.x;
         float second = Rule::INPUTS > 1 ? lane_value(b[at]) : 0.0f;
         lane_set(to + at, Rule::value(lane_value(a[at]), second));
+    }
+}
+
+// GROUPS groups of lanes, THREADS apart from each other; all are loaded before the first is used.
+template <class Rule, uint32_t GROUPS, class T>
+static __device__ void map_groups(uint32_t first, const T *a, const T *b, T *to)
+{
+    struct lanes left[GROUPS], right[GROUPS] = {};
+    CUDA_UNROLL
+    for (uint32_t k = 0; k < GROUPS; k++) {
+        size_t at = (size_t)(first + k * THREADS) * CUDA_LANES;
+        left[k] = lanes_load(a + at);
+        if (Rule::INPUTS > 1) {
+            right[k] = lanes_load(b + at);
+        }
+    }
+    CUDA_UNROLL
+    for (uint32_t k = 0; k < GROUPS; k++) {
+        CUDA_UNROLL
+        for (int i = 0; i < CUDA_LANES; i++) {
+            left[k].v[i] = Rule::value(left[k].v[i], right[k].v[i]);
+        }
+        lanes_store(to + (size_t)(first + k * THREADS) * CUDA_LANES, left[k]);
     }
 }
 
@@ -59,27 +82,12 @@ static __global__ void map_kernel(uint64_t values, const T *a, const T *b, T *to
 {
     const uint32_t groups = (uint32_t)(values / CUDA_LANES);
     const uint32_t first = blockIdx.x * EACH + threadIdx.x;
-    struct lanes left[AHEAD] = {}, right[AHEAD] = {};
-    CUDA_UNROLL
-    for (uint32_t k = 0; k < AHEAD; k++) {
-        uint32_t at = first + k * THREADS;
-        if (at < groups) {
-            left[k] = lanes_load(a + (size_t)at * CUDA_LANES);
-            if (Rule::INPUTS > 1) {
-                right[k] = lanes_load(b + (size_t)at * CUDA_LANES);
-            }
-        }
+    if ((blockIdx.x + 1) * EACH <= groups) {
+        map_groups<Rule, AHEAD>(first, a, b, to);
+        return;
     }
-    CUDA_UNROLL
-    for (uint32_t k = 0; k < AHEAD; k++) {
-        uint32_t at = first + k * THREADS;
-        CUDA_UNROLL
-        for (int i = 0; i < CUDA_LANES; i++) {
-            left[k].v[i] = Rule::value(left[k].v[i], right[k].v[i]);
-        }
-        if (at < groups) {
-            lanes_store(to + (size_t)at * CUDA_LANES, left[k]);
-        }
+    for (uint32_t at = first; at < groups; at += THREADS) {
+        map_groups<Rule, 1>(at, a, b, to);
     }
     map_rest<Rule>(values, a, b, to);
 }

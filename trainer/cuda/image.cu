@@ -103,40 +103,28 @@ cudaError_t cuda_input(struct tensor_shape shape, bool half, const float *x, voi
 
 // --- from one way of being stored to another
 
-struct pixel_value {
-    uint32_t n, y, x, c; // in pixels, folded or not
-};
-
-// Where an image keeps a value.
-static __device__ size_t value_offset(const struct cuda_image &image, struct pixel_value value)
+// Where an image keeps channel c of a pixel, which is counted in pixels, folded or not.
+static __device__ size_t value_offset(const struct cuda_image &image, uint32_t n, uint32_t y,
+                                      uint32_t x, uint32_t c)
 {
-    uint32_t y = value.y, x = value.x, place = value.c;
+    uint32_t place = c;
     if (image.folded) {
-        place = fold_place(y, x, value.c);
+        place = fold_place(y, x, c);
         y /= 2;
         x /= 2;
     }
-    return (((size_t)value.n * image.h + y) * image.w + x) * image.stride + place;
+    return (((size_t)n * image.h + y) * image.w + x) * image.stride + place;
 }
 
-// What an image keeps at a place of stored pixel (n, y, x); false: nothing, a zero.
-static __device__ bool value_at(const struct cuda_image &image, struct pixel_value *value,
-                                uint32_t place)
+// How far after the first value of a block of 2 x 2 pixels the value of a place lies in an image
+// that is not folded.
+static __device__ uint32_t unfolded_offset(const struct cuda_image &image, uint32_t place)
 {
-    if (place >= image.channels) {
-        return false;
-    }
-    value->c = place;
-    if (image.folded) {
-        struct fold_value inner = fold_value_at(place);
-        value->y = 2 * value->y + inner.y;
-        value->x = 2 * value->x + inner.x;
-        value->c = inner.c;
-    }
-    return true;
+    const struct fold_value value = fold_value_at(place);
+    return (value.y * image.w + value.x) * image.stride + value.c;
 }
 
-// A thread writes CUDA_LANES places.
+// A thread writes CUDA_LANES places of a pixel, or of a block of pixels.
 template <class From, class To>
 static __global__ void store_kernel(uint32_t groups, struct cuda_image from,
                                     const From *__restrict__ x, struct cuda_image to,
@@ -146,15 +134,18 @@ static __global__ void store_kernel(uint32_t groups, struct cuda_image from,
     if (at >= groups) {
         return;
     }
-    const uint32_t groups_a_pixel = to.stride / CUDA_LANES;
-    const uint32_t pixel = at / groups_a_pixel, row = pixel / to.w;
+    const uint32_t groups_a_pixel = to.stride / CUDA_LANES, pixels = to.folded ? 2 : 1;
+    const uint32_t pixel = at / groups_a_pixel, row = pixel / to.w, n = row / to.h;
     const uint32_t first = (at - pixel * groups_a_pixel) * CUDA_LANES;
+    const From *block =
+        x + value_offset(from, n, (row - n * to.h) * pixels, (pixel - row * to.w) * pixels, 0);
+    const bool unfolded = to.folded && !from.folded; // otherwise x has the places side by side
     struct lanes values = {};
     CUDA_UNROLL
     for (uint32_t i = 0; i < CUDA_LANES; i++) {
-        struct pixel_value value = {row / to.h, row % to.h, pixel - row * to.w, 0};
-        if (value_at(to, &value, first + i)) {
-            values.v[i] = lane_value(x[value_offset(from, value)]);
+        const uint32_t place = first + i;
+        if (place < to.channels) {
+            values.v[i] = lane_value(block[unfolded ? unfolded_offset(from, place) : place]);
         }
     }
     lanes_store(y + (size_t)at * CUDA_LANES, values);
@@ -212,10 +203,9 @@ static __global__ void fetch_kernel(uint32_t count, struct cuda_image from,
 {
     const uint32_t at = blockIdx.x * THREADS + threadIdx.x;
     if (at < count) {
-        const uint32_t pixel = at / plain.channels, row = pixel / plain.w;
-        struct pixel_value value = {row / plain.h, row % plain.h, pixel - row * plain.w,
-                                    at - pixel * plain.channels};
-        x[at] = lane_value(image[value_offset(from, value)]);
+        const uint32_t pixel = at / plain.channels, row = pixel / plain.w, n = row / plain.h;
+        x[at] = lane_value(image[value_offset(from, n, row - n * plain.h, pixel - row * plain.w,
+                                              at - pixel * plain.channels)]);
     }
 }
 

@@ -110,6 +110,9 @@ static cudaError_t send_spans(struct cuda_spans *spans, const struct span_entry 
     if (error == cudaSuccess) {
         error = device_copy(&memory[3], NULL, spans->count * sizeof *spans->factors);
     }
+    if (error == cudaSuccess) { // copies may return before they arrive; other streams do not wait
+        error = cudaStreamSynchronize(NULL);
+    }
     spans->table = (struct span_entry *)memory[0];
     spans->cuts = (struct piece *)memory[1];
     spans->sums = (struct square_sums *)memory[2];
@@ -524,7 +527,21 @@ cudaError_t cuda_adamw_step(struct cuda_spans *spans, const struct adamw_setting
 
 // --- whole blocks
 
-struct average_walker {
+struct average_rule {
+    static __device__ void move(float *to, float from, float rate)
+    {
+        target_follow(to, from, rate);
+    }
+};
+
+struct add_rule {
+    static __device__ void move(float *to, float from, float)
+    {
+        *to += from;
+    }
+};
+
+template <class Rule> struct block_walker {
     float *to;
     const float *from;
     float rate;
@@ -532,7 +549,7 @@ struct average_walker {
 
     __device__ void one(uint32_t i)
     {
-        target_follow(to + i, from[i], rate);
+        Rule::move(to + i, from[i], rate);
     }
     __device__ void load(int k, uint32_t i)
     {
@@ -541,50 +558,28 @@ struct average_walker {
     }
     __device__ void finish(int k, uint32_t i)
     {
-        target_follow(&t[k].x, f[k].x, rate);
-        target_follow(&t[k].y, f[k].y, rate);
-        target_follow(&t[k].z, f[k].z, rate);
-        target_follow(&t[k].w, f[k].w, rate);
+        Rule::move(&t[k].x, f[k].x, rate);
+        Rule::move(&t[k].y, f[k].y, rate);
+        Rule::move(&t[k].z, f[k].z, rate);
+        Rule::move(&t[k].w, f[k].w, rate);
         store_quad(to + i, t[k]);
     }
 };
 
-struct add_walker {
-    float *to;
-    const float *from;
-    float rate; // not used
-    float4 t[FLAT_AHEAD], f[FLAT_AHEAD];
-
-    __device__ void one(uint32_t i)
-    {
-        to[i] += from[i];
-    }
-    __device__ void load(int k, uint32_t i)
-    {
-        t[k] = load_quad(to + i);
-        f[k] = load_quad(from + i);
-    }
-    __device__ void finish(int k, uint32_t i)
-    {
-        t[k].x += f[k].x, t[k].y += f[k].y, t[k].z += f[k].z, t[k].w += f[k].w;
-        store_quad(to + i, t[k]);
-    }
-};
-
-template <class Walker>
+template <class Rule>
 static __global__ void walk_block(float *to, const float *from, uint64_t count, float rate,
                                   bool aligned)
 {
     uint64_t at = (uint64_t)blockIdx.x * FLAT_PIECE, left = count - at;
     uint32_t own = left < FLAT_PIECE ? (uint32_t)left : FLAT_PIECE;
-    Walker walker;
+    struct block_walker<Rule> walker;
     walker.to = to + at;
     walker.from = from + at;
     walker.rate = rate;
     walk<FLAT_AHEAD>(walker, head_of(at, own, aligned), own);
 }
 
-template <class Walker>
+template <class Rule>
 static cudaError_t launch_block(float *to, const float *from, uint64_t count, float rate,
                                 cudaStream_t stream)
 {
@@ -592,17 +587,17 @@ static cudaError_t launch_block(float *to, const float *from, uint64_t count, fl
     if (pieces == 0 || pieces > INT32_MAX) {
         return pieces == 0 ? cudaSuccess : cudaErrorInvalidValue;
     }
-    return CUDA_LAUNCH(walk_block<Walker>, (uint32_t)pieces, THREADS, stream, to, from, count, rate,
+    return CUDA_LAUNCH(walk_block<Rule>, (uint32_t)pieces, THREADS, stream, to, from, count, rate,
                        is_aligned(to) && is_aligned(from));
 }
 
 cudaError_t cuda_moving_average(float *target, const float *online, uint64_t count, float rate,
                                 cudaStream_t stream)
 {
-    return launch_block<average_walker>(target, online, count, rate, stream);
+    return launch_block<average_rule>(target, online, count, rate, stream);
 }
 
 cudaError_t cuda_block_add(float *sum, const float *block, uint64_t count, cudaStream_t stream)
 {
-    return launch_block<add_walker>(sum, block, count, 0, stream);
+    return launch_block<add_rule>(sum, block, count, 0, stream);
 }

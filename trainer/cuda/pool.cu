@@ -30,11 +30,11 @@ static __device__ struct place place_of(const struct pool &pool, uint32_t at)
     return place;
 }
 
-// Of the first value of the place's channels, in an image of h x w.
-static __device__ size_t offset_of(const struct place &place, uint32_t groups, uint32_t h,
-                                   uint32_t w, uint32_t y, uint32_t x)
+// Number of the place's lanes at pixel (y, x) of an image of h x w, which may lie outside of it.
+static __device__ int64_t lanes_at(const struct place &place, uint32_t groups, uint32_t h,
+                                   uint32_t w, int32_t y, int32_t x)
 {
-    return ((((size_t)place.n * h + y) * w + x) * groups + place.group) * CUDA_LANES;
+    return (((int64_t)place.n * h + y) * w + x) * groups + place.group;
 }
 
 // The eight taps of a thread's channels as one number, a byte each.
@@ -51,6 +51,18 @@ static __device__ uint32_t taps_at(uint64_t taps, int lane)
     return half >> (lane % 4 * 8) & 0xffu;
 }
 
+// Lanes that are larger take the place of the best so far, and of its tap.
+static __device__ void keep_larger(struct lanes *best, uint32_t *taps, const struct lanes &values,
+                                   uint32_t tap, bool first)
+{
+    CUDA_UNROLL
+    for (int i = 0; i < CUDA_LANES; i++) {
+        const bool larger = first || values.v[i] > best->v[i]; // a NaN stays where it comes first
+        best->v[i] = larger ? values.v[i] : best->v[i];
+        taps[i] = larger ? tap : taps[i];
+    }
+}
+
 // KERNEL 0: of any size; otherwise a row of the window is asked for before it is compared.
 template <class T, uint32_t KERNEL>
 static __global__ void max_pool_kernel(uint32_t work, struct pool pool, const T *__restrict__ x,
@@ -65,14 +77,14 @@ static __global__ void max_pool_kernel(uint32_t work, struct pool pool, const T 
     const struct pool_range rows = pool_taps(out.y, kernel, pool.stride, pool.pad_top, pool.in_h);
     const struct pool_range columns =
         pool_taps(out.x, kernel, pool.stride, pool.pad_left, pool.in_w);
-    const uint32_t top = out.y * pool.stride - pool.pad_top;
-    const uint32_t left = out.x * pool.stride - pool.pad_left;
+    const int64_t corner = lanes_at(out, pool.groups, pool.in_h, pool.in_w,
+                                    (int32_t)(out.y * pool.stride - pool.pad_top),
+                                    (int32_t)(out.x * pool.stride - pool.pad_left));
     struct lanes best = {};
     uint32_t taps[CUDA_LANES] = {};
     CUDA_UNROLL
     for (uint32_t row = 0; row < kernel; row++) {
         const uint32_t tap_y = (uint32_t)pool_clamp((int32_t)row, rows);
-        const T *from = x + offset_of(out, pool.groups, pool.in_h, pool.in_w, top + tap_y, 0);
         CUDA_UNROLL
         for (uint32_t first = 0; first < kernel; first += batch) {
             struct lanes values[KERNEL > 0 ? KERNEL : 1];
@@ -80,19 +92,13 @@ static __global__ void max_pool_kernel(uint32_t work, struct pool pool, const T 
             CUDA_UNROLL
             for (uint32_t k = 0; k < batch; k++) {
                 tap_x[k] = (uint32_t)pool_clamp((int32_t)(first + k), columns);
-                values[k] =
-                    lanes_load(from + (size_t)((left + tap_x[k]) * pool.groups) * CUDA_LANES);
+                const uint32_t further = (tap_y * pool.in_w + tap_x[k]) * pool.groups;
+                values[k] = lanes_load(x + (corner + further) * CUDA_LANES);
             }
             CUDA_UNROLL
             for (uint32_t k = 0; k < batch; k++) {
-                const bool start = row == 0 && first + k == 0; // a NaN stays where it comes first
-                const uint32_t tap = tap_y * kernel + tap_x[k];
-                CUDA_UNROLL
-                for (int i = 0; i < CUDA_LANES; i++) {
-                    const bool better = start || values[k].v[i] > best.v[i];
-                    best.v[i] = better ? values[k].v[i] : best.v[i];
-                    taps[i] = better ? tap : taps[i];
-                }
+                keep_larger(&best, taps, values[k], tap_y * kernel + tap_x[k],
+                            row == 0 && first + k == 0);
             }
         }
     }
@@ -109,11 +115,11 @@ struct window {
 };
 
 template <class T>
-static __device__ struct window window_load(const T *dy, const uint8_t *saved, size_t offset)
+static __device__ struct window window_load(const T *dy, const uint8_t *saved, int64_t lanes)
 {
     struct window window;
-    window.dy = lanes_load(dy + offset);
-    window.taps = *reinterpret_cast<const uint64_t *>(saved + offset);
+    window.dy = lanes_load(dy + lanes * CUDA_LANES);
+    window.taps = *reinterpret_cast<const uint64_t *>(saved + lanes * CUDA_LANES);
     return window;
 }
 
@@ -146,9 +152,8 @@ static __global__ void max_pool_pixel_kernel(uint32_t work, struct pool pool,
         const uint32_t tap_y = in.y + pool.pad_top - (uint32_t)row * pool.stride;
         for (int32_t column = columns.low; column < columns.high; column++) {
             const uint32_t tap_x = in.x + pool.pad_left - (uint32_t)column * pool.stride;
-            const size_t offset =
-                offset_of(in, pool.groups, pool.out_h, pool.out_w, (uint32_t)row, (uint32_t)column);
-            window_add(&sum, window_load(dy, saved, offset), tap_y * pool.kernel + tap_x);
+            const int64_t lanes = lanes_at(in, pool.groups, pool.out_h, pool.out_w, row, column);
+            window_add(&sum, window_load(dy, saved, lanes), tap_y * pool.kernel + tap_x);
         }
     }
     lanes_store(dx + (size_t)at * CUDA_LANES, sum);
@@ -169,17 +174,22 @@ static __global__ void max_pool_cell_kernel(uint32_t work, struct pool pool,
     const struct place place = place_of(pool, at);
     const uint32_t cell_y = place.y + pool.pad_top / STRIDE;
     const uint32_t cell_x = place.x + pool.pad_left / STRIDE;
+    const int64_t last =
+        lanes_at(place, pool.groups, pool.out_h, pool.out_w, (int32_t)cell_y, (int32_t)cell_x);
     struct window windows[MOST * MOST];
     CUDA_UNROLL
     for (uint32_t k = 0; k < MOST * MOST; k++) { // past either end: wraps around to a large number
-        const uint32_t row = cell_y - k / MOST, column = cell_x - k % MOST;
+        const uint32_t before_y = k / MOST, before_x = k % MOST;
+        const uint32_t before = (before_y * pool.out_w + before_x) * pool.groups;
         windows[k].dy = {};
         windows[k].taps = ~(uint64_t)0; // of no tap
-        if (row < pool.out_h && column < pool.out_w) {
-            windows[k] = window_load(
-                dy, saved, offset_of(place, pool.groups, pool.out_h, pool.out_w, row, column));
+        if (cell_y - before_y < pool.out_h && cell_x - before_x < pool.out_w) {
+            windows[k] = window_load(dy, saved, last - before);
         }
     }
+    const uint32_t y = cell_y * STRIDE - pool.pad_top, x = cell_x * STRIDE - pool.pad_left;
+    const int64_t first =
+        lanes_at(place, pool.groups, pool.in_h, pool.in_w, (int32_t)y, (int32_t)x);
     CUDA_UNROLL
     for (uint32_t k = 0; k < STRIDE * STRIDE; k++) {
         const uint32_t r = k / STRIDE, q = k % STRIDE;
@@ -192,10 +202,9 @@ static __global__ void max_pool_cell_kernel(uint32_t work, struct pool pool,
                 window_add(&sum, windows[i], tap_y * KERNEL + tap_x);
             }
         }
-        const uint32_t y = cell_y * STRIDE + r - pool.pad_top;
-        const uint32_t x = cell_x * STRIDE + q - pool.pad_left;
-        if (y < pool.in_h && x < pool.in_w) {
-            lanes_store(dx + offset_of(place, pool.groups, pool.in_h, pool.in_w, y, x), sum);
+        if (y + r < pool.in_h && x + q < pool.in_w) {
+            const uint32_t further = (r * pool.in_w + q) * pool.groups;
+            lanes_store(dx + (first + further) * CUDA_LANES, sum);
         }
     }
 }

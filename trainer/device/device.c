@@ -1,4 +1,5 @@
 // The table of devices that were built in, and opening one by name.
+#include "trainer/device/cuda_plugin.h"
 #include "trainer/device/op.h"
 
 #include <omp.h>
@@ -10,6 +11,7 @@ const struct device_ops *const device_table[] = {
     &cpu_device_ops,
 #endif
     &ref_device_ops,
+    &cuda_device_ops,
     NULL,
 };
 

@@ -228,6 +228,9 @@ struct device_ops {
     enum status (*record_run)(struct device *device, struct device_recording *recording);
     void (*record_close)(struct device *device, struct device_recording *recording);
 
+    uint64_t (*peak_memory)(struct device *device); // bytes of it in use at most so far; may be
+                                                    // NULL where it cannot tell
+
     // ---
 
     // IMAGE tensors to and from plain [n][h][w][c] float32 on the host: tests and debugging.
@@ -260,7 +263,8 @@ struct device_ops {
     enum status (*regression_loss)(struct device *device, const float *x, const float *y,
                                    uint32_t n, uint32_t d, float scale, float *losses, float *dx,
                                    float *dy);
-    // `scale` of softmax in device memory, of one float.
+    // `scale` of softmax in device memory, of one float. A label that is no class is
+    // STATUS_INVALID where the device computes at once; callers see to it elsewhere.
     enum status (*softmax_loss)(struct device *device, const float *logits, const int32_t *labels,
                                 uint32_t n, uint32_t classes, const float *scale, float *losses,
                                 float *dlogits, uint8_t *top1, uint8_t *top5);

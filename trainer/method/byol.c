@@ -142,15 +142,9 @@ static enum status allocate_blocks(struct byol *byol, struct error *error)
 
 static enum status allocate_host(struct byol *byol, struct error *error)
 {
-    size_t share = byol->share;
     byol->spans = calloc(graph_param_count(byol->graph), sizeof *byol->spans);
-    byol->host_losses = calloc(3 * share, sizeof *byol->host_losses);
-    byol->host_projections =
-        calloc(BYOL_VIEWS * share * projection_width(byol), sizeof *byol->host_projections);
-    byol->host_top = calloc(2 * share, 1);
     byol->sums = calloc(BYOL_SUMS + SPREAD_SUMS(projection_width(byol)), sizeof *byol->sums);
-    if (byol->spans == NULL || byol->host_losses == NULL || byol->host_projections == NULL ||
-        byol->host_top == NULL || byol->sums == NULL) {
+    if (byol->spans == NULL || byol->sums == NULL) {
         return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory for byol");
     }
     for (size_t i = 0; i < graph_param_count(byol->graph); i++) {
@@ -159,6 +153,23 @@ static enum status allocate_host(struct byol *byol, struct error *error)
                                              optimiser_rate_of(&byol->config, param->name)};
     }
     return STATUS_OK;
+}
+
+static enum status open_queue(struct byol *byol, struct error *error)
+{
+    size_t view = byol->share * image_floats(byol) * sizeof(float);
+    bool labels = byol->config.model.classes > 0;
+    const struct queue_config config = {
+        .part_bytes = {view, view, labels ? byol->share * sizeof *byol->labels : 0},
+        .place_bytes = byol_place_bytes(byol),
+        .setting_bytes = BYOL_RATES * sizeof(float),
+        .settings = byol->rates,
+        .work = byol_work,
+        .context = byol,
+    };
+    enum status status = queue_open(&byol->queue, byol->device, &config, error);
+    byol->device_bytes += status == STATUS_OK ? queue_device_bytes(byol->queue) : 0;
+    return status;
 }
 
 static enum status initialise(struct byol *byol, struct error *error)
@@ -200,6 +211,7 @@ static void byol_close(struct method *method)
                             byol->optimizer_steps,
                             byol->data_initialised,
                             byol->rates};
+    queue_close(&byol->queue); // first: what is in flight uses all the rest
     network_close(&byol->online);
     network_close(&byol->target);
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) {
@@ -209,9 +221,6 @@ static void byol_close(struct method *method)
     }
     graph_close(&byol->graph);
     free(byol->spans);
-    free(byol->host_losses);
-    free(byol->host_projections);
-    free(byol->host_top);
     free(byol->sums);
     free(byol);
 }
@@ -243,6 +252,9 @@ static enum status byol_open(struct method **out, struct device *device,
     }
     if (status == STATUS_OK) {
         status = allocate_host(byol, error);
+    }
+    if (status == STATUS_OK) {
+        status = open_queue(byol, error);
     }
     if (status == STATUS_OK) {
         status = initialise(byol, error);
@@ -379,7 +391,7 @@ static void byol_plan(const struct method *method, struct method_plan *plan)
         .target_arena_bytes = network_arena_bytes(byol->target),
         .batch_bytes =
             (BYOL_VIEWS * micro * image_floats(byol) + 3 * micro + BYOL_RATES) * sizeof(float) +
-            micro * sizeof *byol->labels + 2 * micro,
+            micro * sizeof *byol->labels + 2 * micro + queue_device_bytes(byol->queue),
     };
     plan->parameter_bytes = byol->device_bytes - plan->batch_bytes;
     network_count_ops(byol->online, plan->online_ops);
@@ -393,6 +405,7 @@ const struct method_ops byol_method = {
     .open = byol_open,
     .close = byol_close,
     .step = byol_step,
+    .collect = byol_collect,
     .tensors = byol_tensors,
     .graph = byol_graph,
     .online_params = byol_online_params,

@@ -1,8 +1,10 @@
-// What BYOL owns, shared by the files that open it (byol.c) and take its steps (byol_step.c).
+// What BYOL owns, shared by the files that open it (byol.c), queue its steps (byol_step.c) and
+// collect them (byol_metrics.c).
 #ifndef TRAINER_METHOD_BYOL_INTERNAL_H
 #define TRAINER_METHOD_BYOL_INTERNAL_H
 
 #include "trainer/method/byol.h"
+#include "trainer/method/queue.h"
 
 #define BYOL_VIEWS 2u
 
@@ -11,6 +13,16 @@ enum { BYOL_REGRESSION, BYOL_CLASSIFICATION, BYOL_TOP1, BYOL_TOP5, BYOL_SUMS };
 
 // What the device is told anew for each step.
 enum { BYOL_LEARNING_RATE, BYOL_TARGET_RATE, BYOL_LABELLED_SCALE, BYOL_RATES };
+
+// What a step brings and leaves on the host, over this process's share. The values are losses [3
+// share], view 1 to 2, view 2 to 1, classifier; projections [2 share][width], micro-batch after
+// micro-batch; labels [share], -1 for none; top 1 and top 5 [2 share]: see byol_place_*.
+struct byol_place {
+    float rates[BYOL_RATES];       // first: what the queue brings to the device
+    uint32_t labelled;             // pairs of the whole batch with a label
+    struct method_metrics metrics; // the times
+    float values[];
+};
 
 struct byol {
     struct method method;
@@ -32,17 +44,14 @@ struct byol {
                              // seen (data_init.h); of no use to other networks, and NULL there
     float *images;           // [2 micro][size][size][3]
     float *losses;           // [3 micro]: view 1 to 2, view 2 to 1, classifier
-    float *rates;            // [BYOL_RATES]: what changes from step to step
+    float *rates;            // [BYOL_RATES]
     int32_t *labels;
     uint8_t *top; // [2 micro]: top 1, top 5
     uint64_t device_bytes;
 
-    // Host copies over this process's share, for the metrics: [3 share] and [2 share] in the same
-    // order, projections [2 share][width], micro-batch after micro-batch; and their sums, which
-    // peers add up (BYOL_SUMS, then those of the spread).
-    float *host_losses, *host_projections;
-    uint8_t *host_top;
-    double *sums;
+    struct queue *queue; // its places are struct byol_place
+    bool started;        // nothing is left to be done before a step (data_init.h)
+    double *sums;        // of the metrics, which peers add up: BYOL_SUMS, then those of the spread
 };
 
 static inline struct byol *byol_of(struct method *method)
@@ -65,8 +74,46 @@ static inline uint32_t projection_width(const struct byol *byol)
     return (uint32_t)byol->config.model.projector_output;
 }
 
+static inline float *byol_place_projections(const struct byol *byol, struct byol_place *place)
+{
+    return place->values + 3 * (size_t)byol->share;
+}
+
+static inline int32_t *byol_place_labels(const struct byol *byol, struct byol_place *place)
+{
+    size_t rows = BYOL_VIEWS * (size_t)byol->share;
+    return (int32_t *)(byol_place_projections(byol, place) + rows * projection_width(byol));
+}
+
+static inline uint8_t *byol_place_top(const struct byol *byol, struct byol_place *place)
+{
+    return (uint8_t *)(byol_place_labels(byol, place) + byol->share);
+}
+
+static inline size_t byol_place_bytes(const struct byol *byol)
+{
+    size_t share = byol->share;
+    return sizeof(struct byol_place) +
+           share *
+               ((3 + BYOL_VIEWS * projection_width(byol)) * sizeof(float) + sizeof(int32_t) + 2);
+}
+
+// Sums become those of all processes that share the batch.
+static inline enum status byol_add_up(const struct byol *byol, double *sums, size_t count)
+{
+    const struct device_peers *peers = byol->device->peers;
+    return peers == NULL ? STATUS_OK : peers->sum(peers->context, sums, count);
+}
+
+// The queue's work: a whole step on the device.
+enum status byol_work(void *context, const void *const *parts, void *place, struct error *error);
+
+// Of the device, without a reason of its own.
+enum status byol_failed(const struct byol *byol, enum status status, struct error *error);
+
 enum status byol_step(struct method *method, const float *const *view, const int32_t *labels,
-                      const struct method_step *step, struct method_metrics *metrics,
-                      struct error *error);
+                      const struct method_step *step, struct error *error);
+enum status byol_collect(struct method *method, struct method_metrics *metrics,
+                         struct error *error);
 
 #endif

@@ -58,12 +58,15 @@ struct method_metrics {
     double top1, top5;     // of the online classifier on view 1, shares of 1; NaN without labels
     double spread;         // mean over dimensions of the standard deviation, over the batch, of the
                            // l2-normalised projections; healthy near 1/sqrt(d), 0 = collapsed
-    double positive_cosine;   // mean cosine of the projections of an image's views
-    double negative_cosine;   // of different images in the batch, all pairs; NaN for one image
+    double positive_cosine; // mean cosine of the projections of an image's views
+    double negative_cosine; // of different images in the batch, all pairs; NaN for one image
+    // Seconds, all 0 on a device that works ahead unless it is timed (device.h).
     double seconds[OP_KINDS]; // forward + backward time per op kind (enum op_kind), this step
     double backward_seconds[OP_KINDS]; // of these
-    double exchange_seconds;  // summing gradients over peers, waiting for them included
+    double exchange_seconds;           // summing gradients over peers, waiting for them included
     double optimiser_seconds;
+    const char
+        *notice; // something the user should know, told once; NULL. Valid until the next call
 };
 
 // One saved tensor: parameters, optimiser state or running statistics, copied through the host.
@@ -96,15 +99,19 @@ struct method_ops {
                         const struct method_config *config, struct error *error);
     void (*close)(struct method *method);
 
-    // One training step. `view[v]` is host memory [batch][S][S][3]; labels [batch] or NULL; with
-    // peers, this process's share of them, batch / peers. Metrics are those of the whole batch.
-    // Returns after the step is done.
+    // Queues one training step. `view[v]` is host memory [batch][S][S][3]; labels [batch] or NULL;
+    // with peers, this process's share of them, batch / peers. Returns when the caller may use
+    // that memory again. At most 1 + the device's steps_ahead steps wait to be collected, another
+    // one is STATUS_INVALID.
     enum status (*step)(struct method *method, const float *const *view, const int32_t *labels,
-                        const struct method_step *step, struct method_metrics *metrics,
-                        struct error *error);
+                        const struct method_step *step, struct error *error);
+
+    // Waits for the oldest step that was not collected; its metrics are those of the whole batch.
+    enum status (*collect)(struct method *method, struct method_metrics *metrics,
+                           struct error *error);
 
     // Everything a resume needs, in a fixed order. Copies at most `capacity`, returns how many
-    // there are.
+    // there are. Read or write their memory only when no step waits to be collected.
     size_t (*tensors)(struct method *method, struct method_tensor *out, size_t capacity);
 
     // For probes and export: the model description, and the online parameters and running

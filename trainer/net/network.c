@@ -74,6 +74,15 @@ static double now(void)
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
+// The clock when the work so far is done, or has been queued on a device that is not timed.
+static enum status now_done(const struct network *network, double *time)
+{
+    struct device *device = network->device;
+    enum status status = device->timed ? device->ops->synchronise(device) : STATUS_OK;
+    *time = now();
+    return status;
+}
+
 // What both directions share. Values that are already gone by the time of backward are left out
 // there (network_backward), so that nobody reads what took their place.
 static struct op_buffers buffers_of(const struct network *network, const struct planned_op *planned,
@@ -110,10 +119,13 @@ enum status network_forward(struct network *network, const float *params, float 
         struct op_buffers buffers = buffers_of(network, planned, &planned->first, params, images);
         buffers.state = planned->has_state ? state + planned->state_offset : NULL;
         enum status status = device->op_forward(network->device, planned->op, &buffers, mode);
+        double end = start;
+        if (status == STATUS_OK) {
+            status = now_done(network, &end);
+        }
         if (status != STATUS_OK) {
             return device_failure(network, status, "forward", error);
         }
-        double end = now();
         network->forward_seconds[planned->desc.kind] += end - start;
         start = end;
     }
@@ -201,10 +213,14 @@ static enum status replay(struct network *network, size_t from, size_t to, const
         if (status == STATUS_OK) {
             status = device->op_forward(network->device, planned->op, &buffers, OP_TRAIN);
         }
+        double end = start;
+        if (status == STATUS_OK) {
+            status = now_done(network, &end);
+        }
         if (status != STATUS_OK) {
             return status;
         }
-        network->forward_seconds[planned->desc.kind] += now() - start;
+        network->forward_seconds[planned->desc.kind] += end - start;
     }
     return STATUS_OK;
 }
@@ -228,9 +244,12 @@ enum status network_backward(struct network *network, const float *params, float
     for (size_t k = network->op_count; k-- > 0;) {
         enum status status = replay(network, network->ops[k].replay_from, k, params, images);
         if (status == STATUS_OK && network->ops[k].backward) {
-            double start = now();
+            double start = now(), end = start;
             status = backward_op(network, k, params, grads, images);
-            network->backward_seconds[network->ops[k].desc.kind] += now() - start;
+            if (status == STATUS_OK) {
+                status = now_done(network, &end);
+            }
+            network->backward_seconds[network->ops[k].desc.kind] += end - start;
         }
         if (status != STATUS_OK) {
             return device_failure(network, status, "backward", error);

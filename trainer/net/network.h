@@ -49,7 +49,7 @@ enum status network_backward(struct network *network, const float *params, float
                              const float *images, struct error *error);
 
 // Seconds spent in each op kind since open (index: enum op_kind), forward (what is computed again
-// too) and backward.
+// too) and backward. On a device that works ahead and is not timed: spent queueing.
 void network_times(const struct network *network, double forward[OP_KINDS],
                    double backward[OP_KINDS]);
 

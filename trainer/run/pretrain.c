@@ -1,6 +1,8 @@
 // The training loop. A step is: wait for a batch, hand it to the method, take in what it measured,
-// and, when it is time, write a line of the log or a checkpoint. Between steps everything that a
-// resume needs is (tensors, step, history); position and schedules follow from the step.
+// and, when it is time, write a line of the log or a checkpoint. Where the device works ahead, some
+// steps are handed over before the first of them is taken in. With none in flight everything that a
+// resume needs is (tensors, step, history); position and schedules follow from the step. So
+// checkpoints are written then only.
 #include "trainer/run/pretrain.h"
 
 #include <inttypes.h>
@@ -110,35 +112,80 @@ static void log_step(struct run *run, const struct method_metrics *metrics)
     run->log_failed = failed;
 }
 
-static enum status run_step(struct run *run, const struct batch *batch, double waited,
-                            struct method_metrics *metrics, struct error *error)
+static struct run_flight *flight_of(struct run *run, uint64_t step)
 {
-    double start = run_now();
+    return &run->flights[step % (sizeof run->flights / sizeof run->flights[0])];
+}
+
+static enum status queue_step(struct run *run, const struct batch *batch, double waited,
+                              struct error *error)
+{
     const struct run_config *config = &run->config;
-    const struct method_step step =
+    struct run_flight *flight = flight_of(run, run->queued);
+    flight->waited = waited;
+    flight->began = run_now() - waited;
+    flight->step =
         run_config_scaled(config,
-                          schedule_learning_rate(run->step, (float)config->base_learning_rate,
+                          schedule_learning_rate(run->queued, (float)config->base_learning_rate,
                                                  (uint64_t)config->batch, run->warmup, run->total),
-                          schedule_tau(run->step, (float)config->tau_base, run->total));
+                          schedule_tau(run->queued, (float)config->tau_base, run->total));
     enum status status = run->method->ops->step(run->method, (const float *const *)batch->view,
                                                 config->model.classes > 0 ? batch->labels : NULL,
-                                                &step, metrics, error);
+                                                &flight->step, error);
     loader_release(run->loader, batch);
     if (status != STATUS_OK) {
         comm_part(run->comm);
         return status;
     }
-    status = check_loss(run, metrics->loss, step.learning_rate, error);
-    if (status != STATUS_OK) {
-        return status;
-    }
+    run->queued++;
+    return STATUS_OK;
+}
+
+// A step in flight has begun at the latest when the one before it was collected.
+static void take_in(struct run *run, const struct method_metrics *metrics,
+                    const struct run_flight *flight)
+{
+    double before = fmax(run->collected, flight->began);
     run->step++;
-    take_time(run, waited, waited + run_now() - start);
+    run->collected = run_now();
+    take_time(run, flight->waited, run->collected - before);
     enum history_event event = history_add(&run->history, metrics, run->healthy);
-    fill_progress(run, step.learning_rate, step.tau);
+    fill_progress(run, flight->step.learning_rate, flight->step.tau);
     run_tell(run);
     tell_event(run, event);
-    return STATUS_OK;
+    if (metrics->notice != NULL) {
+        run_notice(run, "%s", metrics->notice);
+    }
+    if (run->step % (uint64_t)run->config.log_steps == 0 || run->step % run->steps_per_epoch == 0) {
+        log_step(run, metrics);
+        tell_skips(run);
+    }
+}
+
+static enum status collect_step(struct run *run, struct error *error)
+{
+    const struct run_flight *flight = flight_of(run, run->step);
+    struct method_metrics metrics;
+    enum status status = run->method->ops->collect(run->method, &metrics, error);
+    if (status != STATUS_OK) {
+        comm_part(run->comm);
+        return status;
+    }
+    status = check_loss(run, metrics.loss, flight->step.learning_rate, error);
+    if (status == STATUS_OK) {
+        take_in(run, &metrics, flight);
+    }
+    return status;
+}
+
+// Collects all but the newest `ahead` steps.
+static enum status collect_steps(struct run *run, uint64_t ahead, struct error *error)
+{
+    enum status status = STATUS_OK;
+    while (status == STATUS_OK && run->queued - run->step > ahead) {
+        status = collect_step(run, error);
+    }
+    return status;
 }
 
 // --- saving ----------------------------------------------------------------------------------
@@ -203,12 +250,13 @@ static enum status save_in_between(struct run *run, struct error *error)
     return STATUS_OK;
 }
 
+// Before the next step, of which those in flight are a part.
 static bool checkpoint_due(const struct run *run)
 {
     int64_t seconds = run->config.checkpoint_seconds;
-    return run->steps_here > 0 &&
-           (run->step % run->steps_per_epoch == 0 ||
-            (seconds > 0 && run_now() - run->checkpointed >= (double)seconds));
+    bool stepped = run->steps_here > 0 || run->queued > run->step;
+    return stepped && (run->queued % run->steps_per_epoch == 0 ||
+                       (seconds > 0 && run_now() - run->checkpointed >= (double)seconds));
 }
 
 static bool stop_requested(const struct run *run)
@@ -232,41 +280,62 @@ static enum status prepare_step(struct run *run, const struct batch **batch, dou
     status = comm_agree(run->comm, status, &wishes, error);
     *waited = run_now() - start;
     if (status == STATUS_OK && wishes & SAVE) {
-        status = save_in_between(run, error);
+        status = collect_steps(run, 0, error);
+        if (status == STATUS_OK) {
+            status = save_in_between(run, error);
+        }
     }
     bool stop = wishes & STOP || *batch == NULL;
     return status == STATUS_OK && stop ? STATUS_STOPPED : status;
 }
 
+// After the end, a stop or a failure of the data the state is good; after a bad loss or a failed
+// device it is not.
+static bool is_good(const struct run *run, enum status ended)
+{
+    return comm_together(run->comm) && ended != STATUS_INVALID && ended != STATUS_DEVICE;
+}
+
+// STATUS_STOPPED, or a failure of the data: steps in flight are good, and belong to the state.
+static enum status collect_last(struct run *run, enum status ended, struct error *error)
+{
+    struct error failure;
+    enum status status = collect_steps(run, 0, &failure);
+    if (status == STATUS_OK) {
+        return ended;
+    }
+    *error = failure;
+    return status;
+}
+
 static enum status run_steps(struct run *run, struct error *error)
 {
-    while (run->step < run->last) {
+    unsigned takes = run->device->ops->steps_ahead;
+    uint64_t ahead = takes < RUN_MOST_AHEAD ? takes : RUN_MOST_AHEAD;
+    while (run->queued < run->last) {
         const struct batch *batch = NULL;
-        struct method_metrics metrics;
         double waited = 0;
         enum status status = prepare_step(run, &batch, &waited, error);
         if (status != STATUS_OK) {
-            return status;
+            return is_good(run, status) ? collect_last(run, status, error) : status;
         }
-        status = run_step(run, batch, waited, &metrics, error);
+        status = queue_step(run, batch, waited, error);
+        if (status == STATUS_OK) {
+            status = collect_steps(run, ahead, error);
+        }
         if (status != STATUS_OK) {
             return status;
         }
-        if (run->step % (uint64_t)run->config.log_steps == 0 ||
-            run->step % run->steps_per_epoch == 0) {
-            log_step(run, &metrics);
-            tell_skips(run);
-        }
     }
-    return STATUS_OK;
+    return collect_steps(run, 0, error);
 }
 
-// After the end, a stop or a failure of the data the state is good and worth keeping; after a bad
-// loss or a failed device it is not.
+// A good state is worth keeping.
 static enum status save_at_end(struct run *run, enum status ended, struct error *error)
 {
-    bool good = comm_together(run->comm) && ended != STATUS_INVALID && ended != STATUS_DEVICE;
-    if (!good || (run->saved && run->saved_step == run->step) || run->step == 0) {
+    bool in_flight = run->queued > run->step; // after a failure that nobody has a name for
+    if (!is_good(run, ended) || in_flight || (run->saved && run->saved_step == run->step) ||
+        run->step == 0) {
         return ended;
     }
     struct error failure;

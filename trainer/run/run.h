@@ -10,6 +10,14 @@
 #include "trainer/run/metrics.h"
 #include "trainer/run/pretrain.h"
 
+#define RUN_MOST_AHEAD 3u // steps that are queued while one is computed, whatever the device takes
+
+// A step that was queued and not yet collected.
+struct run_flight {
+    struct method_step step;
+    double waited, began; // for its batch; monotonic seconds, the wait included
+};
+
 struct run {
     const struct pretrain_options *options;
     struct comm *comm; // NULL alone
@@ -26,7 +34,11 @@ struct run {
 
     uint64_t steps_per_epoch, warmup, total; // of the schedules
     uint64_t last;                           // step after which this run ends
-    uint64_t step;                           // steps done
+    uint64_t step;                           // steps done: their metrics have been taken in
+    uint64_t queued;                         // steps that the method was given; the same between
+                                             // steps on devices that compute at once
+    struct run_flight flights[RUN_MOST_AHEAD + 1]; // by their number modulo the length
+    double collected;                              // monotonic seconds
     struct history history;
     double healthy;
 

@@ -112,7 +112,7 @@ static enum status check_resumed(struct run *run, const struct checkpoint_state 
                          "step %" PRIu64 " does not fit epoch %" PRIu32 ", batch %" PRIu64,
                          state->step, state->position.epoch, state->position.batch);
     }
-    run->step = state->step;
+    run->step = run->queued = state->step;
     return history_parse(&run->history, state->history, error);
 }
 
@@ -230,6 +230,30 @@ static enum status open_method(struct run *run, struct error *error)
     return status;
 }
 
+static void *allocate_slot(void *context, size_t bytes)
+{
+    struct device *device = context;
+    void *memory = NULL;
+    return device->ops->host_allocate(device, &memory, bytes, NULL) == STATUS_OK ? memory : NULL;
+}
+
+static void release_slot(void *context, void *memory, size_t bytes)
+{
+    struct device *device = context;
+    (void)bytes;
+    device->ops->host_release(device, memory);
+}
+
+// Batches are rendered into memory that the device reads by itself, one more than where it takes
+// them at once: while a batch is sent another one can be waiting and a third be rendered.
+static void feed_ahead(struct loader_config *loader, struct device *device)
+{
+    if (device->ops->steps_ahead > 0) {
+        loader->allocator = (struct loader_allocator){allocate_slot, release_slot, device};
+        loader->slots += 1;
+    }
+}
+
 static enum status open_loader(struct run *run, struct error *error)
 {
     const struct run_config *config = &run->config;
@@ -246,6 +270,7 @@ static enum status open_loader(struct run *run, struct error *error)
     loader.policy = (enum loader_policy)config->bad_records;
     loader.start.epoch = (uint32_t)(run->step / run->steps_per_epoch);
     loader.start.batch = run->step % run->steps_per_epoch;
+    feed_ahead(&loader, run->device);
     return loader_open(&run->loader, run->dataset, &loader, error);
 }
 
