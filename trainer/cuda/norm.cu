@@ -56,6 +56,16 @@ struct statistics {
 struct memory {
     float hidden, average;
 };
+struct running {
+    struct memory mean, variance;
+};
+
+static __device__ inline struct running recall(const struct statistics &all, uint32_t channel)
+{
+    const float *hidden = all.state + 1 + channel;
+    struct running running = {{hidden[0], 0}, {hidden[all.channels], 0}};
+    return running;
+}
 
 static __device__ inline void remember(struct memory &memory, float value, double decay)
 {
@@ -63,9 +73,20 @@ static __device__ inline void remember(struct memory &memory, float value, doubl
     memory.average = cuda_norm_average(memory.hidden, decay);
 }
 
+static __device__ inline void keep(const struct statistics &all, uint32_t channel,
+                                   const struct running &running)
+{
+    size_t channels = all.channels;
+    float *state = all.state + 1 + channel;
+    state[0] = running.mean.hidden;
+    state[channels] = running.variance.hidden;
+    state[2 * channels] = running.mean.average;
+    state[3 * channels] = running.variance.average;
+}
+
+// Group after group. `decay` is that of the counter before them.
 static __device__ inline void measure_channel(const struct statistics &all, uint32_t channel,
-                                              double decay, struct memory &mean,
-                                              struct memory &variance)
+                                              double decay, struct running &running)
 {
     float scale = all.params[channel], offset = all.params[all.channels + channel];
     for (uint32_t group = 0; group < all.groups; group++) {
@@ -81,8 +102,8 @@ static __device__ inline void measure_channel(const struct statistics &all, uint
             all.saved[at + all.channels] = inverse;
         }
         decay *= (double)BATCH_NORM_DECAY;
-        remember(mean, moments.mean, decay);
-        remember(variance, moments.variance, decay);
+        remember(running.mean, moments.mean, decay);
+        remember(running.variance, moments.variance, decay);
     }
 }
 
@@ -92,18 +113,13 @@ static __global__ void statistics_kernel(struct statistics all)
     double decay = cuda_norm_decay(counter);
     __syncthreads();
     for (uint32_t channel = threadIdx.x; channel < all.channels; channel += blockDim.x) {
-        struct memory mean = {0, 0}, variance = {0, 0};
-        float *hidden = all.state + 1 + channel, *average = hidden + 2 * (size_t)all.channels;
+        struct running running = {{0, 0}, {0, 0}};
         if (all.state != NULL) {
-            mean.hidden = hidden[0];
-            variance.hidden = hidden[all.channels];
+            running = recall(all, channel);
         }
-        measure_channel(all, channel, decay, mean, variance);
+        measure_channel(all, channel, decay, running);
         if (all.state != NULL) {
-            hidden[0] = mean.hidden;
-            hidden[all.channels] = variance.hidden;
-            average[0] = mean.average;
-            average[all.channels] = variance.average;
+            keep(all, channel, running);
         }
     }
     if (all.state != NULL && threadIdx.x == 0) {

@@ -9,12 +9,11 @@
 #define THREADS 256
 #define WIDTH   32 // at most so many threads side by side along the channels
 
-// A first pass has enough blocks to fill the device a few times over: its partial sums cost memory.
-// A second pass costs nothing per block, and ends more evenly with more of them.
-#define FIRST_BLOCKS  3168
-#define SECOND_BLOCKS 6336
-#define SECOND_STEPS  32
-#define FEWEST_STEPS  4
+// Blocks enough to fill the device a few times over, as long as threads have a few rows each. A
+// second pass leaves no partial sums: large tensors are cut finer, which ends more evenly.
+#define BLOCKS       3168
+#define FEWEST_STEPS 4
+#define SECOND_STEPS 32
 
 // --- who takes what ------------------------------------------------------------------------------
 
@@ -38,7 +37,7 @@ static uint32_t side_of(const struct norm_rows *rows)
     return rows->stride % CUDA_LANES == 0 ? CUDA_LANES : 1;
 }
 
-static struct tiling tiling_of(const struct norm_rows *rows, uint32_t wanted, uint32_t most)
+static struct tiling tiling_of(const struct norm_rows *rows, uint32_t most)
 {
     struct tiling tiling = {};
     uint32_t across = rows->stride / side_of(rows);
@@ -49,7 +48,7 @@ static struct tiling tiling_of(const struct norm_rows *rows, uint32_t wanted, ui
     tiling.width = divide_up(across, tiling.tiles);
     tiling.lines = THREADS / tiling.width;
     uint64_t turns = divide_up(rows->rows, tiling.lines);
-    uint64_t steps = divide_up(turns * tiling.tiles * rows->groups, wanted);
+    uint64_t steps = divide_up(turns * tiling.tiles * rows->groups, BLOCKS);
     steps = steps < FEWEST_STEPS ? FEWEST_STEPS : steps > most ? most : steps;
     // The same number of blocks, of more even lengths.
     tiling.blocks = divide_up(turns, (uint32_t)steps);
@@ -59,12 +58,12 @@ static struct tiling tiling_of(const struct norm_rows *rows, uint32_t wanted, ui
 
 static struct tiling first_tiling(const struct norm_rows *rows)
 {
-    return tiling_of(rows, FIRST_BLOCKS, NORM_STEPS);
+    return tiling_of(rows, NORM_STEPS);
 }
 
 static struct tiling second_tiling(const struct norm_rows *rows)
 {
-    return tiling_of(rows, SECOND_BLOCKS, SECOND_STEPS);
+    return tiling_of(rows, SECOND_STEPS);
 }
 
 static dim3 grid_of(const struct tiling *tiling, uint32_t groups)
