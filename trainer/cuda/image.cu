@@ -15,7 +15,7 @@ struct input_scale {
     float mean[3], deviation[3];
 };
 
-static struct input_scale input_scale(void)
+static struct input_scale scale_of_inputs(void)
 {
     struct input_scale scale;
     memcpy(scale.mean, op_input_mean, sizeof scale.mean);
@@ -87,10 +87,10 @@ static cudaError_t launch_input(const struct cuda_image *image, const float *x, 
     unsigned blocks = grid_blocks(groups, THREADS);
     if (image->folded) {
         return CUDA_LAUNCH(folded_input_kernel<T>, blocks, THREADS, stream, (uint32_t)groups,
-                           image->w, input_scale(), x, y);
+                           image->w, scale_of_inputs(), x, y);
     }
     return CUDA_LAUNCH(plain_input_kernel<T>, blocks, THREADS, stream, (uint32_t)groups,
-                       input_scale(), x, y);
+                       scale_of_inputs(), x, y);
 }
 
 cudaError_t cuda_input(struct tensor_shape shape, bool half, const float *x, void *y,
