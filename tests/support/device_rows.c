@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -39,6 +40,13 @@ const struct device_ops *const *device_rows(void)
     }
     known = true;
     return rows;
+}
+
+bool device_is_slow(const struct device *device)
+{
+    char text[256] = "";
+    device->ops->describe(device, text, sizeof text);
+    return strcmp(device->ops->name, "ref") == 0 || strstr(text, "emulated") != NULL;
 }
 
 float *device_value(struct device *device, float value)
