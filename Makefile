@@ -97,7 +97,7 @@ objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
 .PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-step peer-gate \
-	bench-peers layers check-precision cuda-check \
+	bench-peers layers check-precision cuda-check gpu-bundle \
 	headers lint format install clean parts tests benches fuzz fuzz-clang
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -331,6 +331,10 @@ check-precision: all  ## bf16 against f32: loss curves of 200 steps on CIFAR-10,
 	@command -v python3 >/dev/null || { echo "check-precision: python3 is not installed" >&2; exit 1; }
 	@python3 tests/bench/precision.py --byol $(BUILD)/byol --work $(BUILD)/precision \
 		$(if $(DATA),--data '$(DATA)') $(if $(STEPS),--steps $(STEPS))
+
+# DATA: folder with imagenet-sample.tar, cifar10-train.tar.zst and cifar10-test.tar.zst; what is missing there is left out.
+gpu-bundle: all tests  ## build/gpu-bundle: runs and is measured on a bare machine with a GPU (tests/README.md)
+	@sh tests/gpu/bundle.sh $(BUILD) $(BUILD)/gpu-bundle $(addprefix $(or $(DATA),../shared/data)/,imagenet-sample.tar cifar10-train.tar.zst cifar10-test.tar.zst)
 
 benches: $(call programs,$(BENCHES))  ## the programs that time parts of the library: build/tests/bench/*
 

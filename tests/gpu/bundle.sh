@@ -38,10 +38,13 @@ mkdir -p "$out/tests/data"
 cp -r "$root/tests/data/golden" "$out/tests/data/golden"
 cp -r "$root/tools/recipes" "$out/recipes"
 
-# convert SOURCE NAME: where there is one
+# convert TAR NAME: where there is one
 convert() {
     [ -e "$1" ] || { echo "gpu-bundle: no $1: without data/$2" >&2; return 0; }
-    "$build/byol" convert "$1" -o "$out/data/$2" --quiet
+    pictures=$(mktemp -d)
+    tar -xf "$1" -C "$pictures"
+    "$build/byol" convert "$pictures" -o "$out/data/$2" --quiet
+    rm -rf "$pictures"
 }
 convert "${3:-/nonexistent}" imagenet
 convert "${4:-/nonexistent}" cifar-train
