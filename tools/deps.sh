@@ -5,7 +5,7 @@
 set -u
 needed="gcc make pkg-config libjpeg62-turbo-dev libpng-dev libzstd-dev liblmdb-dev libarchive-dev libyaml-dev
 libjansson-dev liburing-dev libdnnl-dev libcmocka-dev zstd lmdb-utils"
-optional="libopenmpi-dev openmpi-bin" # several processes: trainer/README.md
+optional="libopenmpi-dev openmpi-bin g++" # several processes: trainer/README.md; kernels on the processor: tests/README.md
 silent=
 for argument in "$@"; do
     case $argument in

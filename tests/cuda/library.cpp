@@ -155,18 +155,23 @@ static void backward_weights(const struct cuda_conv &conv, const void *x_in, voi
     write_values(w_out, std::vector<float>(sum.begin(), sum.end()), conv.half);
 }
 
-// a b + c, all of them plain and row-major.
+// a b + c, all of them plain and row-major. Summed in double: cuBLASLt sums in many short runs, which
+// is nearer to that than one long sum in float.
 static void multiply(const std::vector<float> &a, const std::vector<float> &b, float *c, uint32_t m,
                      uint32_t n, uint32_t k)
 {
+    std::vector<double> sums(n);
     for (uint32_t row = 0; row < m; row++) {
+        float *to = c + (size_t)row * n;
+        std::copy(to, to + n, sums.begin());
         for (uint32_t i = 0; i < k; i++) {
-            float value = a[(size_t)row * k + i];
+            double value = a[(size_t)row * k + i];
             const float *from = &b[(size_t)i * n];
             for (uint32_t column = 0; column < n; column++) {
-                c[(size_t)row * n + column] += value * from[column];
+                sums[column] += value * from[column];
             }
         }
+        std::copy(sums.begin(), sums.end(), to);
     }
 }
 
