@@ -193,6 +193,7 @@ static void only_how_it_runs_may_change(void **state)
     (void)state;
     struct run_config stored = tiny_config(), wanted = stored;
     struct error error;
+    snprintf(wanted.device, sizeof wanted.device, "cuda");
     wanted.precision = DEVICE_BF16;
     wanted.threads = 7;
     wanted.loader_threads = 3;

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "formats/file.h"
+#include "tests/support/device_rows.h"
 #include "tests/support/program.h"
 #include "tests/support/run_end.h"
 #include "tests/support/sample_dataset.h"
@@ -370,6 +371,32 @@ static void recomputing_may_begin_on_resume(void **state)
     assert_status(session_run(&session), STATUS_OK, &session.error);
     assert_non_null(strstr(session.notes, "recomputed"));
     assert_same_run(directory, undisturbed);
+}
+
+// Starts or resumes on a device; how it ends.
+static double loss_on(const char *directory, const char *device)
+{
+    struct session session;
+    session_init(&session, directory);
+    session.options.resume = true;
+    snprintf(session.options.config.device, sizeof session.options.config.device, "%s", device);
+    assert_status(session_run(&session), STATUS_OK, &session.error);
+    assert_int_equal(session.result.step, STEPS);
+    return session.result.loss;
+}
+
+// The same run but for the order of sums; devices once refused each other's runs.
+static void a_run_goes_on_on_another_device(void **state)
+{
+    (void)state;
+    char directory[300];
+    new_directory(directory);
+    double loss = loss_on(directory, tiny_device());
+    for (const struct device_ops *const *ops = device_rows(); *ops; ops++) {
+        new_directory(directory);
+        go(directory, 5);
+        assert_true(fabs(loss_on(directory, (*ops)->name) / loss - 1) < 1e-3);
+    }
 }
 
 // `auto` is what the device found when the run began; a resumed run stays with what it has.
@@ -838,6 +865,7 @@ int main(void)
         TEST(resuming_after_any_step_changes_nothing),
         TEST(resuming_changes_nothing_with_accumulation),
         TEST(recomputing_may_begin_on_resume),
+        TEST(a_run_goes_on_on_another_device),
         TEST(auto_precision_is_settled_once),
         TEST(bf16_resumes_as_exactly),
         TEST(a_precision_that_is_lacking_is_refused),

@@ -39,7 +39,9 @@
 
 static const struct settings_field run_fields[] = {
     STRING(method, "what is learnt: byol"),
-    STRING(device, "where it is computed: cpu (oneDNN), or ref (plain loops, slow, for tests)"),
+    STRING(device,
+           "where it is computed: cpu (oneDNN), cuda (an NVIDIA GPU), or ref (plain loops, slow, "
+           "for tests)"),
     CHOICE("augment", augment, RUN_AUGMENT_CHOICES,
            "who finishes views: host, or device (crop and resize on the host, rounded to 8 bits; "
            "the rest where the networks are)"),
@@ -331,8 +333,9 @@ enum status run_config_print(const struct run_config *config, bool with_help, ch
 static bool may_change(const char *key, size_t len)
 {
     static const char *const keys[] = {
-        "precision",          "preset",           "threads",   "loader_threads", "log_steps",
-        "checkpoint_seconds", "keep_checkpoints", "max_steps", "bad_records",    "recompute"};
+        "device",    "precision",          "preset",           "threads",   "loader_threads",
+        "log_steps", "checkpoint_seconds", "keep_checkpoints", "max_steps", "bad_records",
+        "recompute"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         if (strlen(keys[i]) == len && memcmp(keys[i], key, len) == 0) {
             return true;
