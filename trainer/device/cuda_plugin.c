@@ -127,7 +127,7 @@ static enum status load_plugin(struct error *error)
         return cannot_load(error);
     }
     status = check_plugin(library, path, &device, error);
-    if (status != STATUS_OK) {
+    if (status != STATUS_OK || device == NULL) {
         dlclose(library);
         return status;
     }

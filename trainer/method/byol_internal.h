@@ -90,7 +90,8 @@ static inline float *byol_place_projections(const struct byol *byol, struct byol
 static inline int32_t *byol_place_labels(const struct byol *byol, struct byol_place *place)
 {
     size_t rows = BYOL_VIEWS * (size_t)byol->share;
-    return (int32_t *)(byol_place_projections(byol, place) + rows * projection_width(byol));
+    void *after = byol_place_projections(byol, place) + rows * projection_width(byol);
+    return after;
 }
 
 static inline uint8_t *byol_place_top(const struct byol *byol, struct byol_place *place)
