@@ -41,7 +41,7 @@ void table_read(struct table *table, const char *path)
     *line_end = '\n';
     assert_true(lines > 0);
     table->rows = lines - 1;
-    table->cells = calloc(lines * table->columns, sizeof *table->cells);
+    table->cells = calloc(lines * table->columns + 1, sizeof *table->cells);
     assert_non_null(table->cells);
     char *at = table->text;
     for (size_t cell = 0; cell < lines * table->columns; cell++) {

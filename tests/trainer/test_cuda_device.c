@@ -41,10 +41,11 @@ static int close_devices(void **state)
 
 static const struct device_ops *ops(void)
 {
+    static const struct device_ops none;
     if (device == NULL) {
-        skip();
+        skip(); // does not return
     }
-    return device->ops;
+    return device != NULL ? device->ops : &none;
 }
 
 static float *block_of(const float *values, size_t count)
@@ -122,6 +123,7 @@ static void test_too_much_memory_is_refused(void **state)
 
 #define ROUNDS 12
 #define COUNT  5000
+enum { PAIRS = ROUNDS * (ROUNDS - 1) / 2 }; // 0 + 1 + … + ROUNDS - 1
 
 // Number `round` is sent while the device is still adding up those before.
 static void test_uploads_while_the_device_works(void **state)
@@ -155,10 +157,10 @@ static void test_uploads_while_the_device_works(void **state)
     ops()->copy_out_later(device, found, total + COUNT - 1, sizeof(float));
     ops()->mark_set(device, mark);
     ops()->mark_wait(device, mark);
-    assert_true(*found == (float)(COUNT - 1) * (ROUNDS * (ROUNDS - 1) / 2));
+    assert_true(*found == (float)((COUNT - 1) * PAIRS));
     ops()->copy_out(device, sums, total, sizeof sums);
     for (size_t i = 0; i < COUNT; i++) {
-        assert_true(sums[i] == (float)i * (ROUNDS * (ROUNDS - 1) / 2));
+        assert_true(sums[i] == (float)(i * PAIRS));
     }
     for (size_t i = 0; i < 2; i++) {
         ops()->upload_close(device, uploads[i]);
