@@ -213,7 +213,7 @@ static void check_same(const char *title, const struct snapshot *left, const str
             fail_msg("%s: first differs %s, by %.2e", title, a->name, distance(a, b));
         }
     }
-    if (memcmp(&left->loss, &right->loss, sizeof left->loss) != 0) {
+    if (!(left->loss == right->loss)) {
         fail_msg("%s: loss %.9g and %.9g", title, left->loss, right->loss);
     }
 }
