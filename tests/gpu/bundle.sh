@@ -6,7 +6,7 @@ set -eu
 build=$1 out=$2
 here=$(dirname "$0")
 root=$(cd "$here/../.." && pwd)
-suites="test_cuda_device test_cuda_step test_cuda_views test_device_ops test_device_half test_device_math test_optimisers test_gradients
+suites="test_cuda_device test_cuda_step test_device_views test_queue test_device_ops test_device_half test_device_math test_optimisers test_gradients
     test_network test_method test_recompute"
 golden="test_loss test_optimizer test_network test_updates"
 
