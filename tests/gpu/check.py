@@ -222,9 +222,9 @@ def speed(machine):
     return found
 
 
-def pretrain(machine, data, run, seconds, *settings):
+def pretrain(machine, data, run, seconds, *settings, recipe="byol"):
     """Trains until the time is up; the run's report."""
-    words = [machine.byol, "pretrain", "--data", machine.build / data, "--run", run, "--quiet"]
+    words = [machine.byol, "pretrain", "--data", machine.build / data, "--run", run, "--recipe", recipe, "--quiet"]
     words += [word for setting in ("device=cuda", *settings) for word in ("--set", setting)]
     if (Path(run) / "checkpoints").exists():
         words.append("--resume")
@@ -251,7 +251,7 @@ def input_(machine):
 def train(machine):
     """Part of a long training; its curve so far."""
     run = machine.build / machine.options.run
-    found = {"report": pretrain(machine, "data/cifar-train", run, machine.options.train, f"preset={machine.build / 'recipes/cifar-gpu.yaml'}")}
+    found = {"report": pretrain(machine, "data/cifar-train", run, machine.options.train, recipe=machine.build / "recipes/cifar-gpu.yaml")}
     found["knn"] = machine.json_of(machine.byol, "eval", "knn", "--run", run, "--train", "data/cifar-train", "--test", "data/cifar-test", "--json")
     return found
 
