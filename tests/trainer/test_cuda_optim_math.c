@@ -74,7 +74,8 @@ static void lars_formula(const void *settings, struct values *values)
     const struct lars_settings *lars = settings;
     for (const struct param_span *span = spans; span < spans + SPANS; span++) {
         struct square_sums sums = sums_of(values, span, lars->weight_decay);
-        struct lars_factors own = lars_factors_of(lars, span, &sums);
+        struct lars_factors own =
+            lars_factors_of(lars, span, sqrt(sums.weights), sqrt(sums.gradients));
         for (size_t i = span->offset; i < span->offset + span->count; i++) {
             lars_move(&own, values->g[i], &values->w[i], &values->m[i]);
             target_follow(&values->target[i], values->w[i], target_rate);
@@ -86,7 +87,8 @@ static void sgd_formula(const void *settings, struct values *values)
 {
     for (const struct param_span *span = spans; span < spans + SPANS; span++) {
         struct square_sums sums = sums_of(values, span, 0);
-        struct sgd_factors own = sgd_factors_of(settings, span, &sums);
+        struct sgd_factors own =
+            sgd_factors_of(settings, span, sqrt(sums.weights), sqrt(sums.gradients));
         for (size_t i = span->offset; i < span->offset + span->count; i++) {
             sgd_move(&own, values->g[i], &values->w[i], &values->m[i]);
             target_follow(&values->target[i], values->w[i], target_rate);

@@ -262,7 +262,7 @@ struct lars_rule {
                                 const struct param_span *span, const struct square_sums *sums,
                                 const float *)
     {
-        out->lars = lars_factors_of(own, span, sums);
+        out->lars = lars_factors_of(own, span, sqrt(sums->weights), sqrt(sums->gradients));
     }
     static __device__ factors of(const union span_factors *found)
     {
@@ -283,7 +283,7 @@ struct sgd_rule {
                                 const struct param_span *span, const struct square_sums *sums,
                                 const float *)
     {
-        out->sgd = sgd_factors_of(own, span, sums);
+        out->sgd = sgd_factors_of(own, span, sqrt(sums->weights), sqrt(sums->gradients));
     }
     static __device__ factors of(const union span_factors *found)
     {

@@ -225,20 +225,21 @@ struct step {
 static void find_lars(union factors *factors, const struct step *step,
                       const struct param_span *span, const struct square_sums *sums)
 {
-    factors->lars = lars_factors(step->settings, span, sqrt(sums->weights), sqrt(sums->gradients));
+    factors->lars =
+        lars_factors_of(step->settings, span, sqrt(sums->weights), sqrt(sums->gradients));
 }
 
 static void find_sgd(union factors *factors, const struct step *step, const struct param_span *span,
                      const struct square_sums *sums)
 {
-    factors->sgd = sgd_factors(step->settings, span, sqrt(sums->weights), sqrt(sums->gradients));
+    factors->sgd = sgd_factors_of(step->settings, span, sqrt(sums->weights), sqrt(sums->gradients));
 }
 
 static void find_adamw(union factors *factors, const struct step *step,
                        const struct param_span *span, const struct square_sums *sums)
 {
     (void)sums;
-    factors->adamw = adamw_factors(step->settings, span, step->steps);
+    factors->adamw = adamw_factors_of(step->settings, span, step->steps);
 }
 
 static void measure_chunk(struct chunk *chunk, const struct step *step)

@@ -165,8 +165,8 @@ enum status ref_lars_step(struct device *device, const struct param_span *spans,
     for (const struct param_span *span = spans; span < spans + count; span++) {
         struct values at = values_of(span, params, grads, momentum, target);
         struct lars_factors own =
-            lars_factors(settings, span, norm(at.w, 0, at.w, span->count),
-                         norm(at.g, settings->weight_decay, at.w, span->count));
+            lars_factors_of(settings, span, norm(at.w, 0, at.w, span->count),
+                            norm(at.g, settings->weight_decay, at.w, span->count));
         for (uint64_t i = 0; i < span->count; i++) {
             at.m[i] = own.momentum * at.m[i] + own.ratio * (at.g[i] + own.decay * at.w[i]);
             at.w[i] -= own.rate * at.m[i];
@@ -183,8 +183,8 @@ enum status ref_sgd_step(struct device *device, const struct param_span *spans, 
     (void)device;
     for (const struct param_span *span = spans; span < spans + count; span++) {
         struct values at = values_of(span, params, grads, momentum, target);
-        struct sgd_factors own = sgd_factors(settings, span, norm(at.w, 0, at.w, span->count),
-                                             norm(at.g, 0, at.w, span->count));
+        struct sgd_factors own = sgd_factors_of(settings, span, norm(at.w, 0, at.w, span->count),
+                                                norm(at.g, 0, at.w, span->count));
         for (uint64_t i = 0; i < span->count; i++) {
             float g = own.gradient_rate * (own.ratio * (at.g[i] + own.decay * at.w[i]));
             at.m[i] = own.momentum * at.m[i] + g;
@@ -205,7 +205,7 @@ enum status ref_adamw_step(struct device *device, const struct param_span *spans
     for (const struct param_span *span = spans; span < spans + count; span++) {
         struct values at = values_of(span, params, grads, momentum, target);
         float *v = second_moment + span->offset;
-        struct adamw_factors own = adamw_factors(settings, span, *steps);
+        struct adamw_factors own = adamw_factors_of(settings, span, *steps);
         for (uint64_t i = 0; i < span->count; i++) {
             at.m[i] = own.beta1 * at.m[i] + own.rest1 * at.g[i];
             v[i] = own.beta2 * v[i] + own.rest2 * (at.g[i] * at.g[i]);
