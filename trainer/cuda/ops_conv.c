@@ -4,6 +4,7 @@
 
 #include "trainer/cuda/layers.h"
 #include "trainer/cuda/weights.h"
+#include "trainer/cuda/weights_math.h"
 
 struct conv_op {
     struct cuda_op base;
@@ -23,20 +24,7 @@ struct conv_op {
     size_t saved_deviations; // of standardised weights
 };
 
-// --- folded images (image.h)
-
-// Along one axis: a window of pixels becomes one of blocks.
-struct fold {
-    uint32_t pad;   // blocks before the image
-    uint32_t shift; // of the window's first pixel within its block
-    uint32_t size;  // blocks of the window
-};
-
-static struct fold fold_of(uint32_t kernel, uint32_t pad)
-{
-    uint32_t blocks = (pad + 1) / 2, shift = 2 * blocks - pad;
-    return (struct fold){blocks, shift, (kernel + shift + 1) / 2};
-}
+// --- folded images (image.h, weights_math.h)
 
 static bool reads_folded(const struct op_desc *desc, const struct cuda_image *stored)
 {
@@ -46,18 +34,18 @@ static bool reads_folded(const struct op_desc *desc, const struct cuda_image *st
 static void plan_folded(struct conv_op *op, struct cuda_conv *conv)
 {
     const struct op_desc *desc = &op->base.base.desc;
-    struct fold y = fold_of(desc->kernel, desc->pad_top);
-    struct fold x = fold_of(desc->kernel, desc->pad_left);
-    uint32_t size = y.size > x.size ? y.size : x.size;
+    uint32_t rows = fold_blocks(desc->kernel, desc->pad_top);
+    uint32_t columns = fold_blocks(desc->kernel, desc->pad_left);
+    uint32_t size = rows > columns ? rows : columns;
     conv->kernel = size;
     conv->stride = 1;
-    conv->pad_top = y.pad;
-    conv->pad_left = x.pad;
-    conv->pad_bottom = conv->out_h - 1 + size - y.pad - conv->h;
-    conv->pad_right = conv->out_w - 1 + size - x.pad - conv->w;
+    conv->pad_top = fold_padding(desc->pad_top);
+    conv->pad_left = fold_padding(desc->pad_left);
+    conv->pad_bottom = conv->out_h - 1 + size - conv->pad_top - conv->h;
+    conv->pad_right = conv->out_w - 1 + size - conv->pad_left - conv->w;
     op->filter.folded = size;
-    op->filter.shift_y = y.shift;
-    op->filter.shift_x = x.shift;
+    op->filter.shift_y = fold_shift(desc->pad_top);
+    op->filter.shift_x = fold_shift(desc->pad_left);
 }
 
 // --- planning
