@@ -140,10 +140,6 @@ def record(machine):
         found["gpu"] = dict(zip(query.split(","), [field.strip() for field in done.stdout.strip().split(",")]))
     except Left as reason:
         found["gpu"] = str(reason)
-    properties = machine.build / "tests/cuda_plans/test_plans"
-    if properties.exists():
-        done, _ = machine.run(properties, "--device-properties")
-        found["cudnn_properties"] = done.stdout.strip()[:4000]
     return found
 
 
