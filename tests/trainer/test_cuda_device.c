@@ -377,6 +377,16 @@ static void test_a_failed_recording_leaves_the_device(void **state)
     device->timed = false;
 }
 
+static void test_a_device_is_closed_while_it_records(void **state)
+{
+    (void)state;
+    ops();
+    struct device *other;
+    assert_int_equal(device_open(&other, "cuda", 1, DEVICE_AUTO, NULL), STATUS_OK);
+    assert_int_equal(ops()->record_begin(other, NULL), STATUS_OK);
+    device_close(&other); // with what was noted so far: a sanitizer sees what stays
+}
+
 // --- peers
 
 static enum status sum_alone(void *context, double *values, size_t count)
@@ -505,6 +515,7 @@ int main(void)
         cmocka_unit_test(test_recorded_ops_give_the_same_bits),
         cmocka_unit_test(test_a_recording_reads_new_rates),
         cmocka_unit_test(test_a_failed_recording_leaves_the_device),
+        cmocka_unit_test(test_a_device_is_closed_while_it_records),
         cmocka_unit_test(test_one_peer),
         cmocka_unit_test(test_folded_images),
         cmocka_unit_test(test_folded_images_have_no_channels),

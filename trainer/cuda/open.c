@@ -159,15 +159,22 @@ enum status cuda_open(struct device **out, int threads, enum device_precision pr
     return STATUS_OK;
 }
 
+static void drop_recording(struct cuda_device *device)
+{
+    struct device_recording *recording = NULL;
+    if (device->recording) {
+        cuda_record_end(&device->base, &recording, NULL);
+        cuda_record_close(&device->base, recording);
+    }
+}
+
 // Accepts devices that are half open.
 void cuda_close(struct device *device)
 {
     struct cuda_device *cuda = (struct cuda_device *)device;
     if (cuda->stream != NULL) {
         cuda_enter(cuda);
-        if (cuda->recording) {
-            cuda_record_end(device, &(struct device_recording *){NULL}, NULL);
-        }
+        drop_recording(cuda);
         cudaStreamSynchronize(cuda->stream);
     }
     cuda_peers_leave(cuda);
