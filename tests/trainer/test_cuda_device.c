@@ -504,6 +504,29 @@ static void test_folded_images_have_no_channels(void **state)
     assert_non_null(strstr(error.reason, "3 channels"));
 }
 
+// Kernels count in 32 bits: what they cannot count is refused before any of them runs.
+static void test_tensors_too_large_to_count_are_refused(void **state)
+{
+    (void)state;
+    const struct tensor_shape images = {I, 1u << 24, 64, 64, 8}, rows = {I, 1u << 30, 1, 1, 8};
+    const struct op_desc wrong[] = {
+        {.kind = OP_RELU, .in = images, .out = images, .groups = 1},
+        {.kind = OP_BATCH_NORM, .in = images, .out = images, .groups = 1},
+        {.kind = OP_GROUP_NORM, .in = rows, .out = rows, .groups = 1, .channel_groups = 8},
+        {.kind = OP_LINEAR,
+         .in = {M, 1, 1, 1, 1u << 20},
+         .out = {M, 1, 1, 1, 1u << 13},
+         .groups = 1},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        struct op *op;
+        struct error error = {0};
+        assert_int_equal(ops()->op_create(device, &wrong[i], &op, &error), STATUS_UNSUPPORTED);
+        assert_null(op);
+        assert_non_null(strstr(error.reason, "too large"));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -519,6 +542,7 @@ int main(void)
         cmocka_unit_test(test_one_peer),
         cmocka_unit_test(test_folded_images),
         cmocka_unit_test(test_folded_images_have_no_channels),
+        cmocka_unit_test(test_tensors_too_large_to_count_are_refused),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }

@@ -8,7 +8,7 @@
 #define CUDA_ALL_LANES 0xffffffffu
 
 struct sum_of {
-    __device__ double operator()(double a, double b) const
+    template <class Value> __device__ Value operator()(Value a, Value b) const
     {
         return a + b;
     }

@@ -1,5 +1,5 @@
-// How work is cut into blocks of threads, and loops that are to be written out. Private to the
-// kernels of the cuda device.
+// How work is cut into blocks of threads, and loops that are to be written out. Private to
+// the cuda device.
 #ifndef TRAINER_CUDA_GRID_H
 #define TRAINER_CUDA_GRID_H
 

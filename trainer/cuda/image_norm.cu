@@ -1,5 +1,7 @@
 // Normalisation of each image by itself, and affine maps: what lies between the passes over values
 // (norm_passes.h), whose groups are the images here.
+#include "trainer/cuda/block_sum.h"
+#include "trainer/cuda/grid.h"
 #include "trainer/cuda/image_norm.h"
 #include "trainer/cuda/launch.h"
 #include "trainer/cuda/norm_math.h"
@@ -8,6 +10,7 @@
 #include <stddef.h>
 
 #define THREADS 128
+#define WARPS   (THREADS / CUDA_WARP)
 
 static bool is_affine(const struct cuda_image_norm *norm)
 {
@@ -93,7 +96,7 @@ struct run {
 
 static __device__ inline struct run run_of(const struct runs &runs)
 {
-    uint32_t at = (blockIdx.x * blockDim.x + threadIdx.x) / CUDA_WARP;
+    uint32_t at = blockIdx.x * WARPS + threadIdx.x / CUDA_WARP;
     struct run run = {at / runs.runs, at % runs.runs, threadIdx.x % CUDA_WARP, false};
     run.exists = run.image < runs.images;
     return run;
@@ -115,10 +118,8 @@ static __device__ inline struct cuda_norm_sum channel_sum(const struct runs &run
 
 static __device__ inline struct cuda_norm_sum warp_sum(struct cuda_norm_sum sum)
 {
-    for (int lane = CUDA_WARP / 2; lane > 0; lane /= 2) {
-        sum.values += __shfl_xor_sync(0xffffffffu, sum.values, lane);
-        sum.squares += __shfl_xor_sync(0xffffffffu, sum.squares, lane);
-    }
+    sum.values = warp_join<sum_of>(sum.values);
+    sum.squares = warp_join<sum_of>(sum.squares);
     return sum;
 }
 
@@ -173,8 +174,7 @@ static struct runs runs_of(const struct cuda_image_norm *norm, const struct norm
 
 static dim3 grid_of(const struct runs *runs)
 {
-    uint64_t threads = (uint64_t)runs->images * runs->runs * CUDA_WARP;
-    return dim3((uint32_t)((threads + THREADS - 1) / THREADS));
+    return dim3(grid_blocks((uint64_t)runs->images * runs->runs, WARPS));
 }
 
 // --- forward -------------------------------------------------------------------------------------

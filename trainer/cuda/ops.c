@@ -1,6 +1,8 @@
 // Creating ops, and running them on the device's stream.
 #include "trainer/cuda/cuda.h"
 
+#include "trainer/cuda/grid.h"
+
 #include <stdlib.h>
 
 #define PIECE_ALIGNMENT 256u
@@ -46,6 +48,28 @@ static enum status check_layout(const struct op_desc *desc, struct error *error)
                      op_kind_names[desc->kind], desc->in.h, desc->in.w);
 }
 
+static uint64_t tensor_groups(const struct cuda_device *device, struct tensor_shape shape)
+{
+    return (cuda_stored_values(device, shape) + CUDA_LANES - 1) / CUDA_LANES;
+}
+
+// Kernels count in 32 bits: the groups of lanes of a tensor, weights, and the runs of channels that
+// are normalised.
+static enum status check_counts(const struct cuda_device *device, const struct op_desc *desc,
+                                struct error *error)
+{
+    bool weighted = desc->kind == OP_CONV || desc->kind == OP_LINEAR;
+    uint64_t runs = desc->kind == OP_GROUP_NORM ? (uint64_t)desc->in.n * desc->channel_groups : 1;
+    if (grid_fits(tensor_groups(device, desc->in)) && grid_fits(tensor_groups(device, desc->out)) &&
+        grid_fits(runs) && (!weighted || op_fan_in(desc) <= CUDA_MOST_WORK / desc->out.c)) {
+        return STATUS_OK;
+    }
+    return error_set(error, STATUS_UNSUPPORTED, NULL, NOWHERE, NOWHERE,
+                     "a %s of %ux%ux%ux%u -> %ux%ux%ux%u is too large for device 'cuda'",
+                     op_kind_names[desc->kind], desc->in.n, desc->in.h, desc->in.w, desc->in.c,
+                     desc->out.n, desc->out.h, desc->out.w, desc->out.c);
+}
+
 static enum status create(struct cuda_device *device, const struct op_desc *desc,
                           struct cuda_op **out, struct error *error)
 {
@@ -78,6 +102,9 @@ enum status cuda_op_create(struct device *device, const struct op_desc *desc, st
     enum status status = op_desc_check(desc, error);
     if (status == STATUS_OK) {
         status = check_layout(desc, error);
+    }
+    if (status == STATUS_OK) {
+        status = check_counts(cuda, desc, error);
     }
     if (status == STATUS_OK) {
         status = cuda_explain(cuda, cuda_enter(cuda), error);
