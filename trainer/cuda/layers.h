@@ -34,7 +34,8 @@ cudaError_t cuda_relu_backward(uint64_t values, bool half, const void *y, const 
                                cudaStream_t stream);
 
 // OP_MAX_POOL; `saved` (one byte for each stored value of the output) takes the place of the
-// maximum in its window. OP_MEAN_POOL.
+// maximum in its window, which has at most CUDA_MOST_TAPS pixels along one side. OP_MEAN_POOL.
+#define CUDA_MOST_TAPS 15
 cudaError_t cuda_max_pool(const struct op_desc *desc, bool half, const void *x, void *y,
                           uint8_t *saved, cudaStream_t stream);
 cudaError_t cuda_max_pool_backward(const struct op_desc *desc, bool half, const void *dy,

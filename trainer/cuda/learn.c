@@ -47,13 +47,9 @@ static enum status add_list(struct cuda_device *device, struct cuda_span_list li
     if (added == NULL) {
         return cuda_fail(device, "an optimiser", "no memory for its spans");
     }
-    cudaError_t code = cuda_spans_open(&list.table, list.given, list.count);
-    if (code == cudaSuccess) { // what it copied is on no stream of ours
-        code = cudaDeviceSynchronize();
-    }
-    enum status status = cuda_check(device, code, "a table of spans");
+    enum status status = cuda_check(device, cuda_spans_open(&list.table, list.given, list.count),
+                                    "a table of spans");
     if (status != STATUS_OK) {
-        cuda_spans_close(list.table);
         free(added);
         return status;
     }

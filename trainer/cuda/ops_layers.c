@@ -121,8 +121,6 @@ enum status cuda_linear_create(struct cuda_device *device, const struct op_desc 
 
 // --- without parameters
 
-#define MOST_TAPS 15 // of a max pool along one side: a place in its window is a byte
-
 static enum status input_forward(struct cuda_device *device, struct cuda_op *op,
                                  const struct op_buffers *buffers, enum op_mode mode)
 {
@@ -276,7 +274,7 @@ enum status cuda_layer_create(struct cuda_device *device, const struct op_desc *
     }
     *out = op;
     choose(op);
-    if (desc->kind == OP_MAX_POOL && desc->kernel > MOST_TAPS) {
+    if (desc->kind == OP_MAX_POOL && desc->kernel > CUDA_MOST_TAPS) {
         return error_set(error, STATUS_UNSUPPORTED, NULL, NOWHERE, NOWHERE,
                          "device 'cuda' has no max pool of windows of %u pixels", desc->kernel);
     }

@@ -5,8 +5,7 @@
 #include "trainer/cuda/layers.h"
 #include "trainer/cuda/pool_math.h"
 
-#define THREADS   128
-#define MOST_TAPS 15 // along one side: the place in a window has to fit into a byte
+#define THREADS 128
 
 // --- maximum
 
@@ -223,7 +222,7 @@ static struct pool pool_of(const struct op_desc *desc)
 static uint64_t pool_work(const struct op_desc *desc, const struct pool *pool)
 {
     uint64_t work = (uint64_t)desc->in.n * pool->work_h * pool->work_w * pool->groups;
-    return desc->kernel <= MOST_TAPS && grid_fits(work) ? work : 0;
+    return desc->kernel <= CUDA_MOST_TAPS && grid_fits(work) ? work : 0;
 }
 
 template <class T>

@@ -5,6 +5,8 @@
 //   down_kernel   of blurred images: scratch blurred down the columns, and out
 //
 // Every image goes through the same launches, whatever its record says, as recordings replay them.
+#include "trainer/cuda/block_sum.h"
+#include "trainer/cuda/grid.h"
 #include "trainer/cuda/launch.h"
 #include "trainer/cuda/views.h"
 #include "trainer/cuda/views_math.h"
@@ -45,14 +47,6 @@ static __device__ __forceinline__ size_t image_values(const struct views &views)
 
 // --- what is known of a whole image --------------------------------------------------------------
 
-static __device__ __forceinline__ uint64_t warp_sum(uint64_t value)
-{
-    for (uint32_t lane = CUDA_WARP / 2; lane > 0; lane /= 2) {
-        value += __shfl_down_sync(0xffffffffu, value, lane);
-    }
-    return value;
-}
-
 // Block (image, part): sums of the channels over a part of the image, as contrast finds it.
 static __global__ void __launch_bounds__(THREADS) sums_kernel(struct views views)
 {
@@ -71,9 +65,9 @@ static __global__ void __launch_bounds__(THREADS) sums_kernel(struct views views
         g += views_units(x.g);
         b += views_units(x.b);
     }
-    r = warp_sum(r);
-    g = warp_sum(g);
-    b = warp_sum(b);
+    r = warp_join<sum_of>(r);
+    g = warp_join<sum_of>(g);
+    b = warp_join<sum_of>(b);
     if (threadIdx.x % CUDA_WARP == 0) {
         uint64_t *warp = warps[threadIdx.x / CUDA_WARP];
         warp[0] = r;
@@ -381,9 +375,9 @@ static cudaError_t prepare(const struct views &views, cudaStream_t stream)
 template <uint32_t WIDTH>
 static cudaError_t finish(const struct views &views, uint32_t images, cudaStream_t stream)
 {
-    uint32_t columns = views.size * 3 / WIDTH, groups = (views.size + DOWN - 1) / DOWN;
-    dim3 rows(images, (views.size + views.rows - 1) / views.rows);
-    dim3 down(images, (columns * groups + THREADS - 1) / THREADS);
+    uint32_t columns = views.size * 3 / WIDTH, groups = grid_blocks(views.size, DOWN);
+    dim3 rows(images, grid_blocks(views.size, views.rows));
+    dim3 down(images, grid_blocks(columns * groups, THREADS));
     cudaError_t error = CUDA_LAUNCH(rows_kernel<WIDTH>, rows, THREADS, stream, views);
     return error == cudaSuccess ? CUDA_LAUNCH(down_kernel<WIDTH>, down, THREADS, stream, views)
                                 : error;
@@ -393,7 +387,7 @@ extern "C" cudaError_t cuda_render_views(uint32_t images, uint32_t size, const u
                                          const struct view_record *records, float *out,
                                          void *scratch, cudaStream_t stream)
 {
-    if (size < 1 || size > CUDA_VIEW_MAX) {
+    if (size < 1 || size > CUDA_VIEW_MAX || images > CUDA_MOST_WORK / (PARTS * 3)) {
         return cudaErrorInvalidValue;
     }
     struct views views = plan(images, size);
