@@ -107,13 +107,15 @@ static void test_barriers_wait_for_all(void **state)
     float *from = device_memory(sizeof in), *to = device_memory(sizeof out);
     for (unsigned threads = 32; threads <= 1024; threads *= 2) {
         for (unsigned i = 0; i < BLOCKS * threads; i++) {
-            in[i] = (float)(i / threads + 1);
+            unsigned block = i / threads;
+            in[i] = (float)(block + 1);
         }
         assert_cuda(cudaMemcpy(from, in, sizeof in, cudaMemcpyHostToDevice));
         assert_cuda(probe_block_sum(from, to, BLOCKS, threads, NULL));
         fetch(out, to, sizeof out);
         for (unsigned i = 0; i < BLOCKS * threads; i++) {
-            assert_true(out[i] == (float)((i / threads + 1) * threads));
+            unsigned block = i / threads;
+            assert_true(out[i] == (float)((block + 1) * threads));
         }
     }
     assert_cuda(cudaFree(from));

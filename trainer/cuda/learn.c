@@ -64,6 +64,7 @@ static enum status table_of(struct cuda_device *device, const struct param_span 
                             size_t count, struct cuda_spans **table)
 {
     uint64_t contents = contents_of(spans, count);
+    *table = NULL;
     enum status status = cuda_enter(device);
     if (status != STATUS_OK) {
         return status;
