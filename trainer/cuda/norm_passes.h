@@ -1,5 +1,6 @@
-// The passes over all values that both kinds of normalisation are made of. What lies between them
-// (a few numbers for each channel) is norm.cu's and image_norm.cu's. Private to them.
+// The passes over all values that both kinds of normalisation are made of: norm_sums.cu has those
+// that add up, norm_values.cu those that write. What lies between them (a few numbers for each
+// channel) is norm.cu's and image_norm.cu's. Private to them.
 //
 // Values lie in groups of rows of channels: a view's pixels for batch normalisation, one image's
 // for the others. A block of threads takes a run of rows of some channels, a thread at most
