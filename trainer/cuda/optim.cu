@@ -3,207 +3,15 @@
 // factors of every span from them, and the last pass moves parameters, momentum and what follows
 // the parameters, each value read and written once.
 //
-// Bytes of a value: 8 for the norms; the last pass 20 (AdamW 28), 8 more with a target; moving
-// average and addition 12.
+// Bytes of a value: 8 for the norms; the last pass 20 (AdamW 28), 8 more with a target.
 #include "trainer/cuda/block_sum.h"
-#include "trainer/cuda/optim.h"
-#include "trainer/cuda/optim_math.h"
+#include "trainer/cuda/grid.h"
+#include "trainer/cuda/optim_spans.h"
+#include "trainer/cuda/optim_walk.h"
 
-#include <stdlib.h>
-
-#define THREADS     256
-#define WARPS       (THREADS / CUDA_WARP)
-#define QUAD        4 // values of one load
+#define WARPS       (OPTIM_THREADS / CUDA_WARP)
 #define NORMS_AHEAD 4 // quads of every array that a thread loads before it uses the first
 #define MOVE_AHEAD  2
-#define FLAT_AHEAD  4
-#define FLAT_PIECE  (THREADS * QUAD * FLAT_AHEAD)
-
-// --- the table of spans
-
-struct piece {
-    uint64_t at; // in the blocks
-    uint32_t count, span;
-};
-
-struct span_entry {
-    struct param_span span;
-    uint32_t first_piece, pieces;
-};
-
-union span_factors {
-    struct lars_factors lars;
-    struct sgd_factors sgd;
-    struct adamw_factors adamw;
-};
-
-// Pieces of decay spans come first. But for the first of its span each begins at a multiple of
-// CUDA_PIECE, so that quads are aligned.
-struct cuda_spans {
-    uint32_t count, pieces, decay_pieces;
-    // Device memory.
-    struct span_entry *table;
-    struct piece *cuts;
-    struct square_sums *sums; // of decay pieces
-    union span_factors *factors;
-};
-
-static uint64_t pieces_of(const struct param_span *span)
-{
-    uint64_t end = span->offset + span->count;
-    return span->count == 0 ? 0 : (end - 1) / CUDA_PIECE - span->offset / CUDA_PIECE + 1;
-}
-
-static uint32_t cut_span(struct piece *pieces, const struct param_span *span, uint32_t index)
-{
-    uint32_t count = 0;
-    uint64_t end = span->offset + span->count;
-    for (uint64_t at = span->offset; at < end; count++) {
-        uint64_t next = (at / CUDA_PIECE + 1) * CUDA_PIECE;
-        next = next < end ? next : end;
-        struct piece piece = {at, (uint32_t)(next - at), index};
-        pieces[count] = piece;
-        at = next;
-    }
-    return count;
-}
-
-// Fills in the host's copies of the table and of the pieces.
-static void cut_spans(struct cuda_spans *spans, struct span_entry *table, struct piece *pieces,
-                      const struct param_span *list)
-{
-    for (int decay = 1; decay >= 0; decay--) {
-        for (uint32_t i = 0; i < spans->count; i++) {
-            if (list[i].decay != (decay == 1)) {
-                continue;
-            }
-            table[i].span = list[i];
-            table[i].first_piece = spans->pieces;
-            table[i].pieces = cut_span(pieces + spans->pieces, &list[i], i);
-            spans->pieces += table[i].pieces;
-        }
-        spans->decay_pieces = decay == 1 ? spans->pieces : spans->decay_pieces;
-    }
-}
-
-// Room on the device, filled with `host` unless that is NULL.
-static cudaError_t device_copy(void **out, const void *host, size_t bytes)
-{
-    cudaError_t error = bytes == 0 ? cudaSuccess : cudaMalloc(out, bytes);
-    if (error == cudaSuccess && host != NULL && bytes > 0) {
-        error = cudaMemcpy(*out, host, bytes, cudaMemcpyHostToDevice);
-    }
-    return error;
-}
-
-static cudaError_t send_spans(struct cuda_spans *spans, const struct span_entry *table,
-                              const struct piece *pieces)
-{
-    void *memory[4] = {NULL, NULL, NULL, NULL};
-    cudaError_t error = device_copy(&memory[0], table, spans->count * sizeof *table);
-    if (error == cudaSuccess) {
-        error = device_copy(&memory[1], pieces, spans->pieces * sizeof *pieces);
-    }
-    if (error == cudaSuccess) {
-        error = device_copy(&memory[2], NULL, spans->decay_pieces * sizeof *spans->sums);
-    }
-    if (error == cudaSuccess) {
-        error = device_copy(&memory[3], NULL, spans->count * sizeof *spans->factors);
-    }
-    if (error == cudaSuccess) { // copies may return before they arrive; other streams do not wait
-        error = cudaStreamSynchronize(NULL);
-    }
-    spans->table = (struct span_entry *)memory[0];
-    spans->cuts = (struct piece *)memory[1];
-    spans->sums = (struct square_sums *)memory[2];
-    spans->factors = (union span_factors *)memory[3];
-    return error;
-}
-
-cudaError_t cuda_spans_open(struct cuda_spans **out, const struct param_span *list, size_t count)
-{
-    uint64_t pieces = 0;
-    for (size_t i = 0; i < count; i++) {
-        pieces += pieces_of(&list[i]);
-    }
-    if (count > INT32_MAX || pieces > INT32_MAX) {
-        return cudaErrorInvalidValue;
-    }
-    struct cuda_spans *spans = (struct cuda_spans *)calloc(1, sizeof *spans);
-    struct span_entry *table = (struct span_entry *)calloc(count + 1, sizeof *table);
-    struct piece *cuts = (struct piece *)calloc((size_t)pieces + 1, sizeof *cuts);
-    cudaError_t error = cudaErrorMemoryAllocation;
-    if (spans != NULL && table != NULL && cuts != NULL) {
-        spans->count = (uint32_t)count;
-        cut_spans(spans, table, cuts, list);
-        error = send_spans(spans, table, cuts);
-    }
-    free(table);
-    free(cuts);
-    if (error != cudaSuccess) {
-        cuda_spans_close(spans);
-        return error;
-    }
-    *out = spans;
-    return cudaSuccess;
-}
-
-void cuda_spans_close(struct cuda_spans *spans)
-{
-    if (spans != NULL) {
-        cudaFree(spans->table);
-        cudaFree(spans->cuts);
-        cudaFree(spans->sums);
-        cudaFree(spans->factors);
-        free(spans);
-    }
-}
-
-// --- walking over a piece
-
-// Where the quads of a piece that begins at value `at` begin: at the first multiple of QUAD; never,
-// when the blocks themselves do not lie at one.
-static __device__ inline uint32_t head_of(uint64_t at, uint32_t count, bool aligned)
-{
-    uint32_t head = (QUAD - (uint32_t)at % QUAD) % QUAD;
-    return aligned && head < count ? head : count;
-}
-
-// All threads of a block together: `walker` loads and finishes quads, several loads before the
-// first use, and does the values around them one by one.
-template <int AHEAD, class Walker>
-static __device__ inline void walk(Walker &walker, uint32_t head, uint32_t count)
-{
-    for (uint32_t i = threadIdx.x; i < head; i += THREADS) {
-        walker.one(i);
-    }
-    uint32_t end = head + (count - head) / QUAD * QUAD, i = head + QUAD * threadIdx.x;
-    for (; i + (AHEAD - 1) * QUAD * THREADS < end; i += AHEAD * QUAD * THREADS) {
-        for (int k = 0; k < AHEAD; k++) {
-            walker.load(k, i + (uint32_t)k * QUAD * THREADS);
-        }
-        for (int k = 0; k < AHEAD; k++) {
-            walker.finish(k, i + (uint32_t)k * QUAD * THREADS);
-        }
-    }
-    for (; i < end; i += QUAD * THREADS) {
-        walker.load(0, i);
-        walker.finish(0, i);
-    }
-    for (i = end + threadIdx.x; i < count; i += THREADS) {
-        walker.one(i);
-    }
-}
-
-static __device__ inline float4 load_quad(const float *from)
-{
-    return *reinterpret_cast<const float4 *>(from);
-}
-
-static __device__ inline void store_quad(float *to, float4 quad)
-{
-    *reinterpret_cast<float4 *>(to) = quad;
-}
 
 // --- norms
 
@@ -431,11 +239,6 @@ static __global__ void move_pieces(const struct piece *pieces, const union span_
 
 // --- one step of any optimiser
 
-static bool is_aligned(const void *memory)
-{
-    return (uintptr_t)memory % (QUAD * sizeof(float)) == 0;
-}
-
 struct step {
     struct cuda_spans *spans;
     struct blocks blocks;
@@ -467,14 +270,14 @@ static cudaError_t launch_factors(const struct step *step, const typename Rule::
     const struct cuda_spans *spans = step->spans;
     cudaError_t error = cudaSuccess;
     if (step->norms && spans->decay_pieces > 0) {
-        error = CUDA_LAUNCH(measure_pieces, spans->decay_pieces, THREADS, step->stream, spans->cuts,
-                            step->blocks.params, step->blocks.grads, step->norm_decay,
+        error = CUDA_LAUNCH(measure_pieces, spans->decay_pieces, OPTIM_THREADS, step->stream,
+                            spans->cuts, step->blocks.params, step->blocks.grads, step->norm_decay,
                             step->aligned, spans->sums);
     }
     if (error != cudaSuccess || spans->count == 0) {
         return error;
     }
-    return CUDA_LAUNCH(find_factors<Rule>, (spans->count + WARPS - 1) / WARPS, THREADS,
+    return CUDA_LAUNCH(find_factors<Rule>, grid_blocks(spans->count, WARPS), OPTIM_THREADS,
                        step->stream, spans->table, spans->count, spans->sums, step->norms,
                        *settings, step->steps, spans->factors);
 }
@@ -488,8 +291,8 @@ static cudaError_t run_step(const struct step *step, const typename Rule::settin
         return error;
     }
     auto kernel = step->blocks.target == NULL ? move_pieces<Rule, false> : move_pieces<Rule, true>;
-    return CUDA_LAUNCH(kernel, spans->pieces, THREADS, step->stream, spans->cuts, spans->factors,
-                       step->blocks, step->target_rate, step->aligned);
+    return CUDA_LAUNCH(kernel, spans->pieces, OPTIM_THREADS, step->stream, spans->cuts,
+                       spans->factors, step->blocks, step->target_rate, step->aligned);
 }
 
 cudaError_t cuda_lars_step(struct cuda_spans *spans, const struct lars_settings *settings,
@@ -523,81 +326,4 @@ cudaError_t cuda_adamw_step(struct cuda_spans *spans, const struct adamw_setting
     step.steps = steps;
     cudaError_t error = CUDA_LAUNCH(advance, 1, 1, stream, steps);
     return error == cudaSuccess ? run_step<adamw_rule>(&step, settings) : error;
-}
-
-// --- whole blocks
-
-struct average_rule {
-    static __device__ void move(float *to, float from, float rate)
-    {
-        target_follow(to, from, rate);
-    }
-};
-
-struct add_rule {
-    static __device__ void move(float *to, float from, float)
-    {
-        *to += from;
-    }
-};
-
-template <class Rule> struct block_walker {
-    float *to;
-    const float *from;
-    float rate;
-    float4 t[FLAT_AHEAD], f[FLAT_AHEAD];
-
-    __device__ void one(uint32_t i)
-    {
-        Rule::move(to + i, from[i], rate);
-    }
-    __device__ void load(int k, uint32_t i)
-    {
-        t[k] = load_quad(to + i);
-        f[k] = load_quad(from + i);
-    }
-    __device__ void finish(int k, uint32_t i)
-    {
-        Rule::move(&t[k].x, f[k].x, rate);
-        Rule::move(&t[k].y, f[k].y, rate);
-        Rule::move(&t[k].z, f[k].z, rate);
-        Rule::move(&t[k].w, f[k].w, rate);
-        store_quad(to + i, t[k]);
-    }
-};
-
-template <class Rule>
-static __global__ void walk_block(float *to, const float *from, uint64_t count, float rate,
-                                  bool aligned)
-{
-    uint64_t at = (uint64_t)blockIdx.x * FLAT_PIECE, left = count - at;
-    uint32_t own = left < FLAT_PIECE ? (uint32_t)left : FLAT_PIECE;
-    struct block_walker<Rule> walker;
-    walker.to = to + at;
-    walker.from = from + at;
-    walker.rate = rate;
-    walk<FLAT_AHEAD>(walker, head_of(at, own, aligned), own);
-}
-
-template <class Rule>
-static cudaError_t launch_block(float *to, const float *from, uint64_t count, float rate,
-                                cudaStream_t stream)
-{
-    uint64_t pieces = count / FLAT_PIECE + (count % FLAT_PIECE > 0);
-    if (pieces == 0 || pieces > INT32_MAX) {
-        return pieces == 0 ? cudaSuccess : cudaErrorInvalidValue;
-    }
-    return CUDA_LAUNCH(walk_block<Rule>, (uint32_t)pieces, THREADS, stream, to, from, count, rate,
-                       is_aligned(to) && is_aligned(from));
-}
-
-cudaError_t cuda_moving_average(float *target, const float *online, uint64_t count, float rate,
-                                cudaStream_t stream)
-{
-    return launch_block<average_rule>(target, online, count, rate, stream);
-}
-
-cudaError_t cuda_block_add(float *sum, const float *block, uint64_t count, cudaStream_t stream)
-{
-    return launch_block<add_rule>(sum, block, count, 0, stream);
 }
