@@ -189,7 +189,8 @@ template <class Rule, bool FOLLOW> struct step_walker {
     }
     __device__ void one(uint32_t i)
     {
-        move(at.grads[i], at.params + i, at.momentum + i, at.second_moment + i, at.target + i);
+        move(at.grads[i], at.params + i, at.momentum + i,
+             Rule::second ? at.second_moment + i : NULL, FOLLOW ? at.target + i : NULL);
     }
     __device__ void load(int k, uint32_t i)
     {
