@@ -527,6 +527,18 @@ static void test_tensors_too_large_to_count_are_refused(void **state)
     }
 }
 
+static void test_views_too_many_to_count_are_refused(void **state)
+{
+    (void)state;
+    ops();
+    struct device *other;
+    assert_int_equal(device_open(&other, "cuda", 1, DEVICE_AUTO, NULL), STATUS_OK);
+    assert_int_equal(ops()->render_views(other, 1u << 28, 1, NULL, NULL, NULL, NULL),
+                     STATUS_DEVICE);
+    assert_non_null(strstr(other->failure, "finishing views"));
+    device_close(&other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -543,6 +555,7 @@ int main(void)
         cmocka_unit_test(test_folded_images),
         cmocka_unit_test(test_folded_images_have_no_channels),
         cmocka_unit_test(test_tensors_too_large_to_count_are_refused),
+        cmocka_unit_test(test_views_too_many_to_count_are_refused),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }
