@@ -9,7 +9,7 @@
 #ifndef TRAINER_CUDA_IMAGE_H
 #define TRAINER_CUDA_IMAGE_H
 
-#include "trainer/cuda/lanes.h"
+#include "trainer/cuda/image_math.h"
 #include "trainer/device/device.h"
 
 #include <cuda_runtime_api.h>
@@ -31,7 +31,7 @@ static inline struct cuda_image cuda_image_of(struct tensor_shape shape, bool ha
         shape.w >= CUDA_FOLD_SIZE) {
         image.h /= 2;
         image.w /= 2;
-        image.channels = 12;
+        image.channels = FOLD_VALUES;
         image.stride = CUDA_FOLDED;
         image.folded = true;
     }

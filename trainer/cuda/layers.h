@@ -1,5 +1,5 @@
-// Input, sums, ReLU, pools and the ways of images to and from plain memory. Private to the cuda
-// device. All calls only enqueue on `stream`; shapes are the op's.
+// Input, sums, ReLU, pools, biases and the ways of images to and from plain memory. Private to the
+// cuda device. All calls only enqueue on `stream`; shapes are the op's.
 #ifndef TRAINER_CUDA_LAYERS_H
 #define TRAINER_CUDA_LAYERS_H
 

@@ -1,5 +1,6 @@
-// Arithmetic of the optimisers: one step of one value, with the factors of optim.h. Formulas:
-// device.h. Private to the cuda device; C and C++, host and device.
+// Arithmetic of the optimisers: one step of one value, with the factors of
+// trainer/device/optim.h. Formulas: device.h. Private to the cuda device; C and C++, host and
+// device.
 #ifndef TRAINER_CUDA_OPTIM_MATH_H
 #define TRAINER_CUDA_OPTIM_MATH_H
 
