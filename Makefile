@@ -341,7 +341,7 @@ GPU_PROGRAMS := byol $(addprefix tests/trainer/,test_cuda_device test_cuda_step 
 	$(addprefix tests/golden/,test_loss test_optimizer test_network test_updates)
 # The shared libarchive would bring libxml2 and 33 MB of ICU, for formats that nobody reads.
 PART_OF_ARCHIVE := -l:libarchive.a -l:liblzma.so.5 -l:libbz2.so.1.0 -l:libz.so.1
-GPU_LIBS = $(if $(filter 1,$(call have,archive.h,$(PART_OF_ARCHIVE))),$(patsubst -larchive,-l:libarchive.a,$(LIBS)) $(PART_OF_ARCHIVE),$(LIBS))
+GPU_LIBS = $(eval GPU_LIBS := $(if $(filter 1,$(call have,archive.h,$(PART_OF_ARCHIVE))),$(patsubst -larchive,-l:libarchive.a,$(LIBS)) $(PART_OF_ARCHIVE),$(LIBS)))$(GPU_LIBS)
 
 $(BUILD)/gpu-programs/byol: $(call objects,$(TOOL_SOURCES)) $(BUILD)/libbyol.a
 	@mkdir -p $(@D)

@@ -56,7 +56,7 @@ class Shape(NamedTuple):
 
 # The first is the one with a goal, and the one that the input is tried with.
 SHAPES = [Shape("ResNet-50, 224 px, batch 256", "resnet50", "imagenet", 224, 256), Shape("ResNet-18, 32 px, batch 512", "resnet18", "small", 32, 512)]
-TINY_SHAPES = [Shape("ResNet-18, 32 px, batch 4", "resnet18", "imagenet", 32, 4, 64, 2)]
+TINY_SHAPES = [Shape("ResNet-18, 32 px, batch 2", "resnet18", "imagenet", 32, 2, 64, 1)]
 PEERS = ["bf16-compiled", "bf16-channels-last"]
 TINY_STEP = ["--net", "tiny", "--size", "32", "--batch", "8", "--hidden", "32", "--output", "16", "--steps", "2"]
 
@@ -99,9 +99,11 @@ class Machine:
         self.end = time.monotonic() + options.seconds
         self.root = unpacked(BUNDLED, HERE / "unpacked") if BUNDLED.exists() else HERE.parents[1]  # as the sources lie
         self.build = Path(options.build).resolve() if options.build else self.root / ("" if BUNDLED.exists() else "build")
+        self.byol = self.build / "byol"
+        if not self.byol.exists():
+            sys.exit(f"check: no {self.byol}: build it, or name another directory with --build")
         self.work = self.build / "gpu-check"
         self.work.mkdir(exist_ok=True)
-        self.byol = self.build / "byol"
         self.shapes = TINY_SHAPES if options.tiny else SHAPES
         self.environment = {**os.environ, "REQUIRE_DEVICE": "1", "OMP_WAIT_POLICY": "passive"}
         self.environment["BYOL_PROGRAM"] = str(self.byol)
@@ -298,7 +300,7 @@ def our_input(machine, shape, where):
 
 
 def peer_input(machine, shape, mode):
-    """As many steps as its workers make four batches in each."""
+    """As many steps as all its workers have made four batches by."""
     workers = os.cpu_count()
     return peer_step(machine, shape, mode, "--data", machine.pictures("imagenet"), "--workers", workers, "--steps", 4 * workers)
 
@@ -317,10 +319,9 @@ def input_(machine):
             bad += [name] if measure is our_input and isinstance(reason, Failed) else []
             say(f"  {name}: {reason}")
     found["pairs_per_second"] = rates
-    peer = rates.pop(rows[-1][0], None)
+    peer = rates.get(rows[-1][0])
     if peer:
-        found["times_the_peer"] = {name: rate / peer for name, rate in rates.items()}
-        rates[rows[-1][0]] = peer
+        found["times_the_peer"] = {name: rate / peer for name, rate in rates.items() if name.startswith("byol")}
     if bad:
         found["failed"] = bad
     return found
@@ -328,7 +329,10 @@ def input_(machine):
 
 def train(machine):
     """Part of a long training; its curve so far."""
-    run, data, test = Path(machine.options.run).resolve(), machine.dataset("cifar-train"), machine.dataset("cifar-test")
+    if not machine.options.train:
+        raise Left("--train says for how many seconds")
+    run, test = Path(machine.options.run).resolve(), machine.dataset("cifar-test")
+    data = test if machine.options.tiny else machine.dataset("cifar-train")
     settings = ["encoder=tiny", "projector_hidden=64", "predictor_hidden=64", "batch=8"] if machine.options.tiny else []
     found = {"report": pretrain(machine, data, run, machine.options.train, *settings, recipe=machine.root / "tools/recipes/cifar-gpu.yaml")}
     found["knn"] = machine.json_of(machine.byol, "eval", "knn", "--run", run, "--train", data, "--test", test, "--json")
