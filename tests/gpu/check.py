@@ -199,7 +199,10 @@ def record(machine):
 
 def suites(machine, names):
     found, bad = {}, []
-    for name in [name for name in names if re.search(machine.options.only, name)]:
+    names = [name for name in names if re.search(machine.options.only, name)]
+    if not names:
+        raise Left(f"no suite '{machine.options.only}'")
+    for name in names:
         program = machine.build / "tests" / name
         if not program.exists():
             found[name] = {"left_out": "not built"}
