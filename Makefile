@@ -332,9 +332,28 @@ check-precision: all  ## bf16 against f32: loss curves of 200 steps on CIFAR-10,
 	@python3 tests/bench/precision.py --byol $(BUILD)/byol --work $(BUILD)/precision \
 		$(if $(DATA),--data '$(DATA)') $(if $(STEPS),--steps $(STEPS))
 
-# DATA: folder with imagenet-sample.tar, cifar10-train.tar.zst and cifar10-test.tar.zst; what is missing there is left out.
-gpu-bundle: all tests  ## build/gpu-bundle: runs and is measured on a bare machine with a GPU (tests/README.md)
-	@sh tests/gpu/bundle.sh $(BUILD) $(BUILD)/gpu-bundle $(addprefix $(or $(DATA),../shared/data)/,imagenet-sample.tar cifar10-train.tar.zst cifar10-test.tar.zst)
+# DATA: folder with the archives of images. GPU_DATA: which come along: imagenet, cifar or both ("imagenet cifar"). GPU_LIMIT: MiB that it may take.
+GPU_DATA ?= imagenet
+GPU_LIMIT ?= 64
+GPU_ARCHIVES := $(if $(findstring imagenet,$(GPU_DATA)),imagenet-sample.tar) $(if $(findstring cifar,$(GPU_DATA)),cifar10-train.tar.zst cifar10-test.tar.zst)
+GPU_PROGRAMS := byol $(addprefix tests/trainer/,test_cuda_device test_cuda_step test_device_views test_queue test_device_ops test_device_half \
+	test_device_math test_optimisers test_gradients test_network test_method test_recompute) \
+	$(addprefix tests/golden/,test_loss test_optimizer test_network test_updates)
+# The shared libarchive would bring libxml2 and 33 MB of ICU, for formats that nobody reads.
+PART_OF_ARCHIVE := -l:libarchive.a -l:liblzma.so.5 -l:libbz2.so.1.0 -l:libz.so.1
+GPU_LIBS = $(eval GPU_LIBS := $(if $(filter 1,$(call have,archive.h,$(PART_OF_ARCHIVE))),$(patsubst -larchive,-l:libarchive.a,$(LIBS)) $(PART_OF_ARCHIVE),$(LIBS)))$(GPU_LIBS)
+
+$(BUILD)/gpu-programs/byol: $(call objects,$(TOOL_SOURCES)) $(BUILD)/libbyol.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(GPU_LIBS)
+
+$(BUILD)/gpu-programs/tests/%: $(BUILD)/obj/tests/%.o $(call objects,$(SUPPORT_SOURCES)) $(BUILD)/libbyol.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libbyol.a -lcmocka $(GPU_LIBS)
+
+gpu-bundle: all $(addprefix $(BUILD)/gpu-programs/,$(GPU_PROGRAMS)) $(call programs,$(wildcard tests/cuda_plans/*.c))  ## build/gpu-bundle: runs and is measured on a bare machine with a GPU (tests/README.md)
+	@sh tests/gpu/bundle.sh $(BUILD) $(BUILD)/gpu-programs $(BUILD)/gpu-bundle $(GPU_LIMIT) \
+		$(addprefix $(or $(DATA),../shared/data)/,$(GPU_ARCHIVES))
 
 benches: $(call programs,$(BENCHES))  ## the programs that time parts of the library: build/tests/bench/*
 

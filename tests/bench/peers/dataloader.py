@@ -16,24 +16,29 @@ class Pairs(torch.utils.data.Dataset):
 class EndlessBatches:
     """Every image once before any comes again; a batch may span two passes."""
 
-    def __init__(self, count):
-        self.count = count
+    def __init__(self, count, batch):
+        self.count, self.batch = count, batch
 
     def __iter__(self):
         generator, batch = np.random.default_rng(0), []
         while True:
             for index in generator.permutation(self.count):
                 batch.append(int(index))
-                if len(batch) == protocol.BATCH:
+                if len(batch) == self.batch:
                     yield batch
                     batch = []
 
 
-def batches(files, pair, cores, prepare_worker=lambda: None):
+def batches(files, pair, cores, prepare_worker=lambda: None, batch=protocol.BATCH, pinned=False):
     def start(_):
         torch.set_num_threads(1)
         prepare_worker()
 
     return torch.utils.data.DataLoader(
-        Pairs(files, pair), batch_sampler=EndlessBatches(len(files)), num_workers=cores, worker_init_fn=start, prefetch_factor=2
+        Pairs(files, pair),
+        batch_sampler=EndlessBatches(len(files), batch),
+        num_workers=cores,
+        worker_init_fn=start,
+        prefetch_factor=2,
+        pin_memory=pinned,
     )

@@ -39,6 +39,10 @@ _answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
 
+def images(folder):
+    return sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in EXTENSIONS)
+
+
 def arguments(variants=("",)):
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", required=True, help="folder with JPEG files, at any depth")
@@ -48,7 +52,7 @@ def arguments(variants=("",)):
     parser.add_argument("--variant", choices=variants, default=variants[0])
     parser.add_argument("--reference", help="folder of the original implementation")
     given = parser.parse_args()
-    given.files = sorted(str(p) for p in Path(given.images).rglob("*") if p.suffix.lower() in EXTENSIONS)
+    given.files = images(given.images)
     given.recipe_name, given.recipe = given.recipe, RECIPES[given.recipe]
     return given
 
@@ -62,7 +66,7 @@ def _check(view, size):
     assert np.isfinite(view).all() and 0.3 < view.std() < 3, "these are no normalised views"
 
 
-def _say(answer):
+def say(answer):
     print(json.dumps(answer), file=_answers, flush=True)
 
 
@@ -80,7 +84,7 @@ def serve(batches, size, note, views=lambda batch: (batch[0], batch[1])):
     for view in views(next(batches)):
         _check(view, size)
     _window(batches, WARM_UP)
-    _say({"ready": True, "note": note})
+    say({"ready": True, "note": note})
     for line in sys.stdin:
-        _say(_window(batches, float(line.split()[1])))
+        say(_window(batches, float(line.split()[1])))
     os._exit(0)  # worker processes and threads need not end in good order

@@ -31,18 +31,23 @@ def view(recipe, which):
     )
 
 
-def main():
-    given = protocol.arguments()
-    first, second = view(given.recipe, 0), view(given.recipe, 1)
+def pairs(recipe):
+    """What makes both views of a file."""
+    first, second = view(recipe, 0), view(recipe, 1)
 
     def pair(path):
         with open(path, "rb") as file:
             image = Image.open(file).convert("RGB")
         return first(image), second(image)
 
+    return pair
+
+
+def main():
+    given = protocol.arguments()
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__}"
     note = f"bicubic with antialiasing, 8 bits after each step, blur approximated by three box filters; {versions}"
-    protocol.serve(dataloader.batches(given.files, pair, given.cores), given.recipe.size, note)
+    protocol.serve(dataloader.batches(given.files, pairs(given.recipe), given.cores), given.recipe.size, note)
 
 
 if __name__ == "__main__":
