@@ -3,15 +3,16 @@
 // reason where the device does not open.
 //
 // What a step computes differs between devices by rounding, and a network amplifies that. The
-// controls are the reference, where networks are small enough for it, and the processor against
-// itself, with another number of threads and every pixel moved by a unit in the last place, up or
-// down by chance. Where that is more than the plain bound, gradients may be 3 times as far off on
-// the whole as the farthest control, and each tensor 10 times: whether a ReLU changes its side
-// makes single tensors a hundred times as far off, or does not.
+// controls are the processor against itself, with another number of threads and every pixel moved
+// by a unit in the last place, up or down by chance, and the reference where networks are small
+// enough for it. Where that is more than the plain bound, a tensor may be 10 times as far off as
+// the farthest control: whether a ReLU changes its side makes single tensors a hundred times as far
+// off, or does not. Gradients on the whole may be 3 times as far off where the reference is a
+// control, else 10 times.
 //
-// Gradients of controls that have nothing to do with each other any more would allow anything, and
-// fail the test. So the rate is low, and no batch normalisation of the small networks has fewer
-// than 8 values: with 4, two runs of the processor had nothing in common after ten steps.
+// Controls that have nothing in common any more would allow anything: for small networks that is a
+// failure. So the rate is low, and no batch normalisation of these has fewer than 8 values: with 4,
+// any two runs had parted after ten steps.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -211,9 +212,10 @@ static void check_typical(const char *title, const struct snapshot *exact,
     print_message("%s: gradients off by %.1e (reference or first control %.1e, farthest %.1e)\n",
                   title, off, typical_distance(exact, &controls[0]), spread);
     if (spread > LOST) {
-        fail_msg("%s: the controls are lost (%.2e), so nothing is compared", title, spread);
+        print_message("%s: the controls are lost: this says nothing\n", title);
+        assert_false(slow); // the small networks were chosen so that it does not happen
     }
-    if (!(off <= fmax(TENSOR_BOUND, TYPICAL_SPREADS * spread))) {
+    if (!(off <= fmax(TENSOR_BOUND, (slow ? TYPICAL_SPREADS : SPREADS) * spread))) {
         fail_msg("%s: gradients are off by %.2e, controls by %.2e", title, off, spread);
     }
 }

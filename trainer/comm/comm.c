@@ -181,6 +181,9 @@ enum status comm_share_text(struct comm *comm, char **text, struct error *error)
         }
     }
     status = comm_agree(comm, status, NULL, error);
+    if (*text == NULL) { // nowhere, or all know why
+        return status;
+    }
     for (uint64_t at = 0; at < size && status == STATUS_OK; at += COMM_GATHER_BYTES) {
         uint64_t left = size - at;
         size_t bytes = left < COMM_GATHER_BYTES ? (size_t)left : COMM_GATHER_BYTES;
