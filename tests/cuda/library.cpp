@@ -1,5 +1,9 @@
 // trainer/cuda/library.h by plain loops, queued like kernels: convolutions and products with sums
 // in float32, over pixels of an image in float32 and over images in double.
+//
+// BYOL_EMULATE_PLANS in the environment makes this process's library another one: "turned" finds
+// plans fastest that round otherwise, "none" finds no plan by itself, "refused" opens none of text,
+// "other" is another version.
 extern "C" {
 #include "trainer/cuda/library.h"
 }
@@ -10,6 +14,7 @@ extern "C" {
 #include "trainer/cuda/lanes.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <vector>
 
@@ -22,7 +27,14 @@ struct cuda_library {
 struct cuda_conv_plan {
     struct cuda_conv conv;
     enum cuda_conv_pass pass;
+    bool turned; // forward sums over channels from the last to the first
 };
+
+static bool plans_are(const char *what)
+{
+    const char *wanted = getenv("BYOL_EMULATE_PLANS");
+    return wanted != nullptr && strcmp(wanted, what) == 0;
+}
 
 // --- images as floats
 
@@ -83,21 +95,23 @@ static void for_taps(const struct cuda_conv &conv, uint32_t n, const Visit &visi
 
 // --- passes
 
-static void forward(const struct cuda_conv &conv, const void *x_in, const void *w_in, void *y_out)
+static void forward(const struct cuda_conv &conv, bool turned, const void *x_in, const void *w_in,
+                    void *y_out)
 {
     struct sizes sizes = sizes_of(conv);
     std::vector<float> x = read_values(x_in, sizes.x, conv.half), y(sizes.y);
-    std::vector<float> w = read_values(w_in, sizes.w, conv.half), turned(sizes.w);
+    std::vector<float> w = read_values(w_in, sizes.w, conv.half), by_tap(sizes.w);
     for (uint32_t o = 0; o < conv.out_c; o++) { // (tap, in, out): the inner loop goes along out
         for (size_t i = 0; i < sizes.taps * conv.c; i++) {
-            turned[i * conv.out_c + o] = w[o * sizes.taps * conv.c + i];
+            by_tap[i * conv.out_c + o] = w[o * sizes.taps * conv.c + i];
         }
     }
     for (uint32_t n = 0; n < conv.n; n++) {
         for_taps(conv, n, [&](size_t in, uint32_t tap, size_t out) {
             float *to = &y[out];
-            for (uint32_t c = 0; c < conv.c; c++) {
-                const float *weights = &turned[((size_t)tap * conv.c + c) * conv.out_c];
+            for (uint32_t i = 0; i < conv.c; i++) {
+                uint32_t c = turned ? conv.c - 1 - i : i;
+                const float *weights = &by_tap[((size_t)tap * conv.c + c) * conv.out_c];
                 float value = x[in + c];
                 for (uint32_t o = 0; o < conv.out_c; o++) {
                     to[o] += value * weights[o];
@@ -155,8 +169,8 @@ static void backward_weights(const struct cuda_conv &conv, const void *x_in, voi
     write_values(w_out, std::vector<float>(sum.begin(), sum.end()), conv.half);
 }
 
-// a b + c, all of them plain and row-major. Summed in double: cuBLASLt sums in many short runs, which
-// is nearer to that than one long sum in float.
+// a b + c, all of them plain and row-major. Summed in double: cuBLASLt sums in many short runs,
+// which is nearer to that than one long sum in float.
 static void multiply(const std::vector<float> &a, const std::vector<float> &b, float *c, uint32_t m,
                      uint32_t n, uint32_t k)
 {
@@ -206,21 +220,52 @@ void cuda_library_close(struct cuda_library **library)
 
 void cuda_library_describe(const struct cuda_library *, char *text, size_t capacity)
 {
-    snprintf(text, capacity, "plain loops");
+    snprintf(text, capacity, "plain loops%s", plans_are("other") ? " of others" : "");
 }
 
-enum status cuda_conv_plan_open(struct cuda_conv_plan **out, struct cuda_library *,
-                                const struct cuda_conv *conv, enum cuda_conv_pass pass,
-                                struct error *)
+static void make_plan(struct cuda_conv_plan **out, const struct cuda_conv *conv,
+                      enum cuda_conv_pass pass, bool turned)
 {
-    if (emulated_unsafe_now()) { // trying plans out waits for the device
-        emulated_stop("a plan of a convolution was opened while capturing");
-    }
     if (conv->c % CUDA_LANES != 0 || conv->out_c % CUDA_LANES != 0) {
         emulated_stop("a convolution of %u to %u channels, not multiples of %d", conv->c,
                       conv->out_c, CUDA_LANES);
     }
-    *out = new cuda_conv_plan{*conv, pass};
+    *out = new cuda_conv_plan{*conv, pass, turned};
+}
+
+enum status cuda_conv_plan_open(struct cuda_conv_plan **out, struct cuda_library *,
+                                const struct cuda_conv *conv, enum cuda_conv_pass pass,
+                                struct error *error)
+{
+    *out = nullptr;
+    if (emulated_unsafe_now()) { // trying plans out waits for the device
+        emulated_stop("a plan of a convolution was opened while capturing");
+    }
+    if (plans_are("none")) {
+        return error_set(error, STATUS_UNSUPPORTED, NULL, NOWHERE, NOWHERE, "no plan is found");
+    }
+    make_plan(out, conv, pass, plans_are("turned"));
+    return STATUS_OK;
+}
+
+#define PLAIN  "plain loops"
+#define TURNED "turned loops"
+
+void cuda_conv_plan_text(const struct cuda_conv_plan *plan, char text[CUDA_CONV_PLAN_TEXT])
+{
+    snprintf(text, CUDA_CONV_PLAN_TEXT, "%s", plan->turned ? TURNED : PLAIN);
+}
+
+enum status cuda_conv_plan_open_text(struct cuda_conv_plan **out, struct cuda_library *,
+                                     const struct cuda_conv *conv, enum cuda_conv_pass pass,
+                                     const char *text, struct error *error)
+{
+    bool turned = strcmp(text, TURNED) == 0;
+    *out = nullptr;
+    if (plans_are("refused") || (!turned && strcmp(text, PLAIN) != 0)) {
+        return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE, "no plan: '%s'", text);
+    }
+    make_plan(out, conv, pass, turned);
     return STATUS_OK;
 }
 
@@ -254,10 +299,11 @@ enum status cuda_conv_run(struct cuda_library *library, const struct cuda_conv_p
     need_device("output of a convolution", y, sizes.y * value);
     need_device("workspace of a convolution", workspace, WORKSPACE);
     enum cuda_conv_pass pass = plan->pass;
+    bool turned = plan->turned;
     cudaError_t code = emulated_enqueue(library->stream, [=] {
         memset(workspace, 0xff, WORKSPACE);
         if (pass == CUDA_CONV_FORWARD) {
-            forward(conv, x, w, y);
+            forward(conv, turned, x, w, y);
         } else if (pass == CUDA_CONV_DATA) {
             backward_data(conv, x, w, y);
         } else {
@@ -285,32 +331,8 @@ enum status cuda_product(struct cuda_library *library, bool transpose_a, bool tr
     return code == cudaSuccess ? STATUS_OK : STATUS_DEVICE;
 }
 
-#ifdef CUDA_CONV_PLAN_TEXT
 const char *cuda_library_failure(const struct cuda_library *)
 {
     return "";
 }
-
-enum status cuda_library_properties(const struct cuda_library *, char **json, struct error *)
-{
-    *json = strdup("{\"deviceName\":\"emulated\"}");
-    return STATUS_OK;
-}
-
-void cuda_conv_plan_text(const struct cuda_conv_plan *, char text[CUDA_CONV_PLAN_TEXT])
-{
-    memset(text, 0, CUDA_CONV_PLAN_TEXT);
-    snprintf(text, CUDA_CONV_PLAN_TEXT, "plain loops");
-}
-
-enum status cuda_conv_plan_open_text(struct cuda_conv_plan **out, struct cuda_library *library,
-                                     const struct cuda_conv *conv, enum cuda_conv_pass pass,
-                                     const char *text, struct error *error)
-{
-    if (strcmp(text, "plain loops") != 0) {
-        return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE, "no plan: '%s'", text);
-    }
-    return cuda_conv_plan_open(out, library, conv, pass, error);
-}
-#endif
 }

@@ -12,6 +12,7 @@
 
 #include "formats/file.h"
 #include "formats/safetensors.h"
+#include "tests/support/device_rows.h"
 #include "tests/support/program.h"
 #include "tests/support/ranks.h"
 #include "tests/support/run_end.h"
@@ -36,16 +37,24 @@ static struct scratch scratch;
 
 // --- running -------------------------------------------------------------------------------------
 
+static void run_under(struct program_result *result, const char *launcher, const char *run,
+                      const char *options)
+{
+    char arguments[1400];
+    snprintf(arguments, sizeof arguments,
+             "pretrain --data \"$DATA\" --run \"$DIR/%s\" $SETTINGS %s", run, options);
+    program_run_under(result, &scratch, launcher, arguments);
+}
+
 static void run_ranks(struct program_result *result, unsigned ranks, const char *run,
                       const char *options)
 {
-    char launcher[64] = "", arguments[1024];
+    char launcher[64] = "", quiet[1024];
     if (ranks > 1) {
         snprintf(launcher, sizeof launcher, "mpirun -n %u", ranks);
     }
-    snprintf(arguments, sizeof arguments,
-             "pretrain --data \"$DATA\" --run \"$DIR/%s\" $SETTINGS --quiet %s", run, options);
-    program_run_under(result, &scratch, launcher, arguments);
+    snprintf(quiet, sizeof quiet, "--quiet %s", options);
+    run_under(result, launcher, run, quiet);
 }
 
 // Fails the test unless all goes well and one rank speaks.
@@ -321,6 +330,91 @@ static void a_damaged_image_ends_all(void **state)
     sample_dataset_remove(&bad);
 }
 
+// --- plans of a GPU ------------------------------------------------------------------------------
+
+// One step on the emulated GPU, on two ranks of which one has other libraries
+// (tests/cuda/library.cpp).
+#define ON_GPU "--set device=cuda --set precision=f32 --set max_steps=1"
+
+static void run_other(struct program_result *result, unsigned rank, const char *plans,
+                      const char *run)
+{
+    char launcher[200];
+    snprintf(launcher, sizeof launcher,
+             "mpirun -n 2 sh -c 'test ${OMPI_COMM_WORLD_RANK:-$PMI_RANK} != %u || "
+             "export BYOL_EMULATE_PLANS=%s; exec \"$@\"' rank",
+             rank, plans);
+    run_under(result, launcher, run, ON_GPU);
+}
+
+// `text`: in what is said; NULL: nothing is asked of it.
+static void expect_other(unsigned rank, const char *plans, const char *run, int code,
+                         const char *text)
+{
+    struct program_result result;
+    run_other(&result, rank, plans, run);
+    if (result.code != code || (text != NULL && strstr(result.err, text) == NULL)) {
+        print_error("rank %u has plans '%s': exit code %d\nstdout: %s\nstderr: %s\n", rank, plans,
+                    result.code, result.out, result.err);
+        fail();
+    }
+    program_free(&result);
+}
+
+static bool ends_differ(const char *left, const char *right)
+{
+    struct checkpoint_state a, b;
+    struct safetensors *x = open_last(left, &a), *y = open_last(right, &b);
+    double found = difference(x, y, "momentum/");
+    safetensors_close(&x);
+    safetensors_close(&y);
+    return found > 0;
+}
+
+static void need_emulation(void)
+{
+    struct device *device;
+    bool there = device_open(&device, "cuda", 1, DEVICE_F32, NULL) == STATUS_OK;
+    bool emulated = there && device_is_slow(device);
+    if (there) {
+        device_close(&device);
+    }
+    if (!emulated) {
+        skip();
+    }
+}
+
+static void rank_0_chooses_plans_for_all(void **state)
+{
+    (void)state;
+    need_emulation();
+    train(2, "plain", ON_GPU);
+    expect_other(1, "none", "told", 0, NULL); // by itself it would find none
+    assert_same_ends("plain", "told");
+    setenv("BYOL_EMULATE_PLANS", "turned", 1);
+    train(2, "turned", ON_GPU);
+    unsetenv("BYOL_EMULATE_PLANS");
+    assert_true(ends_differ("plain", "turned"));
+    expect_other(0, "turned", "told-turned", 0, NULL);
+    assert_same_ends("turned", "told-turned");
+}
+
+static void other_libraries_choose_for_themselves(void **state)
+{
+    (void)state;
+    need_emulation();
+    expect_other(1, "other", "other", 0, "ranks compute with different hardware or libraries");
+}
+
+// Either way all end, and rank 0 says why.
+static void a_rank_without_plans_ends_all(void **state)
+{
+    (void)state;
+    need_emulation();
+    expect_other(0, "none", "none", 1, "byol pretrain: no plan is found");
+    expect_other(1, "refused", "refused", 1, "byol pretrain: rank 1: no plan: 'plain loops'");
+}
+
 // --- setting up ----------------------------------------------------------------------------------
 
 static int set_up(void **state)
@@ -360,6 +454,9 @@ int main(void)
         cmocka_unit_test(what_cannot_be_shared_is_refused),
         cmocka_unit_test(ranks_must_be_told_the_same),
         cmocka_unit_test(a_damaged_image_ends_all),
+        cmocka_unit_test(rank_0_chooses_plans_for_all),
+        cmocka_unit_test(other_libraries_choose_for_themselves),
+        cmocka_unit_test(a_rank_without_plans_ends_all),
     };
     const char *reason = ranks_reason_to_skip();
     if (reason != NULL) {

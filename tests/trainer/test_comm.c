@@ -95,6 +95,26 @@ static void check_telling(struct comm *comm)
     CHECK(comm_together(comm));
 }
 
+// Longer than a piece, exactly one, empty, and none.
+static void check_texts(struct comm *comm)
+{
+    static const size_t lengths[] = {3 * COMM_GATHER_BYTES + 5, COMM_GATHER_BYTES - 1, 0};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        char *text = NULL;
+        if (rank == 0) {
+            text = calloc(lengths[i] + 1, 1);
+            CHECK(text != NULL);
+            memset(text, 'a' + (int)i, lengths[i]);
+        }
+        CHECK(comm_share_text(comm, &text, NULL) == STATUS_OK && text != NULL);
+        CHECK(strlen(text) == lengths[i]);
+        CHECK(strspn(text, (char[]){(char)('a' + i), '\0'}) == lengths[i]);
+        free(text);
+    }
+    char *none = NULL;
+    CHECK(comm_share_text(comm, &none, NULL) == STATUS_OK && none == NULL);
+}
+
 // The last rank fails; then all but the first.
 static void check_failing(struct comm *comm)
 {
@@ -268,6 +288,7 @@ static int be_a_rank(unsigned expected)
         }
     }
     check_telling(comm);
+    check_texts(comm);
     check_failing(comm);
     comm_close(&comm);
     CHECK(comm == NULL);

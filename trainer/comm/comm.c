@@ -3,6 +3,7 @@
 
 #include "formats/crc32c.h"
 
+#include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -163,6 +164,32 @@ enum status comm_agree(struct comm *comm, enum status status, unsigned *flags, s
         }
     }
     return from < comm->ranks ? share_error(comm, from, status, error) : STATUS_OK;
+}
+
+enum status comm_share_text(struct comm *comm, char **text, struct error *error)
+{
+    uint64_t size = comm_rank(comm) == 0 && *text != NULL ? strlen(*text) + 1 : 0;
+    enum status status = comm_share(comm, &size, sizeof size, error);
+    if (status != STATUS_OK || comm == NULL) {
+        return status;
+    }
+    if (comm->rank > 0) {
+        *text = size > 0 ? malloc(size) : NULL;
+        if (*text == NULL && size > 0) {
+            status = error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
+                               "no memory for a text of %" PRIu64 " bytes", size);
+        }
+    }
+    status = comm_agree(comm, status, NULL, error);
+    if (*text == NULL) { // nowhere, or all know why
+        return status;
+    }
+    for (uint64_t at = 0; at < size && status == STATUS_OK; at += COMM_GATHER_BYTES) {
+        uint64_t left = size - at;
+        size_t bytes = left < COMM_GATHER_BYTES ? (size_t)left : COMM_GATHER_BYTES;
+        status = comm_share(comm, *text + at, bytes, error);
+    }
+    return status;
 }
 
 void comm_part(struct comm *comm)

@@ -44,6 +44,9 @@ enum status comm_gather(struct comm *comm, const void *mine, size_t bytes, void 
 // `bytes` of rank 0 come to all, at most COMM_GATHER_BYTES.
 enum status comm_share(struct comm *comm, void *bytes, size_t size, struct error *error);
 
+// *text of rank 0, of any length or NULL, comes to the others, malloc'ed there.
+enum status comm_share_text(struct comm *comm, char **text, struct error *error);
+
 // Every rank brings a status (with the error that explains it) and flags. All leave with the same:
 // the status and error of the lowest rank that failed, or STATUS_OK; flags that any rank raised
 // (NULL: none). Errors from elsewhere say which rank they are from.

@@ -16,6 +16,7 @@ __attribute__((visibility("default"))) const struct device_ops *byol_cuda_device
 
 struct cuda_span_list;
 struct cuda_group;
+struct cuda_choices;
 
 struct cuda_device {
     struct device base;
@@ -26,6 +27,7 @@ struct cuda_device {
     struct cuda_library *library;
     struct cuda_span_list *spans; // lists that optimisers have seen
     struct cuda_group *group;     // what joins device->base.peers; NULL before their first sum
+    struct cuda_choices *choices; // plans of convolutions; NULL: none yet
     bool recording;
     char name[160];    // the hardware and the library
     char failure[192]; // what base.failure points to
@@ -183,6 +185,17 @@ enum status cuda_device_matrix_product(struct device *device, bool transpose_a, 
                                        uint32_t m, uint32_t n, uint32_t k, const float *a,
                                        const float *b, float *c, bool accumulate);
 void cuda_span_lists_close(struct cuda_device *device);
+
+// --- plans of convolutions (choices.c)
+
+// The plan that this device has for such a convolution already, or was told; else the fastest.
+enum status cuda_choose_plan(struct cuda_device *device, const struct cuda_conv *conv,
+                             enum cuda_conv_pass pass, struct cuda_conv_plan **out,
+                             struct error *error);
+enum status cuda_tell_choices(const struct device *device, char **text, struct error *error);
+enum status cuda_take_choices(struct device *device, const char *text, bool *taken,
+                              struct error *error);
+void cuda_choices_close(struct cuda_device *device);
 
 // --- peers (peers.c)
 

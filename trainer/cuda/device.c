@@ -53,6 +53,8 @@ static const struct device_ops cuda_ops = {
     .moving_average = cuda_device_moving_average,
     .block_add = cuda_device_block_add,
     .block_sum_peers = cuda_block_sum_peers,
+    .tell_choices = cuda_tell_choices,
+    .take_choices = cuda_take_choices,
     .matrix_product = cuda_device_matrix_product,
 };
 

@@ -103,9 +103,3 @@ const char *cuda_library_failure(const struct cuda_library *library)
 {
     return library->failure.reason;
 }
-
-enum status cuda_library_properties(const struct cuda_library *library, char **json,
-                                    struct error *error)
-{
-    return cudnn_properties_json(library->properties, json, error);
-}

@@ -20,11 +20,6 @@ void cuda_library_describe(const struct cuda_library *library, char *text, size_
 // Why the last run of a plan or product that failed did; "" when none has.
 const char *cuda_library_failure(const struct cuda_library *library);
 
-// What cuDNN knows of the GPU, as JSON in its own words, malloc'ed: plans can be made for it
-// elsewhere (tests/data).
-enum status cuda_library_properties(const struct cuda_library *library, char **json,
-                                    struct error *error);
-
 // One convolution over stored images [n][h][w][c], weights (out, kernel, kernel, in), all of one
 // type; sums in float32.
 struct cuda_conv {
@@ -46,9 +41,7 @@ enum status cuda_conv_plan_open(struct cuda_conv_plan **out, struct cuda_library
                                 struct error *error);
 void cuda_conv_plan_close(struct cuda_conv_plan **plan);
 
-// A plan as text, and the same plan from it on another GPU of the kind. Processes that learn
-// together must compute alike, and may not have found the same plan fastest: one opens it and sends
-// the text, of fixed size, to the others, which open that.
+// A plan as text without tabs and line ends, and the same plan from it on another GPU of the kind.
 #define CUDA_CONV_PLAN_TEXT 1024
 void cuda_conv_plan_text(const struct cuda_conv_plan *plan, char text[CUDA_CONV_PLAN_TEXT]);
 enum status cuda_conv_plan_open_text(struct cuda_conv_plan **out, struct cuda_library *library,

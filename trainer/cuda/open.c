@@ -179,6 +179,7 @@ void cuda_close(struct device *device)
     }
     cuda_peers_leave(cuda);
     cuda_span_lists_close(cuda);
+    cuda_choices_close(cuda);
     cuda_library_close(&cuda->library);
     if (cuda->uploads != NULL) {
         cudaStreamSynchronize(cuda->uploads);

@@ -8,7 +8,6 @@
 
 struct conv_op {
     struct cuda_op base;
-    struct cuda_library *library;
     struct cuda_image stored, read; // the input as it lies, and as the convolution reads it
     struct cuda_filter filter;
     struct cuda_conv_plan *plans[CUDA_CONV_PASSES];
@@ -77,7 +76,8 @@ static struct cuda_conv plan_shape(struct conv_op *op, bool half)
     return conv;
 }
 
-static enum status open_plans(struct conv_op *op, const struct cuda_conv *conv, struct error *error)
+static enum status open_plans(struct cuda_device *device, struct conv_op *op,
+                              const struct cuda_conv *conv, struct error *error)
 {
     const struct op_desc *desc = &op->base.base.desc;
     const bool wanted[CUDA_CONV_PASSES] = {
@@ -88,8 +88,8 @@ static enum status open_plans(struct conv_op *op, const struct cuda_conv *conv, 
     enum status status = STATUS_OK;
     for (int pass = 0; pass < CUDA_CONV_PASSES && status == STATUS_OK; pass++) {
         if (wanted[pass]) {
-            status = cuda_conv_plan_open(&op->plans[pass], op->library, conv,
-                                         (enum cuda_conv_pass)pass, error);
+            status =
+                cuda_choose_plan(device, conv, (enum cuda_conv_pass)pass, &op->plans[pass], error);
         }
     }
     return status;
@@ -262,9 +262,8 @@ enum status cuda_conv_create(struct cuda_device *device, const struct op_desc *d
     op->base.forward = conv_forward;
     op->base.backward = desc->need_backward ? conv_backward : NULL;
     op->base.release = conv_release;
-    op->library = device->library;
     struct cuda_conv conv = plan_shape(op, device->half);
-    enum status status = open_plans(op, &conv, error);
+    enum status status = open_plans(device, op, &conv, error);
     if (status == STATUS_OK) {
         plan_memory(op);
     }

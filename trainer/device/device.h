@@ -306,6 +306,13 @@ struct device_ops {
     enum status (*block_add)(struct device *device, float *sum, const float *block, uint64_t count);
     // block becomes its sum over the device's peers, the same bits on all.
     enum status (*block_sum_peers)(struct device *device, float *block, uint64_t count);
+    // How the ops so far compute, where the device tried out several ways, as text, malloc'ed. One
+    // that takes it before its first op computes such ops alike: to the bit, and without trying.
+    // `taken` is false where hardware or libraries differ; it then tries by itself. Both NULL on
+    // devices that try nothing out.
+    enum status (*tell_choices)(const struct device *device, char **text, struct error *error);
+    enum status (*take_choices)(struct device *device, const char *text, bool *taken,
+                                struct error *error);
 
     // Row-major matrix product c[m][n] = a[m][k] b[k][n] (+ c when `accumulate`), with either
     // factor transposed in memory.

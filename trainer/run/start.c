@@ -192,6 +192,19 @@ static int64_t threads_of(const struct run *run, int64_t wanted)
     return cores > sharing ? cores / sharing : 1;
 }
 
+static enum status start_device(struct run *run, struct error *error)
+{
+    const struct run_config *config = &run->config;
+    enum status status =
+        device_open(&run->device, config->device, (int)threads_of(run, config->threads),
+                    (enum device_precision)config->precision, error);
+    if (status == STATUS_OK) {
+        run->config.precision = (int)run->device->precision; // from `auto`
+        run->device->peers = comm_peers(run->comm);
+    }
+    return status;
+}
+
 static enum status open_method(struct run *run, struct error *error)
 {
     const struct run_config *config = &run->config;
@@ -216,19 +229,61 @@ static enum status open_method(struct run *run, struct error *error)
                   {"predictor", config->predictor_rate},
                   {"classifier", config->classifier_rate}},
     };
-    enum status status =
-        device_open(&run->device, config->device, (int)threads_of(run, config->threads),
-                    (enum device_precision)config->precision, error);
-    if (status == STATUS_OK) {
-        run->config.precision = (int)run->device->precision; // from `auto`
-        run->device->peers = comm_peers(run->comm);
-        status = method_open(&run->method, config->method, run->device, &method, error);
-    }
+    enum status status = method_open(&run->method, config->method, run->device, &method, error);
     if (status == STATUS_OK && run->resumed) {
         status = checkpoint_restore(run->resumed, run->device, run->method, error);
     }
     safetensors_close(&run->resumed);
     return status;
+}
+
+// A device that tries out how to compute does so on rank 0 while the others wait, and they follow:
+// of two ways that are as fast one rank might take this and another one that, each time anew.
+static enum status lead_method(struct run *run, struct error *error)
+{
+    bool now = comm_rank(run->comm) == 0 || run->device->ops->tell_choices == NULL;
+    return now ? open_method(run, error) : STATUS_OK;
+}
+
+// `taken` on the other ranks: those of rank 0 are theirs now.
+static enum status exchange_choices(struct run *run, char **text, bool *taken, struct error *error)
+{
+    const struct device_ops *ops = run->device->ops;
+    bool first = comm_rank(run->comm) == 0;
+    enum status status = STATUS_OK;
+    if (first && ops->tell_choices != NULL) {
+        status = ops->tell_choices(run->device, text, error);
+    }
+    status = comm_agree(run->comm, status, NULL, error);
+    if (status == STATUS_OK) {
+        status = comm_share_text(run->comm, text, error);
+    }
+    return status == STATUS_OK && !first && *text != NULL && ops->take_choices != NULL
+               ? ops->take_choices(run->device, *text, taken, error)
+               : status;
+}
+
+static enum status share_choices(struct run *run, struct error *error)
+{
+    char *text = NULL;
+    bool taken = true;
+    if (run->comm == NULL) {
+        return STATUS_OK;
+    }
+    enum status status = exchange_choices(run, &text, &taken, error);
+    unsigned differs = taken ? 0 : 1;
+    free(text);
+    status = comm_agree(run->comm, status, &differs, error);
+    if (status == STATUS_OK && differs) {
+        run_notice(run, "WARNING: ranks compute with different hardware or libraries: each chooses "
+                        "by itself how, and they round differently");
+    }
+    return status;
+}
+
+static enum status follow_method(struct run *run, struct error *error)
+{
+    return run->method == NULL ? open_method(run, error) : STATUS_OK;
 }
 
 static void *allocate_slot(void *context, size_t bytes)
@@ -339,8 +394,9 @@ static enum status open_data(struct run *run, struct error *error)
 enum status run_open(struct run *run, const struct pretrain_options *options, struct error *error)
 {
     static enum status (*const stages[])(struct run *, struct error *) = {
-        open_data,   open_directory, find_checkpoint, follow_checkpoint,
-        open_method, write_config,   open_log,        open_loader,
+        open_data,    open_directory, find_checkpoint, follow_checkpoint,
+        start_device, lead_method,    share_choices,   follow_method,
+        write_config, open_log,       open_loader,
     };
     *run = (struct run){.options = options,
                         .comm = options->comm,
