@@ -138,9 +138,11 @@ static enum status meet(struct cuda_device *device)
     }
     cuda_peers_leave(device);
     struct cuda_group *group = calloc(1, sizeof *group);
+    if (group == NULL) {
+        return cuda_fail(device, "meeting the peers", "no memory");
+    }
     bool able = false;
-    enum status status = group == NULL ? cuda_fail(device, "meeting the peers", "no memory")
-                                       : ask_peers(device, &able);
+    enum status status = ask_peers(device, &able);
     if (status == STATUS_OK && able) {
         status = join(device->base.peers, group);
     }
