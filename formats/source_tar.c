@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define READ_BYTES     (1u << 20)
 #define END_MARK_BYTES 1024 // two zero blocks
@@ -35,6 +36,11 @@ static void tar_close(void **state)
     }
 }
 
+static bool no_archive(const char *reason)
+{
+    return strcasestr(reason, "unrecognized archive format") != NULL;
+}
+
 static enum status failed(struct tar *tar, struct error *error)
 {
     const char *reason = archive_error_string(tar->archive);
@@ -42,10 +48,8 @@ static enum status failed(struct tar *tar, struct error *error)
     int errnum = archive_errno(tar->archive);
     int64_t at = archive_filter_bytes(tar->archive, 0);
     uint64_t offset = at < 0 ? NOWHERE : (uint64_t)at;
-    if (strcasestr(reason, "unrecognized archive format") != NULL) {
-        return error_set(error, STATUS_UNSUPPORTED, tar->path, NOWHERE, NOWHERE,
-                         "neither a folder nor a tar (plain or compressed with gzip, zstd, xz or "
-                         "bzip2)");
+    if (no_archive(reason)) {
+        return error_set(error, STATUS_CORRUPT, tar->path, NOWHERE, NOWHERE, "no tar any more");
     }
     enum status status = strcasestr(reason, "truncated") != NULL ? STATUS_TRUNCATED
                          : errnum == ENOMEM                      ? STATUS_NO_MEMORY
@@ -145,6 +149,28 @@ static enum status tar_next(void *state, struct source_entry *entry, struct erro
     return status;
 }
 
+// Whatever libarchive takes for a tar, or for the beginning of one. Files that it would have to
+// call an empty tar are not.
+static enum status tar_recognise(const char *path, bool *mine, struct error *error)
+{
+    *mine = false;
+    struct stat about;
+    if (stat(path, &about) != 0 || !S_ISREG(about.st_mode) || about.st_size == 0) {
+        return STATUS_OK;
+    }
+    void *state = NULL;
+    struct source_entry entry;
+    enum status status = tar_open(&state, path, error);
+    struct tar *tar = state;
+    if (status == STATUS_OK) {
+        status = tar_next(state, &entry, error);
+    }
+    const char *reason = tar && tar->archive ? archive_error_string(tar->archive) : NULL;
+    *mine = status != STATUS_NO_MEMORY && (reason == NULL || !no_archive(reason));
+    tar_close(&state);
+    return status == STATUS_NO_MEMORY ? status : STATUS_OK; // the rest is said when it is read
+}
+
 static enum status tar_read(void *state, void *buf, size_t len, size_t *got, struct error *error)
 {
     struct tar *tar = state;
@@ -165,5 +191,17 @@ static enum status tar_read(void *state, void *buf, size_t len, size_t *got, str
     return STATUS_OK;
 }
 
-const struct source_kind source_tar = {
-    .open = tar_open, .next = tar_next, .read = tar_read, .close = tar_close};
+static const char *tar_describe(void *state)
+{
+    struct tar *tar = state;
+    const char *filter = archive_filter_name(tar->archive, 0);
+    return archive_filter_count(tar->archive) > 1 && filter != NULL ? filter : NULL;
+}
+
+const struct source_kind source_tar = {.name = "tar",
+                                       .recognise = tar_recognise,
+                                       .open = tar_open,
+                                       .next = tar_next,
+                                       .read = tar_read,
+                                       .describe = tar_describe,
+                                       .close = tar_close};

@@ -188,7 +188,7 @@ static enum status fill_job(struct convert *convert, struct source *source,
                             const struct source_member *member, struct convert_job *job,
                             struct error *error)
 {
-    const char *name = source_plan_name(convert->plan, member->name, &job->label);
+    const char *name = source_plan_name(convert->plan, member, &job->label);
     snprintf(job->name, LIMIT_NAME_BYTES + 1, "%s", name);
     snprintf(job->place, sizeof job->place, "%s/%s", source_path(source), member->name);
     job->error = (struct error){.offset = NOWHERE, .record = NOWHERE};
