@@ -53,9 +53,9 @@ double protobuf_double(const struct protobuf_field *field); // of a fixed64
 
 // --- writing -------------------------------------------------------------------------------------
 
-// A message that grows in memory. Start from {0}; a failure sticks and is what protobuf_finish says,
-// so that no call in between needs a look. Lengths are as short as they can be, so the bytes are
-// those of Google's own writers.
+// A message that grows in memory. Start from {0}; a failure sticks and is what protobuf_finish
+// says, so that no call in between needs a look. Lengths are as short as they can be, so the bytes
+// are those of Google's own writers.
 struct protobuf_writer {
     uint8_t *bytes;
     size_t len, capacity;

@@ -249,8 +249,8 @@ static enum status read_record(struct tfrecord_reader *reader, size_t len, struc
 }
 
 // What keeps the file from being read on is kept.
-static enum status lose(struct tfrecord_reader *reader, enum status status,
-                        const struct error *why, struct error *error)
+static enum status lose(struct tfrecord_reader *reader, enum status status, const struct error *why,
+                        struct error *error)
 {
     reader->lost = status;
     reader->why = *why;

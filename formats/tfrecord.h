@@ -3,8 +3,8 @@
 //     u64 length | u32 masked CRC-32C of the length | the record | u32 masked CRC-32C of the record
 //
 // and the next one, to the end of the file; all little-endian. Masked: the CRC rotated right by 15
-// bits, plus 0xa282ead8 (tensorflow/core/lib/io/record_writer.h, tensorflow/core/lib/hash/crc32c.h).
-// A file may be compressed with gzip as a whole.
+// bits, plus 0xa282ead8 (tensorflow/core/lib/io/record_writer.h,
+// tensorflow/core/lib/hash/crc32c.h). A file may be compressed with gzip as a whole.
 #ifndef FORMATS_TFRECORD_H
 #define FORMATS_TFRECORD_H
 
@@ -26,10 +26,10 @@ bool tfrecord_starts(const void *bytes, size_t len);
 struct tfrecord_reader;
 enum status tfrecord_open(struct tfrecord_reader **out, const char *path, struct error *error);
 void tfrecord_close(struct tfrecord_reader **reader); // accepts a pointer to NULL
-// The next record, valid until the next call; STATUS_END after the last. STATUS_CORRUPT for a record
-// whose checksum differs and STATUS_LIMIT for one above LIMIT_TFRECORD_BYTES: the next call goes on
-// behind it, unless its length cannot be trusted; then, and after any other error, every call fails
-// alike. Errors say byte and record.
+// The next record, valid until the next call; STATUS_END after the last. STATUS_CORRUPT for a
+// record whose checksum differs and STATUS_LIMIT for one above LIMIT_TFRECORD_BYTES: the next call
+// goes on behind it, unless its length cannot be trusted; then, and after any other error, every
+// call fails alike. Errors say byte and record.
 enum status tfrecord_next(struct tfrecord_reader *reader, const uint8_t **bytes, size_t *len,
                           struct error *error);
 // False once no further record can be had.
