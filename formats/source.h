@@ -62,16 +62,20 @@ struct source_counts source_counts(const struct source *source); // so far
 struct source_plan;
 enum status source_plan_open(struct source_plan **out, struct error *error);
 void source_plan_close(struct source_plan **plan);
-// Reads the names of a whole source. `tick` (may be NULL) is called now and then with the images
-// seen so far.
+// Reads the names of a whole source. `seen` (may be NULL) is called for each image; what it returns
+// but STATUS_OK ends the scan.
 enum status source_plan_scan(struct source_plan *plan, struct source *source,
-                             void (*tick)(void *context, uint64_t images), void *context,
-                             struct error *error);
+                             enum status (*seen)(void *context, const struct source_member *member,
+                                                 struct error *error),
+                             void *context, struct error *error);
+// The labels of --labels stand in for the sources' own and the folders': any mixture is fine then.
+void source_plan_ignore_labels(struct source_plan *plan);
 // After the last source.
 enum status source_plan_finish(struct source_plan *plan, struct error *error);
 uint64_t source_plan_images(const struct source_plan *plan);
 uint32_t source_plan_class_count(const struct source_plan *plan);
 const char *const *source_plan_classes(const struct source_plan *plan);
+bool source_plan_by_number(const struct source_plan *plan); // labels are the sources' own
 // The record's name for a member that was scanned, and its label.
 const char *source_plan_name(const struct source_plan *plan, const struct source_member *member,
                              int32_t *label);
