@@ -242,14 +242,14 @@ enum status example_parse(struct example *example, const struct example_keys *ke
     enum status status = STATUS_OK;
     *example = (struct example){.label = -1};
     walk_begin(&walk, bytes, len);
-    while (status == STATUS_OK && walk_next(&walk, &feature)) {
+    while (walk_next(&walk, &feature)) { // to the end even so: the name helps to find the record
         if (is_key(&feature, keys->image)) {
             example->image = feature.bytes;
             example->image_len = feature.len;
         } else if (is_key(&feature, keys->name)) {
             example->name = (const char *)feature.bytes;
             example->name_len = feature.len;
-        } else if (is_key(&feature, keys->label)) {
+        } else if (is_key(&feature, keys->label) && status == STATUS_OK) {
             status = take_label(example, keys, &feature, error);
         }
     }
