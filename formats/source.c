@@ -1,5 +1,7 @@
-// What folders and tars have in common: which files are images, which names are keys.
+// What all sources have in common: which kind they are, which files are images, which names are
+// keys.
 #include "formats/source.h"
+#include "formats/dataset.h"
 #include "formats/limits.h"
 #include "formats/name.h"
 
@@ -10,7 +12,20 @@
 #include <strings.h>
 #include <sys/stat.h>
 
-#define HEAD_BYTES 4u
+#define HEAD_BYTES    4u
+#define FIRST_BYTES   (64u << 10) // of the buffer for an image whose size is not known
+#define NAME_CAPACITY (2 * LIMIT_NAME_BYTES)
+
+// A new kind adds its line; the last two take what looks like nothing in particular.
+const struct source_kind *const source_kinds[] = {
+    &source_tfrecord,
+    &source_binary,
+    &source_webdataset,
+    &source_ilsvrc,
+    &source_tar,
+    &source_folder,
+    NULL,
+};
 
 struct source {
     char path[512];
@@ -20,7 +35,54 @@ struct source {
     struct source_entry entry; // the current one
     uint8_t head[HEAD_BYTES];  // its first bytes, where they were looked at
     size_t head_len;
+    char base[256];           // of the path
+    char name[NAME_CAPACITY]; // of a numbered entry
+    char description[512];
 };
+
+// --- which kind --------------------------------------------------------------------------------
+
+// "TFRecord, tar, folder"
+static void list_kinds(char *text, size_t size)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (size_t i = 0; source_kinds[i] != NULL && used < size; i++) {
+        used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "",
+                                 source_kinds[i]->name);
+    }
+}
+
+static enum status choose_kind(struct source *source, struct error *error)
+{
+    for (size_t i = 0; source_kinds[i] != NULL; i++) {
+        bool mine = false;
+        enum status status = source_kinds[i]->recognise(source->path, &mine, error);
+        if (status != STATUS_OK) {
+            return status;
+        }
+        if (mine) {
+            source->kind = source_kinds[i];
+            return STATUS_OK;
+        }
+    }
+    char known[300];
+    list_kinds(known, sizeof known);
+    return error_set(error, STATUS_UNSUPPORTED, source->path, NOWHERE, NOWHERE,
+                     "%s, nothing that images are read from; known are: %s",
+                     source_seen(source->path), known);
+}
+
+static void set_base(struct source *source)
+{
+    size_t end = strlen(source->path);
+    while (end > 1 && source->path[end - 1] == '/') {
+        end--;
+    }
+    const char *slash = memrchr(source->path, '/', end);
+    const char *base = slash ? slash + 1 : source->path;
+    snprintf(source->base, sizeof source->base, "%.*s", (int)(source->path + end - base), base);
+}
 
 enum status source_open(struct source **out, const char *path, struct error *error)
 {
@@ -37,9 +99,15 @@ enum status source_open(struct source **out, const char *path, struct error *err
     if (source == NULL) {
         return error_errno(error, ENOMEM, path, NOWHERE, "allocate memory to read");
     }
-    snprintf(source->path, sizeof source->path, "%s", path);
-    source->kind = S_ISDIR(about.st_mode) ? &source_folder : &source_tar;
-    enum status status = source->kind->open(&source->state, path, error);
+    if ((size_t)snprintf(source->path, sizeof source->path, "%s", path) >= sizeof source->path) {
+        free(source);
+        return error_set(error, STATUS_LIMIT, path, NOWHERE, NOWHERE, "the path is too long");
+    }
+    set_base(source);
+    enum status status = choose_kind(source, error);
+    if (status == STATUS_OK) {
+        status = source->kind->open(&source->state, path, error);
+    }
     if (status != STATUS_OK) {
         source_close(&source);
     }
@@ -50,7 +118,9 @@ enum status source_open(struct source **out, const char *path, struct error *err
 void source_close(struct source **source)
 {
     if (*source != NULL) {
-        (*source)->kind->close(&(*source)->state);
+        if ((*source)->kind != NULL) {
+            (*source)->kind->close(&(*source)->state);
+        }
         free(*source);
         *source = NULL;
     }
@@ -65,6 +135,27 @@ struct source_counts source_counts(const struct source *source)
 {
     return source->counts;
 }
+
+const char *source_kind_name(const struct source *source)
+{
+    return source->kind->name;
+}
+
+const char *source_describe(struct source *source)
+{
+    const char *layout = source->kind->describe ? source->kind->describe(source->state) : NULL;
+    snprintf(source->description, sizeof source->description, "%s%s%s", source->kind->name,
+             layout ? ": " : "", layout ? layout : "");
+    return source->description;
+}
+
+const char *const *source_classes(const struct source *source, uint32_t *count)
+{
+    *count = 0;
+    return source->kind->classes ? source->kind->classes(source->state, count) : NULL;
+}
+
+// --- members -----------------------------------------------------------------------------------
 
 static bool named_like_an_image(const char *base)
 {
@@ -84,12 +175,15 @@ static bool starts_like_an_image(const uint8_t *head, size_t len)
            (len >= 4 && memcmp(head, "\x89PNG", 4) == 0);
 }
 
-// Looks into the file only when its name does not tell.
+// Looks into a file only when its name does not tell.
 static enum status is_image(struct source *source, const char *name, bool *answer,
                             struct error *error)
 {
     const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
-    *answer = false;
+    *answer = source->entry.type == SOURCE_ENTRY_IMAGE;
+    if (*answer) {
+        return STATUS_OK;
+    }
     if (base[0] == '.') {
         return STATUS_OK;
     }
@@ -103,10 +197,36 @@ static enum status is_image(struct source *source, const char *name, bool *answe
     return status;
 }
 
+// The current entry, found to be an image, as a member.
+static enum status make_member(struct source *source, const char *name,
+                               struct source_member *member, struct error *error)
+{
+    const struct source_entry *entry = &source->entry;
+    if (entry->label < SOURCE_LABEL_OF_NAME || entry->label >= (int32_t)LIMIT_CLASSES) {
+        return error_set(error, STATUS_LIMIT, source->path, NOWHERE, source->counts.images,
+                         "label %d; labels are 0 to %llu, or -1 for none", entry->label,
+                         (unsigned long long)LIMIT_CLASSES - 1);
+    }
+    member->label = entry->label;
+    if (entry->numbered) {
+        snprintf(source->name, sizeof source->name, "%s/%s", source->base, name);
+        name = source->name;
+        if (member->label == SOURCE_LABEL_OF_NAME) { // the folder is none of its own
+            member->label = DATASET_NO_LABEL;
+        }
+    }
+    source->counts.images++;
+    member->name = name;
+    member->fault = name_fault(name, strlen(name));
+    member->size = entry->size;
+    return STATUS_OK;
+}
+
 enum status source_next(struct source *source, struct source_member *member, struct error *error)
 {
     for (;;) {
         source->head_len = 0;
+        source->entry = (struct source_entry){.label = SOURCE_LABEL_OF_NAME};
         enum status status = source->kind->next(source->state, &source->entry, error);
         if (status != STATUS_OK) {
             return status;
@@ -125,14 +245,62 @@ enum status source_next(struct source *source, struct source_member *member, str
             return status;
         }
         if (image) {
-            source->counts.images++;
-            member->name = name;
-            member->fault = name_fault(name, strlen(name));
-            member->size = source->entry.size;
-            return STATUS_OK;
+            return make_member(source, name, member, error);
         }
         source->counts.others++;
     }
+}
+
+static enum status too_long(uint64_t size, struct error *error)
+{
+    char bytes[32] = "more";
+    if (size != SOURCE_SIZE_UNKNOWN) {
+        snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)size);
+    }
+    return error_set(error, STATUS_LIMIT, NULL, NOWHERE, NOWHERE,
+                     "%s bytes long; the limit for an image is %llu", bytes,
+                     (unsigned long long)LIMIT_IMAGE_BYTES);
+}
+
+// Makes room for `need` bytes; the first `used` stay.
+static enum status grow(const struct source *source, uint8_t **bytes, size_t *capacity, size_t used,
+                        size_t need, struct error *error)
+{
+    if (need <= *capacity) {
+        return STATUS_OK;
+    }
+    uint8_t *grown = malloc(need);
+    if (grown == NULL) {
+        return error_errno(error, ENOMEM, source->path, NOWHERE, "allocate memory for an image");
+    }
+    if (used > 0) {
+        memcpy(grown, *bytes, used);
+    }
+    free(*bytes);
+    *bytes = grown;
+    *capacity = need;
+    return STATUS_OK;
+}
+
+static enum status read_all(struct source *source, uint8_t **bytes, size_t *len, size_t *capacity,
+                            struct error *error)
+{
+    enum status status = grow(source, bytes, capacity, 0, FIRST_BYTES, error);
+    memcpy(*bytes, source->head, status == STATUS_OK ? source->head_len : 0);
+    *len = source->head_len;
+    while (status == STATUS_OK) {
+        size_t room = *capacity - *len, got = 0;
+        status = source->kind->read(source->state, *bytes + *len, room, &got, error);
+        *len += got;
+        if (status != STATUS_OK || got < room) {
+            break;
+        }
+        if (*len > LIMIT_IMAGE_BYTES) {
+            return too_long(SOURCE_SIZE_UNKNOWN, error);
+        }
+        status = grow(source, bytes, capacity, *len, 2 * *capacity, error);
+    }
+    return status == STATUS_OK && *len > LIMIT_IMAGE_BYTES ? too_long(*len, error) : status;
 }
 
 enum status source_read(struct source *source, uint8_t **bytes, size_t *len, size_t *capacity,
@@ -140,21 +308,18 @@ enum status source_read(struct source *source, uint8_t **bytes, size_t *len, siz
 {
     *len = 0;
     uint64_t size = source->entry.size;
-    if (size > LIMIT_IMAGE_BYTES) {
-        return error_set(error, STATUS_LIMIT, NULL, NOWHERE, NOWHERE,
-                         "%llu bytes long; the limit for an image is %llu",
-                         (unsigned long long)size, (unsigned long long)LIMIT_IMAGE_BYTES);
+    if (size == SOURCE_SIZE_UNKNOWN) {
+        return read_all(source, bytes, len, capacity, error);
     }
-    if (size + HEAD_BYTES > *capacity) {
-        size_t need = (size_t)size + HEAD_BYTES + (size_t)size / 4;
-        uint8_t *grown = malloc(need);
-        if (grown == NULL) {
-            return error_errno(error, ENOMEM, source->path, NOWHERE,
-                               "allocate memory for an image");
+    if (size > LIMIT_IMAGE_BYTES) {
+        return too_long(size, error);
+    }
+    size_t need = (size_t)size + HEAD_BYTES;
+    if (need > *capacity) {
+        enum status status = grow(source, bytes, capacity, 0, need + (size_t)size / 4, error);
+        if (status != STATUS_OK) {
+            return status;
         }
-        free(*bytes);
-        *bytes = grown;
-        *capacity = need;
     }
     memcpy(*bytes, source->head, source->head_len);
     size_t rest = (size_t)size > source->head_len ? (size_t)size - source->head_len : 0, got = 0;

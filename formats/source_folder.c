@@ -58,6 +58,14 @@ static enum status failed(const struct folder *folder, int errnum, const char *w
     return error_errno(error, errnum, path, NOWHERE, what);
 }
 
+static enum status folder_recognise(const char *path, bool *mine, struct error *error)
+{
+    (void)error;
+    struct stat about;
+    *mine = stat(path, &about) == 0 && S_ISDIR(about.st_mode);
+    return STATUS_OK;
+}
+
 // --- directories -------------------------------------------------------------------------------
 
 static int compare_names(const void *left, const void *right)
@@ -240,5 +248,9 @@ static enum status folder_read(void *state, void *buf, size_t len, size_t *got, 
     return STATUS_OK;
 }
 
-const struct source_kind source_folder = {
-    .open = folder_open, .next = folder_next, .read = folder_read, .close = folder_close};
+const struct source_kind source_folder = {.name = "folder of images",
+                                          .recognise = folder_recognise,
+                                          .open = folder_open,
+                                          .next = folder_next,
+                                          .read = folder_read,
+                                          .close = folder_close};

@@ -1,6 +1,6 @@
 // Reads a tar through libarchive, the fuzzed reader. Only tar and the filters that libarchive has
 // built in are allowed: some of its other filters would run programs.
-#include "formats/source.h"
+#include "formats/source_tar.h"
 
 #include <archive.h>
 #include <archive_entry.h>
@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define READ_BYTES     (1u << 20)
 #define END_MARK_BYTES 1024 // two zero blocks
@@ -19,6 +20,10 @@ struct tar {
     struct archive_entry *entry;
     bool inside;     // an entry's data may be left to skip
     locale_t locale; // UTF-8, so that names do not depend on the person's settings
+    // Of a tar inside something else.
+    struct source_tar_input input;
+    uint8_t *window; // [READ_BYTES]
+    struct error input_error;
 };
 
 static void tar_close(void **state)
@@ -30,22 +35,32 @@ static void tar_close(void **state)
         if (tar->locale != (locale_t)0) {
             freelocale(tar->locale);
         }
+        free(tar->window);
         free(tar);
         *state = NULL;
     }
 }
 
+static bool no_archive(const char *reason)
+{
+    return strcasestr(reason, "unrecognized archive format") != NULL;
+}
+
 static enum status failed(struct tar *tar, struct error *error)
 {
+    if (tar->input_error.status != STATUS_OK) {
+        if (error != NULL) {
+            *error = tar->input_error;
+        }
+        return tar->input_error.status;
+    }
     const char *reason = archive_error_string(tar->archive);
     reason = reason ? reason : "no reason given";
     int errnum = archive_errno(tar->archive);
     int64_t at = archive_filter_bytes(tar->archive, 0);
     uint64_t offset = at < 0 ? NOWHERE : (uint64_t)at;
-    if (strcasestr(reason, "unrecognized archive format") != NULL) {
-        return error_set(error, STATUS_UNSUPPORTED, tar->path, NOWHERE, NOWHERE,
-                         "neither a folder nor a tar (plain or compressed with gzip, zstd, xz or "
-                         "bzip2)");
+    if (no_archive(reason)) {
+        return error_set(error, STATUS_CORRUPT, tar->path, NOWHERE, NOWHERE, "no tar any more");
     }
     enum status status = strcasestr(reason, "truncated") != NULL ? STATUS_TRUNCATED
                          : errnum == ENOMEM                      ? STATUS_NO_MEMORY
@@ -65,7 +80,7 @@ static bool allow_formats(struct archive *archive)
            archive_read_support_filter_bzip2(archive) == ARCHIVE_OK;
 }
 
-static enum status tar_open(void **state, const char *path, struct error *error)
+static enum status prepare(void **state, const char *path, struct error *error)
 {
     struct tar *tar = calloc(1, sizeof *tar);
     *state = tar;
@@ -79,10 +94,66 @@ static enum status tar_open(void **state, const char *path, struct error *error)
         return error_set(error, STATUS_UNSUPPORTED, path, NOWHERE, NOWHERE,
                          "this system's libarchive lacks gzip, zstd, xz or bzip2");
     }
-    if (archive_read_open_filename(tar->archive, path, READ_BYTES) != ARCHIVE_OK) {
-        return failed(tar, error);
-    }
     return STATUS_OK;
+}
+
+static enum status tar_open(void **state, const char *path, struct error *error)
+{
+    enum status status = prepare(state, path, error);
+    struct tar *tar = *state;
+    if (status == STATUS_OK &&
+        archive_read_open_filename(tar->archive, path, READ_BYTES) != ARCHIVE_OK) {
+        status = failed(tar, error);
+    }
+    return status;
+}
+
+static la_ssize_t read_input(struct archive *archive, void *context, const void **bytes)
+{
+    struct tar *tar = context;
+    size_t got = 0;
+    *bytes = tar->window;
+    enum status status =
+        tar->input.read(tar->input.context, tar->window, READ_BYTES, &got, &tar->input_error);
+    if (status != STATUS_OK) {
+        tar->input_error.status = status;
+        archive_set_error(archive, EIO, "cannot read what is around it");
+        return ARCHIVE_FATAL;
+    }
+    return (la_ssize_t)got;
+}
+
+static la_int64_t skip_input(struct archive *archive, void *context, la_int64_t len)
+{
+    (void)archive;
+    struct tar *tar = context;
+    return len > 0 ? (la_int64_t)tar->input.skip(tar->input.context, (uint64_t)len) : 0;
+}
+
+enum status source_tar_open_input(void **state, const char *path,
+                                  const struct source_tar_input *input, struct error *error)
+{
+    enum status status = prepare(state, path, error);
+    struct tar *tar = *state;
+    if (status != STATUS_OK) {
+        return status;
+    }
+    tar->input = *input;
+    tar->window = malloc(READ_BYTES);
+    if (tar->window == NULL) {
+        return error_errno(error, ENOMEM, path, NOWHERE, "allocate memory to read");
+    }
+    return archive_read_open2(tar->archive, tar, NULL, read_input, skip_input, NULL) == ARCHIVE_OK
+               ? STATUS_OK
+               : failed(tar, error);
+}
+
+bool source_tar_place(void *state, uint64_t *offset)
+{
+    struct tar *tar = state;
+    int64_t at = archive_filter_bytes(tar->archive, 0);
+    *offset = at < 0 ? 0 : (uint64_t)at;
+    return tar->window == NULL && archive_filter_count(tar->archive) == 1 && at >= 0;
 }
 
 // libarchive takes a missing end mark for a proper end; we do not, because then a tar that was cut
@@ -145,6 +216,28 @@ static enum status tar_next(void *state, struct source_entry *entry, struct erro
     return status;
 }
 
+// Whatever libarchive takes for a tar, or for the beginning of one. Files that it would have to
+// call an empty tar are not.
+static enum status tar_recognise(const char *path, bool *mine, struct error *error)
+{
+    *mine = false;
+    struct stat about;
+    if (stat(path, &about) != 0 || !S_ISREG(about.st_mode) || about.st_size == 0) {
+        return STATUS_OK;
+    }
+    void *state = NULL;
+    struct source_entry entry;
+    enum status status = tar_open(&state, path, error);
+    struct tar *tar = state;
+    if (status == STATUS_OK) {
+        status = tar_next(state, &entry, error);
+    }
+    const char *reason = tar && tar->archive ? archive_error_string(tar->archive) : NULL;
+    *mine = status != STATUS_NO_MEMORY && (reason == NULL || !no_archive(reason));
+    tar_close(&state);
+    return status == STATUS_NO_MEMORY ? status : STATUS_OK; // the rest is said when it is read
+}
+
 static enum status tar_read(void *state, void *buf, size_t len, size_t *got, struct error *error)
 {
     struct tar *tar = state;
@@ -165,5 +258,17 @@ static enum status tar_read(void *state, void *buf, size_t len, size_t *got, str
     return STATUS_OK;
 }
 
-const struct source_kind source_tar = {
-    .open = tar_open, .next = tar_next, .read = tar_read, .close = tar_close};
+static const char *tar_describe(void *state)
+{
+    struct tar *tar = state;
+    const char *filter = archive_filter_name(tar->archive, 0);
+    return archive_filter_count(tar->archive) > 1 && filter != NULL ? filter : NULL;
+}
+
+const struct source_kind source_tar = {.name = "tar",
+                                       .recognise = tar_recognise,
+                                       .open = tar_open,
+                                       .next = tar_next,
+                                       .read = tar_read,
+                                       .describe = tar_describe,
+                                       .close = tar_close};

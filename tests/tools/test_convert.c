@@ -313,11 +313,13 @@ static void mistakes_are_explained(void **state)
     program_expect(&scratch, 2, "'lmdb' or 'shards'", "convert $DIR/in -o $DIR/set --store tar");
     program_expect(&scratch, 2, "'fatal' or 'skip'", "convert $DIR/in -o $DIR/set --bad ignore");
     program_expect(&scratch, 1, "nowhere", "convert $DIR/nowhere -o $DIR/set");
-    program_expect(&scratch, 1, "neither a folder nor a tar",
+    program_expect(&scratch, 1, "a single JPEG file, nothing that images are read from",
                    "convert $DIR/in/cat/000.jpg -o $DIR/set");
     assert_int_equal(mkdir(in_scratch("void"), 0755), 0);
     program_expect(&scratch, 1, "no JPEG or PNG", "convert $DIR/void -o $DIR/set");
-    program_expect(&scratch, 1, "not a dataset", "inspect $DIR/in");
+    program_expect(&scratch, 1, "not a dataset", "inspect $DIR/in --verify");
+    program_expect(&scratch, 0, "byol convert ", "inspect $DIR/in");
+    program_expect(&scratch, 1, "no JPEG or PNG", "inspect $DIR/void");
     program_expect(&scratch, 1, "nowhere", "inspect $DIR/nowhere");
     program_expect(&scratch, 2, "one dataset", "inspect");
     assert_false(file_exists(in_scratch("set")));
