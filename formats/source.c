@@ -18,6 +18,9 @@
 
 // A new kind adds its line; the last two take what looks like nothing in particular.
 const struct source_kind *const source_kinds[] = {
+    &source_dataset,
+    &source_lmdb,
+    &source_beton,
     &source_tar,
     &source_folder,
     NULL,
