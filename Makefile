@@ -228,6 +228,11 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call objects,$(SUPPORT_SOURCES)) $(BU
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libbyol.a -lcmocka $(LIBS)
 
+# Its HDF5 files are written by libhdf5.
+$(BUILD)/obj/tests/formats/test_source_stream.o: private ALL_CPPFLAGS += -DHAVE_HDF5=$(HDF5) $(patsubst -I%,-isystem %,$(HDF5_FLAGS))
+$(BUILD)/tests/formats/test_source_stream: private LIBS += $(if $(filter 1,$(HDF5)),$(HDF5_LIBS))
+$(BUILD)/tests/formats/test_source_stream: $(STREAMS)
+
 $(BUILD)/obj/trainer/cuda/%.o $(BUILD)/obj/tests/cuda_plans/%.o: private ALL_CPPFLAGS += -isystem $(CUDA_HOME)/include
 $(BUILD)/tests/cuda_plans/%: $(BUILD)/obj/tests/cuda_plans/%.o $(call objects,$(PLAN_SOURCES)) $(BUILD)/libbyol.a
 	@mkdir -p $(@D)

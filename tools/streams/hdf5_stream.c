@@ -1,7 +1,8 @@
 // Reads an HDF5 file of images for `byol convert` and writes what formats/source_stream.h describes
 // to stdout. A program of its own, because a hostile file can crash libhdf5: then this process ends
-// and byol says so. It limits its memory, writes no files, follows hard links only (soft and
-// external ones lead out of the file), reads no external or virtual storage and loads no plugins.
+// and byol says so. It limits its memory and its time without a result, writes no files, follows
+// hard links only (soft and external ones lead out of the file), reads no external or virtual
+// storage and loads no plugins.
 //
 // Layouts: a 1-D dataset of bytes is an image file, named by its path, with its group as class
 // (solo-learn, scripts/utils/convert_imgfolder_to_h5.py); a 1-D dataset of variable-length bytes is
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 
 #define FRAME_FILE       1u
 #define FRAME_RGB        2u
@@ -34,6 +36,7 @@
 #define IMAGE_BYTES      ((hsize_t)32 << 20)
 #define PIXEL_BYTES      ((hsize_t)192 << 20)
 #define SIDE             65500u
+#define IDLE_SECONDS     300
 #define ELEMENTS         ((hsize_t)1 << 32)
 #define BLOCK_BYTES      ((hsize_t)8 << 20) // of pixels or labels read at a time, and of chunk caches
 
@@ -55,6 +58,13 @@ struct frame {
     uint64_t len;
 };
 
+// Ends this process when it computes for minutes without writing anything.
+static void watch(void)
+{
+    const struct itimerval patience = {.it_value = {.tv_sec = IDLE_SECONDS}};
+    setitimer(ITIMER_PROF, &patience, NULL);
+}
+
 static void put(const struct frame *frame)
 {
     uint8_t head[32];
@@ -72,6 +82,7 @@ static void put(const struct frame *frame)
         (frame->len > 0 && fwrite(frame->payload, frame->len, 1, stdout) != 1)) {
         exit(1); // nobody listens
     }
+    watch();
 }
 
 __attribute__((format(printf, 2, 3), noreturn)) static void refuse(int code, const char *format,
@@ -463,6 +474,7 @@ int main(int argc, char **argv)
     limit(RLIMIT_FSIZE, 0);
     limit(RLIMIT_CORE, 0);
     fwrite("BYOLIMG1", 8, 1, stdout);
+    watch();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     H5PLset_loading_state(0);
     hid_t file = H5Fopen(argv[1], H5F_ACC_RDONLY, H5P_DEFAULT);
