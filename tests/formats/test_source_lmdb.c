@@ -212,7 +212,7 @@ static void test_pickles_refused(void **state)
     } cases[] = {
         {"\x80\x02"
          "cos\nsystem\n(X\x04\0\0\0trueR.",
-         27, STATUS_UNSUPPORTED, "wants Python's os.system"},
+         25, STATUS_UNSUPPORTED, "wants Python's os.system"},
         {"\x80\x04\x8c\x02os\x8c\x06system\x93.", 16, STATUS_UNSUPPORTED, "opcode 0x93"},
         {"\x80\x04}.", 4, STATUS_UNSUPPORTED, "holds a dict"},
         {"\x80\x04K\x01K\x02\x86.", 8, STATUS_UNSUPPORTED, "a pickle without bytes"},

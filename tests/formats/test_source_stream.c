@@ -255,6 +255,7 @@ static void test_arrays(void **state)
     write_dataset(file, "x", H5T_NATIVE_UINT8, 4, (hsize_t[]){2, 1, 1, 3}, "abcdef");
     write_dataset(file, "y", H5T_NATIVE_UINT8, 4, (hsize_t[]){2, 1, 1, 1}, "\1\2");
     H5Fclose(file);
+    source_reading_free(&reading);
     source_reading_all(&reading, path);
     assert_non_null(strstr(reading.members, "a.h5/x/000000000.png 1\na.h5/x/000000001.png 2\n"));
 }
