@@ -188,6 +188,19 @@ const char *dataset_provenance(const struct dataset *dataset)
     return index_string(&dataset->index, INDEX_PROVENANCE, 0);
 }
 
+char *dataset_not_exact(const struct dataset *dataset)
+{
+    size_t len = strlen(DATASET_NOT_EXACT);
+    for (const char *at = dataset_provenance(dataset); *at != '\0'; at += *at == '\n') {
+        size_t line = strcspn(at, "\n");
+        if (strncmp(at, DATASET_NOT_EXACT, len) == 0) {
+            return strndup(at + len, line - len);
+        }
+        at += line;
+    }
+    return NULL;
+}
+
 uint32_t dataset_max_stored_length(const struct dataset *dataset)
 {
     return dataset->index.max_stored_length;

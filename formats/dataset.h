@@ -61,6 +61,9 @@ const char *dataset_file_path(const struct dataset *dataset,
 uint64_t dataset_file_length(const struct dataset *dataset, uint32_t file);
 uint32_t dataset_file_crc(const struct dataset *dataset, uint32_t file); // CRC-32C of all of it
 const char *dataset_provenance(const struct dataset *dataset); // text: sources, converter version
+// What was done to the images that they are not those of the source ("larger images were resized
+// …"), one line, malloc'ed; NULL for a dataset that is exact.
+char *dataset_not_exact(const struct dataset *dataset);
 uint32_t
 dataset_max_stored_length(const struct dataset *dataset); // the largest extent: sizes read buffers
 uint32_t dataset_max_frame_length(const struct dataset *dataset);
@@ -89,6 +92,9 @@ enum status dataset_read(const struct dataset *dataset, uint64_t record, uint8_t
 
 // --- writing -----------------------------------------------------------------------------------
 
+// A line of the provenance that starts so tells why the images are not those of the source.
+#define DATASET_NOT_EXACT "not exact: "
+
 struct dataset_writer_config {
     enum dataset_store store;
     uint64_t shard_bytes; // start a new shard at about this size; 0 = 256 MiB
@@ -97,6 +103,17 @@ struct dataset_writer_config {
     uint32_t frame_bytes;
     const char *provenance; // text stored in the index, copied; NULL = none
     bool replace;           // a dataset already at `directory` gives way at the commit
+    // What is converted, and how: its sources and all that decides about bytes. A killed writer's
+    // work goes on where its text is the same; where it is another, opening is STATUS_EXISTS. NULL:
+    // no work can be taken up, and what an earlier writer left is removed.
+    const char *journal;
+    bool restart; // remove what an earlier writer left, whatever it was
+};
+
+// What a journal keeps of each record for the one who writes it.
+struct dataset_trace {
+    uint64_t position; // in the source; grows from record to record
+    uint64_t about;    // anything
 };
 
 // One image to add. `name` is the key: unique, valid UTF-8, no control bytes, not absolute, no
@@ -107,6 +124,7 @@ struct dataset_item {
     size_t len;
     int32_t label;
     struct image_info info;
+    struct dataset_trace trace; // where a journal is kept
 };
 
 // An item turned into what the store will hold. Filled by a packer, reused freely, ended with
@@ -133,7 +151,13 @@ enum status dataset_pack(struct dataset_packer *packer, const struct dataset_ite
 // so a half-written dataset never opens. `directory` must not exist (or see `replace`); what a
 // killed writer left in DIRECTORY.partial is removed first. Records keep the order they were added
 // in; the same items give the same bytes. After a failure the writer can only be aborted.
+//
+// With a journal, a killed writer (or one that failed) leaves what it had stored at its last safe
+// point: a whole shard, or a committed batch of LMDB. The next one has these records already and is
+// given the rest, in the same order; the bytes are those of a writer that was never killed.
 struct dataset_writer;
+// Whether `directory` could be made: what dataset_writer_open would say of the name alone.
+enum status dataset_writer_check(const char *directory, bool replace, struct error *error);
 enum status dataset_writer_open(struct dataset_writer **out, const char *directory,
                                 const struct dataset_writer_config *config, struct error *error);
 enum status dataset_writer_add(struct dataset_writer *writer, const struct dataset_item *item,
@@ -142,10 +166,24 @@ enum status dataset_writer_add(struct dataset_writer *writer, const struct datas
 enum status dataset_writer_add_packed(struct dataset_writer *writer,
                                       const struct dataset_item *item,
                                       const struct dataset_packed *packed, struct error *error);
+// Records of a killed writer that this one goes on from.
+uint64_t dataset_writer_resumed(const struct dataset_writer *writer);
+struct dataset_trace dataset_writer_trace(const struct dataset_writer *writer, uint64_t record);
+// Keeps a line about something that became no record; dataset_writer_remark_at gives those of the
+// killed writer, in order; false after the last.
+enum status dataset_writer_remark(struct dataset_writer *writer, const struct dataset_trace *trace,
+                                  const char *text, struct error *error);
+bool dataset_writer_remark_at(const struct dataset_writer *writer, size_t number,
+                              struct dataset_trace *trace, const char **text);
 // `class_names` in label order, copied. Nulls *writer on success.
 enum status dataset_writer_commit(struct dataset_writer **writer, const char *const *class_names,
                                   uint32_t class_count, struct error *error);
-// Removes what was written. Accepts a pointer to NULL.
+// Joins datasets of shards, made with the same options, into a new one of all their records in
+// order. No bytes are copied: the shards move, and the parts are gone afterwards.
+enum status dataset_join(const char *directory, const char (*parts)[560], size_t count,
+                         const struct dataset_writer_config *config, struct error *error);
+
+// Removes what was written, unless a later writer can go on from it. Accepts a pointer to NULL.
 void dataset_writer_abort(struct dataset_writer **writer);
 
 #endif

@@ -1,10 +1,10 @@
 // Writing a dataset: everything goes to DIRECTORY.partial, the index last; one rename puts it in
 // place. The directory is locked while it is written, so a second writer is turned away and a
 // killed one's remains can be told from a living one's.
+#include "formats/dataset_internal.h"
 #include "formats/file.h"
 #include "formats/limits.h"
 #include "formats/name.h"
-#include "formats/name_set.h"
 #include "formats/store.h"
 
 #include <dirent.h>
@@ -17,26 +17,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PATH_BYTES 480 // leaves room for a file's name in the 512 of an error
-
-struct dataset_writer {
-    char directory[PATH_BYTES], partial[PATH_BYTES + 16], parent[PATH_BYTES];
-    int lock; // the partial directory, held open and locked
-    bool replace;
-    int32_t max_label;
-    const struct store *store;
-    void *state; // of the store
-    struct dataset_packer *packer;
-    struct dataset_packed packed; // of dataset_writer_add
-    struct index_builder builder;
-    struct name_set names;
-};
-
 // --- the partial directory ---------------------------------------------------------------------
 
 static bool written_by_us(const char *name)
 {
-    static const char *const starts[] = {"shard-", INDEX_FILE_NAME, "data.mdb", "lock.mdb"};
+    static const char *const starts[] = {"shard-", INDEX_FILE_NAME, "data.mdb", "lock.mdb",
+                                         JOURNAL_FILE_NAME};
     for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
         if (strncmp(name, starts[i], strlen(starts[i])) == 0) {
             return true;
@@ -71,14 +57,14 @@ static enum status empty_directory(const char *path, struct error *error)
     return status;
 }
 
-static void remove_directory(const char *path)
+void dataset_remove(const char *path)
 {
     if (empty_directory(path, NULL) == STATUS_OK) {
         rmdir(path);
     }
 }
 
-// Makes or takes over the partial directory; on success it is ours alone and empty.
+// Makes or takes over the partial directory; on success it is ours alone.
 static enum status claim_partial(struct dataset_writer *writer, struct error *error)
 {
     if (mkdir(writer->partial, 0755) != 0 && errno != EEXIST) {
@@ -97,7 +83,7 @@ static enum status claim_partial(struct dataset_writer *writer, struct error *er
                                "another process is writing this dataset")
                    : error_errno(error, errnum, writer->partial, NOWHERE, "lock the directory");
     }
-    return empty_directory(writer->partial, error);
+    return STATUS_OK;
 }
 
 // --- open --------------------------------------------------------------------------------------
@@ -146,6 +132,109 @@ static enum status check_target(const struct dataset_writer *writer, struct erro
                            "exists and is not a dataset: not replaced");
 }
 
+enum status dataset_writer_check(const char *directory, bool replace, struct error *error)
+{
+    struct dataset_writer writer = {.replace = replace};
+    enum status status = set_paths(&writer, directory, error);
+    return status ? status : check_target(&writer, error);
+}
+
+// --- going on from a killed writer -------------------------------------------------------------
+
+static enum status checkpoint(void *context, uint64_t records, uint64_t mark, bool synced,
+                              struct error *error)
+{
+    struct dataset_writer *writer = context;
+    enum status status =
+        synced && writer->journaled ? file_sync_directory(writer->partial, error) : STATUS_OK;
+    return status ? status
+                  : journal_checkpoint(&writer->journal, &writer->builder, records, mark, synced,
+                                       error);
+}
+
+// Takes up the work of the journal that was found; *resumed is false when nothing of it is left.
+static enum status resume(struct dataset_writer *writer, const struct dataset_writer_config *config,
+                          const struct store_owner *owner, bool *resumed, struct error *error)
+{
+    enum status status = writer->store->open(&writer->state, writer->partial, config, owner, error);
+    *resumed = false;
+    if (status == STATUS_OK) {
+        status = journal_replay(&writer->journal, writer->store->has, writer->state,
+                                &writer->builder, &writer->names, resumed, error);
+    }
+    if (status == STATUS_OK && *resumed) {
+        status = writer->store->resume(writer->state, &writer->builder, error);
+    }
+    if (status != STATUS_OK || !*resumed) {
+        writer->store->close(&writer->state);
+        return status;
+    }
+    writer->resumed = writer->builder.part[INDEX_RECORDS].count;
+    for (uint64_t i = 0; i < writer->resumed; i++) {
+        int32_t label = index_builder_record(&writer->builder, i).label;
+        writer->max_label = label > writer->max_label ? label : writer->max_label;
+    }
+    return STATUS_OK;
+}
+
+static enum status open_store(struct dataset_writer *writer,
+                              const struct dataset_writer_config *config, struct error *error)
+{
+    const struct store_owner owner = {.context = writer, .checkpoint = checkpoint};
+    bool found = false, resumed = false;
+    enum status status = STATUS_OK;
+    if (config->journal != NULL && !config->restart) {
+        status = journal_find(&writer->journal, writer->partial, config->store, config->journal,
+                              &found, error);
+        writer->keep = status == STATUS_EXISTS;
+    }
+    if (status == STATUS_OK && found) {
+        status = resume(writer, config, &owner, &resumed, error);
+        writer->journaled = resumed;
+    }
+    if (status != STATUS_OK || resumed) {
+        return status;
+    }
+    journal_close(&writer->journal);
+    status = empty_directory(writer->partial, error);
+    if (status == STATUS_OK && config->journal != NULL) {
+        writer->journaled = true;
+        status =
+            journal_begin(&writer->journal, writer->partial, config->store, config->journal, error);
+    }
+    return status ? status
+                  : writer->store->open(&writer->state, writer->partial, config, &owner, error);
+}
+
+uint64_t dataset_writer_resumed(const struct dataset_writer *writer)
+{
+    return writer->resumed;
+}
+
+struct dataset_trace dataset_writer_trace(const struct dataset_writer *writer, uint64_t record)
+{
+    return writer->journal.traces[record];
+}
+
+enum status dataset_writer_remark(struct dataset_writer *writer, const struct dataset_trace *trace,
+                                  const char *text, struct error *error)
+{
+    return journal_remark(&writer->journal, trace, text, error);
+}
+
+bool dataset_writer_remark_at(const struct dataset_writer *writer, size_t number,
+                              struct dataset_trace *trace, const char **text)
+{
+    if (number >= writer->journal.remark_count) {
+        return false;
+    }
+    *trace = writer->journal.remarks[number].trace;
+    *text = writer->journal.remarks[number].text;
+    return true;
+}
+
+// --- opening -----------------------------------------------------------------------------------
+
 static enum status open_parts(struct dataset_writer *writer, const char *directory,
                               const struct dataset_writer_config *config, struct error *error)
 {
@@ -166,7 +255,7 @@ static enum status open_parts(struct dataset_writer *writer, const char *directo
     if (status == STATUS_OK) {
         status = dataset_packer_open(&writer->packer, config->store, error);
     }
-    return status ? status : writer->store->open(&writer->state, writer->partial, config, error);
+    return status ? status : open_store(writer, config, error);
 }
 
 enum status dataset_writer_open(struct dataset_writer **out, const char *directory,
@@ -179,6 +268,7 @@ enum status dataset_writer_open(struct dataset_writer **out, const char *directo
                          "no memory to write a dataset");
     }
     writer->lock = -1;
+    writer->journal.fd = -1;
     writer->replace = config->replace;
     writer->max_label = DATASET_NO_LABEL;
     writer->store = config->store == DATASET_LMDB ? &store_lmdb : &store_shards;
@@ -190,13 +280,14 @@ enum status dataset_writer_open(struct dataset_writer **out, const char *directo
     return status;
 }
 
-static void writer_free(struct dataset_writer **out)
+void dataset_writer_free(struct dataset_writer **out)
 {
     struct dataset_writer *writer = *out;
     writer->store->close(&writer->state);
     dataset_packer_close(&writer->packer);
     dataset_packed_free(&writer->packed);
     index_builder_free(&writer->builder);
+    journal_close(&writer->journal);
     name_set_free(&writer->names);
     if (writer->lock >= 0) {
         close(writer->lock);
@@ -212,10 +303,12 @@ void dataset_writer_abort(struct dataset_writer **out)
         return;
     }
     writer->store->close(&writer->state);
-    if (writer->lock >= 0) { // else the directory is not ours
-        remove_directory(writer->partial);
+    // With LMDB the last checkpoint may be of a batch whose commit failed.
+    bool keep = writer->keep || (writer->journaled && writer->journal.entries > 1);
+    if (writer->lock >= 0 && !keep) { // else the directory is not ours, or worth going on from
+        dataset_remove(writer->partial);
     }
-    writer_free(out);
+    dataset_writer_free(out);
 }
 
 // --- add ---------------------------------------------------------------------------------------
@@ -238,6 +331,9 @@ enum status dataset_writer_add_packed(struct dataset_writer *writer,
     struct dataset_record record = packed->record;
     if (status == STATUS_OK) {
         status = writer->store->add(writer->state, item, packed, &writer->builder, &record, error);
+    }
+    if (status == STATUS_OK && writer->journaled) {
+        status = journal_trace(&writer->journal, &item->trace, error);
     }
     if (status == STATUS_OK) {
         status = index_builder_add_record(&writer->builder, item->name, &record, error);
@@ -293,9 +389,20 @@ static enum status install(struct dataset_writer *writer, struct error *error)
     }
     enum status status = file_sync_directory(writer->parent, error);
     if (status == STATUS_OK) {
-        remove_directory(writer->partial); // now the old one
+        dataset_remove(writer->partial); // now the old one
     }
     return status;
+}
+
+enum status dataset_writer_install(struct dataset_writer *writer, struct error *error)
+{
+    char path[PATH_BYTES + 32];
+    snprintf(path, sizeof path, "%s/" INDEX_FILE_NAME, writer->partial);
+    enum status status = journal_end(&writer->journal, error);
+    if (status == STATUS_OK) {
+        status = index_builder_write(&writer->builder, path, error);
+    }
+    return status ? status : install(writer, error);
 }
 
 static enum status commit(struct dataset_writer *writer, const char *const *class_names,
@@ -310,12 +417,7 @@ static enum status commit(struct dataset_writer *writer, const char *const *clas
         status = writer->store->finish(writer->state, &writer->builder, error);
     }
     writer->store->close(&writer->state);
-    if (status == STATUS_OK) {
-        char path[PATH_BYTES + 32];
-        snprintf(path, sizeof path, "%s/" INDEX_FILE_NAME, writer->partial);
-        status = index_builder_write(&writer->builder, path, error);
-    }
-    return status ? status : install(writer, error);
+    return status ? status : dataset_writer_install(writer, error);
 }
 
 enum status dataset_writer_commit(struct dataset_writer **writer, const char *const *class_names,
@@ -323,7 +425,7 @@ enum status dataset_writer_commit(struct dataset_writer **writer, const char *co
 {
     enum status status = commit(*writer, class_names, class_count, error);
     if (status == STATUS_OK) {
-        writer_free(writer);
+        dataset_writer_free(writer);
     }
     return status;
 }

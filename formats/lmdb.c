@@ -4,7 +4,9 @@
 //
 // The bytes are the same on every run: records are appended in key order, committed in batches
 // whose size depends on the records alone, and MDB_WRITEMAP and MDB_NOMEMINIT are off, so that
-// liblmdb zeroes pages before it uses them.
+// liblmdb zeroes pages before it uses them. The environment is opened anew for each batch, so that
+// nothing but the file decides which pages the next one takes: a writer that goes on from a killed
+// one's last batch takes the same.
 #include "formats/crc32c.h"
 #include "formats/file.h"
 #include "formats/limits.h"
@@ -38,6 +40,7 @@ struct lmdb_writer {
     uint64_t count; // records
     size_t batch;   // bytes of the batch so far
     size_t page_size, map_size;
+    struct store_owner owner;
 };
 
 // LMDB reports a write that was cut short as EIO. Says whether the disk, or the limit on a file's
@@ -98,7 +101,8 @@ static enum status open_environment(struct lmdb_writer *lmdb, unsigned flags, st
 }
 
 static enum status lmdb_open(void **state, const char *directory,
-                             const struct dataset_writer_config *config, struct error *error)
+                             const struct dataset_writer_config *config,
+                             const struct store_owner *owner, struct error *error)
 {
     (void)config;
     struct lmdb_writer *lmdb = calloc(1, sizeof *lmdb);
@@ -109,6 +113,7 @@ static enum status lmdb_open(void **state, const char *directory,
     }
     snprintf(lmdb->directory, sizeof lmdb->directory, "%s", directory);
     snprintf(lmdb->path, sizeof lmdb->path, "%s/" DATA_NAME, directory);
+    lmdb->owner = *owner;
     lmdb->map_size = FIRST_MAP;
     lmdb->page_size = 4096;
     // Synced once, at the end: until then nothing refers to this file.
@@ -131,7 +136,7 @@ static int make_room(struct lmdb_writer *lmdb)
         return code;
     }
     size_t used = (info.me_last_pgno + 1) * lmdb->page_size, map_size = lmdb->map_size;
-    while (map_size - used < BATCH_CEILING) {
+    while (map_size < used || map_size - used < BATCH_CEILING) {
         map_size *= 2;
         if (map_size > SIZE_MAX / 4) {
             return ENOMEM;
@@ -157,20 +162,33 @@ static enum status begin_batch(struct lmdb_writer *lmdb, struct error *error)
     return code ? failed(lmdb, code, "begin a transaction", error) : STATUS_OK;
 }
 
+// The journal is told before the commit: a transaction that it tells of and that LMDB lacks is
+// known by its number, but one that it did not tell of would be lost.
 static enum status end_batch(struct lmdb_writer *lmdb, struct error *error)
 {
     if (lmdb->txn == NULL) {
         return STATUS_OK;
     }
     MDB_txn *txn = lmdb->txn;
+    enum status status =
+        lmdb->owner.checkpoint(lmdb->owner.context, lmdb->count, mdb_txn_id(txn), false, error);
     lmdb->txn = NULL;
+    if (status != STATUS_OK) {
+        mdb_txn_abort(txn);
+        return status;
+    }
     int code = file_fault ? file_fault("write", lmdb->path) : 0;
     if (code != 0) {
         mdb_txn_abort(txn);
     } else {
         code = mdb_txn_commit(txn);
     }
-    return code ? failed(lmdb, code, "write", error) : STATUS_OK;
+    if (code != 0) {
+        return failed(lmdb, code, "write", error);
+    }
+    mdb_env_close(lmdb->env);
+    lmdb->env = NULL;
+    return open_environment(lmdb, MDB_NOSYNC, error);
 }
 
 static enum status lmdb_add(void *state, const struct dataset_item *item,
@@ -180,7 +198,13 @@ static enum status lmdb_add(void *state, const struct dataset_item *item,
     (void)packed;
     (void)builder;
     struct lmdb_writer *lmdb = state;
-    enum status status = lmdb->txn ? STATUS_OK : begin_batch(lmdb, error);
+    enum status status = STATUS_OK;
+    if (lmdb->batch >= BATCH_BYTES) {
+        status = end_batch(lmdb, error);
+    }
+    if (status == STATUS_OK && lmdb->txn == NULL) {
+        status = begin_batch(lmdb, error);
+    }
     if (status != STATUS_OK) {
         return status;
     }
@@ -195,7 +219,33 @@ static enum status lmdb_add(void *state, const struct dataset_item *item,
     record->file = 0;
     lmdb->count++;
     lmdb->batch += item->len + RECORD_PAGES * lmdb->page_size;
-    return lmdb->batch >= BATCH_BYTES ? end_batch(lmdb, error) : STATUS_OK;
+    return STATUS_OK;
+}
+
+// --- going on ----------------------------------------------------------------------------------
+
+// Its mark is the number of the last transaction that is committed.
+static bool lmdb_has(void *state, uint64_t mark)
+{
+    struct lmdb_writer *lmdb = state;
+    MDB_envinfo info;
+    return mdb_env_info(lmdb->env, &info) == 0 && info.me_last_txnid == mark;
+}
+
+static enum status lmdb_resume(void *state, const struct index_builder *builder,
+                               struct error *error)
+{
+    struct lmdb_writer *lmdb = state;
+    lmdb->count = builder->part[INDEX_RECORDS].count;
+    MDB_stat about;
+    int code = mdb_env_stat(lmdb->env, &about);
+    if (code == 0 && about.ms_entries != lmdb->count) {
+        return error_set(error, STATUS_CORRUPT, lmdb->path, NOWHERE, NOWHERE,
+                         "holds %zu records where the journal says %" PRIu64
+                         ": remove %.200s and convert anew",
+                         about.ms_entries, lmdb->count, lmdb->directory);
+    }
+    return code ? failed(lmdb, code, "look at", error) : STATUS_OK;
 }
 
 // --- locating ----------------------------------------------------------------------------------
@@ -317,5 +367,9 @@ static enum status lmdb_finish(void *state, struct index_builder *builder, struc
     return status ? status : sync_and_verify(lmdb, builder, error);
 }
 
-const struct store store_lmdb = {
-    .open = lmdb_open, .add = lmdb_add, .finish = lmdb_finish, .close = lmdb_close};
+const struct store store_lmdb = {.open = lmdb_open,
+                                 .has = lmdb_has,
+                                 .resume = lmdb_resume,
+                                 .add = lmdb_add,
+                                 .finish = lmdb_finish,
+                                 .close = lmdb_close};

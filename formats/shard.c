@@ -6,9 +6,12 @@
 #include "formats/limits.h"
 #include "formats/store.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define DEFAULT_SHARD_BYTES (UINT64_C(256) << 20)
 // Content of frames that small images share. CIFAR-10 takes half the bytes that it takes with a
@@ -39,6 +42,7 @@ struct shard_writer {
     uint8_t *members;                 // contents that wait for their frame
     size_t members_len, frame_bytes;
     uint64_t waiting; // records whose members they are: the last so many of the builder's
+    struct store_owner owner;
 };
 
 static void shard_close(void **state)
@@ -58,7 +62,8 @@ static void shard_close(void **state)
 }
 
 static enum status shard_open(void **state, const char *directory,
-                              const struct dataset_writer_config *config, struct error *error)
+                              const struct dataset_writer_config *config,
+                              const struct store_owner *owner, struct error *error)
 {
     struct shard_writer *shard = calloc(1, sizeof *shard);
     *state = shard;
@@ -67,6 +72,7 @@ static enum status shard_open(void **state, const char *directory,
                          "no memory to write shards");
     }
     shard->fd = -1;
+    shard->owner = *owner;
     shard->shard_bytes = config->shard_bytes ? config->shard_bytes : DEFAULT_SHARD_BYTES;
     snprintf(shard->directory, sizeof shard->directory, "%s", directory);
     shard->frame_bytes = config->frame_bytes ? config->frame_bytes : DEFAULT_FRAME_BYTES;
@@ -152,6 +158,12 @@ static enum status put_seek_table(struct shard_writer *shard, struct error *erro
 
 // --- shards ------------------------------------------------------------------------------------
 
+static void set_names(struct shard_writer *shard, uint32_t number)
+{
+    snprintf(shard->name, sizeof shard->name, "shard-%05u.tar.zst", number);
+    snprintf(shard->path, sizeof shard->path, "%s/%s", shard->directory, shard->name);
+}
+
 static enum status start_shard(struct shard_writer *shard, struct error *error)
 {
     if (shard->number >= LIMIT_SHARDS) {
@@ -159,8 +171,7 @@ static enum status start_shard(struct shard_writer *shard, struct error *error)
                          "more than %llu shards: choose larger ones",
                          (unsigned long long)LIMIT_SHARDS);
     }
-    snprintf(shard->name, sizeof shard->name, "shard-%05u.tar.zst", shard->number);
-    snprintf(shard->path, sizeof shard->path, "%s/%s", shard->directory, shard->name);
+    set_names(shard, shard->number);
     shard->length = 0;
     shard->crc = 0;
     shard->frames = 0;
@@ -191,6 +202,10 @@ static enum status finish_shard(struct shard_writer *shard, struct index_builder
         struct index_file file = {.length = shard->length, .crc = shard->crc};
         status = index_builder_add_file(builder, shard->name, &file, error);
         shard->number++;
+    }
+    if (status == STATUS_OK) {
+        uint64_t stored = builder->part[INDEX_RECORDS].count - shard->waiting;
+        status = shard->owner.checkpoint(shard->owner.context, stored, shard->number, true, error);
     }
     return status;
 }
@@ -279,5 +294,47 @@ static enum status shard_finish(void *state, struct index_builder *builder, stru
     return status;
 }
 
-const struct store store_shards = {
-    .open = shard_open, .add = shard_add, .finish = shard_finish, .close = shard_close};
+// --- going on ----------------------------------------------------------------------------------
+
+// A shard's mark is how many there are: they were synced before the journal said so.
+static bool shard_has(void *state, uint64_t mark)
+{
+    struct shard_writer *shard = state;
+    if (mark == 0 || mark > LIMIT_SHARDS) {
+        return false;
+    }
+    set_names(shard, (uint32_t)mark - 1);
+    return file_exists(shard->path);
+}
+
+// The one shard that the killed writer had not finished is begun again.
+static enum status shard_resume(void *state, const struct index_builder *builder,
+                                struct error *error)
+{
+    struct shard_writer *shard = state;
+    shard->number = (uint32_t)builder->part[INDEX_FILES].count;
+    const char *name = (const char *)builder->part[INDEX_FILE_NAMES].bytes;
+    for (uint32_t i = 0; i < shard->number; i++, name += strlen(name) + 1) {
+        uint64_t want = index_load64(builder->part[INDEX_FILES].bytes + i * INDEX_FILE_BYTES);
+        struct stat about;
+        set_names(shard, i);
+        if (strcmp(name, shard->name) != 0 || stat(shard->path, &about) != 0 ||
+            (uint64_t)about.st_size != want) {
+            return error_set(error, STATUS_CORRUPT, shard->path, NOWHERE, NOWHERE,
+                             "not as the journal says: remove %.200s and convert anew",
+                             shard->directory);
+        }
+    }
+    set_names(shard, shard->number);
+    if (unlink(shard->path) != 0 && errno != ENOENT) {
+        return error_errno(error, errno, shard->path, NOWHERE, "remove");
+    }
+    return STATUS_OK;
+}
+
+const struct store store_shards = {.open = shard_open,
+                                   .has = shard_has,
+                                   .resume = shard_resume,
+                                   .add = shard_add,
+                                   .finish = shard_finish,
+                                   .close = shard_close};

@@ -44,8 +44,9 @@ const char *const *source_classes(const struct source *source, uint32_t *count);
 // after the last. A tar without its end mark is STATUS_TRUNCATED. Errors other than STATUS_END are
 // final.
 enum status source_next(struct source *source, struct source_member *member, struct error *error);
-// The member's bytes, into a malloc'ed buffer that grows. STATUS_LIMIT above LIMIT_IMAGE_BYTES:
-// then the source can go on with the next.
+// The member's bytes, into a malloc'ed buffer that grows. STATUS_LIMIT above LIMIT_IMAGE_BYTES and
+// STATUS_CORRUPT for a damaged member: then the caller can go on with the next, unless source_next
+// says that more than the member is damaged.
 enum status source_read(struct source *source, uint8_t **bytes, size_t *len, size_t *capacity,
                         struct error *error);
 struct source_counts source_counts(const struct source *source); // so far
@@ -62,16 +63,20 @@ struct source_counts source_counts(const struct source *source); // so far
 struct source_plan;
 enum status source_plan_open(struct source_plan **out, struct error *error);
 void source_plan_close(struct source_plan **plan);
-// Reads the names of a whole source. `tick` (may be NULL) is called now and then with the images
-// seen so far.
+// Reads the names of a whole source. `seen` (may be NULL) is called for each image; what it returns
+// but STATUS_OK ends the scan.
 enum status source_plan_scan(struct source_plan *plan, struct source *source,
-                             void (*tick)(void *context, uint64_t images), void *context,
-                             struct error *error);
+                             enum status (*seen)(void *context, const struct source_member *member,
+                                                 struct error *error),
+                             void *context, struct error *error);
+// The labels of --labels stand in for the sources' own and the folders': any mixture is fine then.
+void source_plan_ignore_labels(struct source_plan *plan);
 // After the last source.
 enum status source_plan_finish(struct source_plan *plan, struct error *error);
 uint64_t source_plan_images(const struct source_plan *plan);
 uint32_t source_plan_class_count(const struct source_plan *plan);
 const char *const *source_plan_classes(const struct source_plan *plan);
+bool source_plan_by_number(const struct source_plan *plan); // labels are the sources' own
 // The record's name for a member that was scanned, and its label.
 const char *source_plan_name(const struct source_plan *plan, const struct source_member *member,
                              int32_t *label);
@@ -113,6 +118,7 @@ struct source_kind {
 extern const struct source_kind source_folder, source_tar;
 extern const struct source_kind source_dataset, source_lmdb, source_beton, source_mds, source_hdf5,
     source_parquet;
+extern const struct source_kind source_tfrecord, source_webdataset, source_ilsvrc, source_binary;
 extern const struct source_kind
     *const source_kinds[]; // in the order they are asked; ends with NULL
 

@@ -18,6 +18,7 @@ struct source_plan {
     struct name_set class_set;
     const char **classes; // by label; of folders sorted and into class_set, else into own_text
     uint32_t class_count;
+    bool ignore_labels;
     // Of the sources' own labels.
     bool by_folder, by_number; // what was met so far
     int32_t max_label;         // of own labels
@@ -158,8 +159,9 @@ static enum status merge_classes(struct source_plan *plan, const struct source *
 }
 
 enum status source_plan_scan(struct source_plan *plan, struct source *source,
-                             void (*tick)(void *context, uint64_t images), void *context,
-                             struct error *error)
+                             enum status (*seen)(void *context, const struct source_member *member,
+                                                 struct error *error),
+                             void *context, struct error *error)
 {
     struct source_member member;
     enum status status;
@@ -170,17 +172,22 @@ enum status source_plan_scan(struct source_plan *plan, struct source *source,
             note_label(plan, source, member.label);
             numbers = numbers || member.label >= 0;
         }
+        if (status == STATUS_OK && seen != NULL) {
+            status = seen(context, &member, error);
+        }
         if (status != STATUS_OK) {
             return status;
-        }
-        if (tick != NULL) {
-            tick(context, plan->images);
         }
     }
     if (status != STATUS_END) {
         return status;
     }
-    return numbers ? merge_classes(plan, source, first, error) : STATUS_OK;
+    return numbers && !plan->ignore_labels ? merge_classes(plan, source, first, error) : STATUS_OK;
+}
+
+void source_plan_ignore_labels(struct source_plan *plan)
+{
+    plan->ignore_labels = true;
 }
 
 static enum status number_classes(struct source_plan *plan, struct error *error)
@@ -254,6 +261,9 @@ static enum status collect_classes(struct source_plan *plan, struct error *error
 
 enum status source_plan_finish(struct source_plan *plan, struct error *error)
 {
+    if (plan->ignore_labels) {
+        return STATUS_OK;
+    }
     if (plan->by_number) {
         return take_own_classes(plan, error);
     }
@@ -291,6 +301,11 @@ uint32_t source_plan_class_count(const struct source_plan *plan)
 const char *const *source_plan_classes(const struct source_plan *plan)
 {
     return plan->classes;
+}
+
+bool source_plan_by_number(const struct source_plan *plan)
+{
+    return plan->by_number;
 }
 
 static int compare_class(const void *key, const void *element)

@@ -5,10 +5,26 @@
 
 #include "formats/index.h"
 
+// Who is told of safe points.
+struct store_owner {
+    void *context;
+    // The first `records` records are stored whatever happens from now on to this process
+    // (`synced`: or to the machine). With LMDB that is so once its transaction `mark` is committed,
+    // which it is right after; a shard's mark is the number of shards.
+    enum status (*checkpoint)(void *context, uint64_t records, uint64_t mark, bool synced,
+                              struct error *error);
+};
+
 struct store {
-    // Starts files in `directory`, which exists and is empty.
+    // Starts files in `directory`, which exists; what it holds of an earlier writer is looked at by
+    // `has` and `resume` alone.
     enum status (*open)(void **state, const char *directory,
-                        const struct dataset_writer_config *config, struct error *error);
+                        const struct dataset_writer_config *config, const struct store_owner *owner,
+                        struct error *error);
+    // Whether the safe point `mark` of an earlier writer can be gone on from.
+    bool (*has)(void *state, uint64_t mark);
+    // Goes on from it; the builder knows the records and files up to there.
+    enum status (*resume)(void *state, const struct index_builder *builder, struct error *error);
     // Stores a record; sets file and offset of `record` where they are known already.
     enum status (*add)(void *state, const struct dataset_item *item,
                        const struct dataset_packed *packed, struct index_builder *builder,

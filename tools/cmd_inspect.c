@@ -1,5 +1,6 @@
 // `byol inspect`: what a dataset holds, and whether it is whole.
 #include "tools/command.h"
+#include "tools/describe.h"
 #include "tools/extract.h"
 #include "tools/json_text.h"
 #include "tools/verify.h"
@@ -14,10 +15,12 @@
 #define CLASSES_SHOWN  5
 
 static const char help[] =
-    "Usage: byol inspect DATASET [options]\n"
+    "Usage: byol inspect DATASET|SOURCE [options]\n"
     "\n"
     "Says what a dataset holds. Opening it checks every byte of its index; --verify also reads\n"
-    "every file, checks every image's checksum and decodes it.\n"
+    "every file, checks every image's checksum and decodes it. Of a source that is none yet it "
+    "says\n"
+    "what it is, how many images it has, and how to convert it.\n"
     "\n"
     "Options:\n"
     "  --verify       read and decode everything; damage is listed with file, offset and record\n"
@@ -120,6 +123,11 @@ static void print_text(const struct dataset *dataset)
            dataset_count(dataset), summary.jpeg, recoded, summary.png, summary.smallest.width,
            summary.smallest.height, summary.largest.width, summary.largest.height);
     print_classes(dataset, &summary);
+    char *inexact = dataset_not_exact(dataset);
+    if (inexact != NULL) {
+        printf("  not exact %s\n", inexact);
+    }
+    free(inexact);
     printf("  bytes     %.1f MB of images in %.1f MB of files\n", (double)summary.image_bytes / 1e6,
            (double)summary.file_bytes / 1e6);
     printf("  id        %016" PRIx64 "\n", dataset_id(dataset));
@@ -226,6 +234,9 @@ static void print_json(const struct dataset *dataset, bool records,
                   (json_int_t)summary.labelled, "bytes", (json_int_t)summary.image_bytes, "classes",
                   json_classes(dataset), "files", json_files(dataset), "provenance",
                   json_text(dataset_provenance(dataset)));
+    char *inexact = dataset_not_exact(dataset);
+    json_object_set_new(result, "not_exact", inexact ? json_text(inexact) : json_null());
+    free(inexact);
     if (records) {
         json_object_set_new(result, "records", json_records(dataset));
     }
@@ -360,12 +371,18 @@ static int run(int argc, char **argv)
     if (operands.count != 1) {
         return command_misused(&command_inspect, "wants one dataset");
     }
+    bool plain = !inspect.verify && !inspect.records && inspect.extract == NULL;
+    if (plain && describe_wanted(operands.item[0])) {
+        struct error error;
+        enum status status = describe_source(operands.item[0], inspect.json, &error);
+        return status ? command_failed(&command_inspect, &error, inspect.json) : EXIT_OK;
+    }
     return inspect_dataset(&inspect, operands.item[0]);
 }
 
 const struct command command_inspect = {
     .name = "inspect",
-    .summary = "say what a dataset holds, and whether it is whole",
+    .summary = "say what a dataset holds, and whether it is whole; or what a source is",
     .help = help,
     .run = run,
 };

@@ -15,8 +15,8 @@ struct worker {
     struct convert_pool *pool;
     pthread_t thread;
     struct image_decoder *decoder;
-    struct image_recoder *recoder; // if recoding was asked for
-    struct image image;
+    struct image_recoder *recoder;     // if recoding was asked for
+    struct image image, smaller, room; // the last two where images are resized
     struct dataset_packer *packer;
 };
 
@@ -58,10 +58,43 @@ static enum status recode(struct worker *worker, struct convert_job *job, bool *
 {
     const uint8_t *payload = NULL;
     size_t len;
-    enum status status = image_recode(worker->recoder, job->bytes, job->len, &job->outcome,
-                                      &payload, &len, &job->error);
+    enum status status = image_recode(worker->recoder, job->item.bytes, job->item.len,
+                                      &job->outcome, &payload, &len, &job->error);
     *decoded = payload != NULL;
     return status == STATUS_OK && payload != NULL ? keep_recoded(job, payload, len) : status;
+}
+
+// A smaller file takes the place of one whose shorter side is longer than wanted.
+static enum status resize(struct worker *worker, struct convert_job *job, bool *decoded)
+{
+    const struct convert_resize *to = &worker->pool->work.resize;
+    struct image_info *info = &job->item.info;
+    free(job->smaller);
+    job->smaller = NULL;
+    job->resized = to->side > 0 && info->width > to->side && info->height > to->side;
+    if (!job->resized) {
+        return STATUS_OK;
+    }
+    enum status status =
+        image_decode(worker->decoder, job->bytes, job->len, NULL, &worker->image, &job->error);
+    if (status == STATUS_OK) {
+        status = convert_resize_image(&worker->image, (uint32_t)to->side, &worker->smaller,
+                                      &worker->room, &job->error);
+    }
+    if (status == STATUS_OK) {
+        status = image_encode_jpeg(&worker->smaller, (int)to->quality, &job->smaller,
+                                   &job->smaller_len, &job->error);
+    }
+    if (status == STATUS_OK) {
+        *decoded = true;
+        job->item.bytes = job->smaller;
+        job->item.len = job->smaller_len;
+        *info = (struct image_info){.kind = IMAGE_JPEG,
+                                    .width = worker->smaller.width,
+                                    .height = worker->smaller.height,
+                                    .components = 3};
+    }
+    return status;
 }
 
 static enum status check_and_pack(struct worker *worker, struct convert_job *job)
@@ -73,7 +106,11 @@ static enum status check_and_pack(struct worker *worker, struct convert_job *job
     enum status status = image_probe(worker->decoder, job->bytes, job->len, &info, error);
     job->item = (struct dataset_item){
         .name = job->name, .bytes = job->bytes, .len = job->len, .label = job->label, .info = info};
-    if (status == STATUS_OK && info.kind == IMAGE_JPEG && worker->recoder != NULL) {
+    job->original = info;
+    if (status == STATUS_OK) {
+        status = resize(worker, job, &decoded);
+    }
+    if (status == STATUS_OK && job->item.info.kind == IMAGE_JPEG && worker->recoder != NULL) {
         status = recode(worker, job, &decoded);
     }
     if (status == STATUS_OK && worker->pool->work.verify && !decoded) {
@@ -187,12 +224,15 @@ void convert_pool_close(struct convert_pool **out)
         image_decoder_close(&pool->workers[i].decoder);
         image_recoder_close(&pool->workers[i].recoder);
         image_free(&pool->workers[i].image);
+        image_free(&pool->workers[i].smaller);
+        image_free(&pool->workers[i].room);
         dataset_packer_close(&pool->workers[i].packer);
     }
     for (unsigned i = 0; pool->jobs != NULL && i < pool->job_count; i++) {
         free(pool->jobs[i].name);
         free(pool->jobs[i].bytes);
         free(pool->jobs[i].recoded);
+        free(pool->jobs[i].smaller);
         dataset_packed_free(&pool->jobs[i].packed);
     }
     pthread_cond_destroy(&pool->finished);

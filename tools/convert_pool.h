@@ -6,19 +6,27 @@
 
 #include "formats/dataset.h"
 #include "formats/image_recode.h"
+#include "tools/convert_resize.h"
 
-// One image on its way. The caller fills name, place, bytes, len and label; the pool the rest.
+// One image on its way. The caller fills name, place, bytes, len, label, position and output; the
+// pool the rest.
 struct convert_job {
     char *name;      // the record's; capacity LIMIT_NAME_BYTES + 1
     char place[512]; // where it came from, for messages
     uint8_t *bytes;
     size_t len, capacity;
     int32_t label;
+    uint64_t position; // of the sources' images
+    uint8_t output;    // where it goes
 
     enum status status; // of the checks; set it to a failure beforehand to skip them
     struct error error;
     struct dataset_item item;
     struct dataset_packed packed;
+    struct image_info original; // of `bytes`
+    bool resized;
+    uint8_t *smaller; // the file that stands for `bytes` then; malloc'ed
+    size_t smaller_len;
     enum recode_outcome outcome; // of a JPEG, where recoding was asked for
     uint8_t *recoded;            // what `item` stands for then, if it succeeded
     size_t recoded_capacity;
@@ -27,6 +35,7 @@ struct convert_job {
 struct convert_work {
     enum dataset_store store;
     bool verify; // decode every image, not only its header
+    struct convert_resize resize;
     bool recode; // store JPEGs in the faster coding where that is proven to give the same
 };
 

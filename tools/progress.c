@@ -83,6 +83,17 @@ char *progress_duration(double seconds, char *text)
 void progress_bar(struct progress *progress, const char *stage, uint64_t done, uint64_t total,
                   const char *unit)
 {
+    progress_bar_bytes(progress, stage, done, total, unit, 0);
+}
+
+void progress_start_at(struct progress *progress, uint64_t done)
+{
+    progress->before = done;
+}
+
+void progress_bar_bytes(struct progress *progress, const char *stage, uint64_t done, uint64_t total,
+                        const char *unit, uint64_t bytes)
+{
     double time = now(), elapsed = time - progress->started;
     // The end of a stage is always shown on a terminal, so that no bar stays short of it.
     bool last = progress->terminal && done == total;
@@ -90,14 +101,18 @@ void progress_bar(struct progress *progress, const char *stage, uint64_t done, u
         return;
     }
     double share = total > 0 ? (double)done / (double)total : 1;
-    double rate = elapsed > 0 ? (double)done / elapsed : 0;
+    double rate = elapsed > 0 ? (double)(done - progress->before) / elapsed : 0;
     double left = rate > 0 ? (double)(total - done) / rate : -1;
-    char bar[BAR_CELLS + 1], duration[16], text[LINE_SIZE];
+    char bar[BAR_CELLS + 1], duration[16], text[LINE_SIZE], megabytes[32] = "";
+    if (bytes > 0 && elapsed > 0) {
+        snprintf(megabytes, sizeof megabytes, "  %.1f MB/s", (double)bytes / 1e6 / elapsed);
+    }
     memset(bar, ' ', BAR_CELLS);
     memset(bar, '#', (size_t)((share < 1 ? share : 1) * BAR_CELLS));
     bar[BAR_CELLS] = 0;
-    snprintf(text, sizeof text, "%s [%s] %" PRIu64 "/%" PRIu64 "  %.*f %s/s  ETA %s", stage, bar,
-             done, total, rate < 10 ? 1 : 0, rate, unit, progress_duration(left, duration));
+    snprintf(text, sizeof text, "%s [%s] %" PRIu64 "/%" PRIu64 "  %.*f %s/s%s  ETA %s", stage, bar,
+             done, total, rate < 10 ? 1 : 0, rate, unit, megabytes,
+             progress_duration(left, duration));
     draw(progress, time, text);
 }
 

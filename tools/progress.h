@@ -11,6 +11,7 @@ struct progress {
     bool terminal, quiet;
     double started, drawn; // monotonic seconds
     unsigned width;        // of the last line drawn
+    uint64_t before;       // done before it began
 };
 
 void progress_begin(struct progress *progress, bool quiet);
@@ -22,6 +23,12 @@ void progress_line(struct progress *progress, bool force, const char *format, ..
 // "stage [####    ] done/total  rate unit/s  ETA 1:23"
 void progress_bar(struct progress *progress, const char *stage, uint64_t done, uint64_t total,
                   const char *unit);
+
+// The same with "12.3 MB/s" of `bytes` done since the beginning.
+void progress_bar_bytes(struct progress *progress, const char *stage, uint64_t done, uint64_t total,
+                        const char *unit, uint64_t bytes);
+// So many were done before this began: rates and the time left are those of the rest.
+void progress_start_at(struct progress *progress, uint64_t done);
 
 // Prints a line of its own above the progress line.
 void progress_notice(struct progress *progress, const char *format, ...)

@@ -317,7 +317,9 @@ static void mistakes_are_explained(void **state)
                    "convert $DIR/in/cat/000.jpg -o $DIR/set");
     assert_int_equal(mkdir(in_scratch("void"), 0755), 0);
     program_expect(&scratch, 1, "no JPEG or PNG", "convert $DIR/void -o $DIR/set");
-    program_expect(&scratch, 1, "not a dataset", "inspect $DIR/in");
+    program_expect(&scratch, 1, "not a dataset", "inspect $DIR/in --verify");
+    program_expect(&scratch, 0, "byol convert ", "inspect $DIR/in");
+    program_expect(&scratch, 1, "no JPEG or PNG", "inspect $DIR/void");
     program_expect(&scratch, 1, "nowhere", "inspect $DIR/nowhere");
     program_expect(&scratch, 2, "one dataset", "inspect");
     assert_false(file_exists(in_scratch("set")));
