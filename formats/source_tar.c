@@ -1,23 +1,34 @@
 // Reads a tar through libarchive, the fuzzed reader. Only tar and the filters that libarchive has
 // built in are allowed: some of its other filters would run programs.
+//
+// libarchive asks us for blocks of the file, and to skip. While nobody reads the members' data,
+// blocks are small, so that of a plain tar little more than the headers is read.
 #include "formats/source.h"
 
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-#define READ_BYTES     (1u << 20)
-#define END_MARK_BYTES 1024 // two zero blocks
+#define BLOCK_BYTES    (256u << 10) // while members' data are read; stays in a core's cache
+#define HEADER_BYTES   4096u        // while they are skipped
+#define LOOK_BYTES     16u          // who reads no more wants to know a file's kind
+#define END_MARK_BYTES 1024         // two zero blocks
 
 struct tar {
     char path[512];
     struct archive *archive;
     struct archive_entry *entry;
+    int fd;
+    uint8_t *block;
+    bool wanted;     // this member's data
+    bool reading;    // this member's, or so far the last one's
     bool inside;     // an entry's data may be left to skip
     locale_t locale; // UTF-8, so that names do not depend on the person's settings
 };
@@ -28,6 +39,10 @@ static void tar_close(void **state)
     if (tar != NULL) {
         archive_entry_free(tar->entry);
         archive_read_free(tar->archive);
+        if (tar->fd >= 0) {
+            close(tar->fd);
+        }
+        free(tar->block);
         if (tar->locale != (locale_t)0) {
             freelocale(tar->locale);
         }
@@ -69,10 +84,65 @@ static bool allow_formats(struct archive *archive)
            archive_read_support_filter_bzip2(archive) == ARCHIVE_OK;
 }
 
+// --- what libarchive calls ---------------------------------------------------------------------
+
+static la_ssize_t read_block(struct archive *archive, void *context, const void **block)
+{
+    struct tar *tar = context;
+    bool plain = archive_filter_count(archive) <= 1;
+    size_t want = plain && !tar->reading ? HEADER_BYTES : BLOCK_BYTES;
+    ssize_t got;
+    do {
+        got = read(tar->fd, tar->block, want);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0) {
+        archive_set_error(archive, errno, "%s", strerror(errno));
+        return ARCHIVE_FATAL;
+    }
+    *block = tar->block;
+    return got;
+}
+
+// Never beyond the end, so that a file that was cut is noticed.
+static la_int64_t skip_bytes(struct archive *archive, void *context, la_int64_t request)
+{
+    (void)archive;
+    struct tar *tar = context;
+    struct stat about;
+    off_t at = lseek(tar->fd, 0, SEEK_CUR);
+    if (at < 0 || fstat(tar->fd, &about) != 0 || about.st_size <= at) {
+        return 0;
+    }
+    off_t rest = about.st_size - at, step = request < rest ? (off_t)request : rest;
+    return lseek(tar->fd, step, SEEK_CUR) < 0 ? 0 : step;
+}
+
+static enum status open_archive(struct tar *tar, struct error *error)
+{
+    tar->fd = open(tar->path, O_RDONLY | O_CLOEXEC);
+    if (tar->fd < 0) {
+        return error_errno(error, errno, tar->path, NOWHERE, "open");
+    }
+    tar->block = malloc(BLOCK_BYTES);
+    if (tar->block == NULL) {
+        return error_errno(error, ENOMEM, tar->path, NOWHERE, "allocate memory to read");
+    }
+    bool fine = archive_read_set_read_callback(tar->archive, read_block) == ARCHIVE_OK &&
+                archive_read_set_skip_callback(tar->archive, skip_bytes) == ARCHIVE_OK &&
+                archive_read_set_callback_data(tar->archive, tar) == ARCHIVE_OK &&
+                archive_read_open1(tar->archive) == ARCHIVE_OK;
+    return fine ? STATUS_OK : failed(tar, error);
+}
+
+// --- the source --------------------------------------------------------------------------------
+
 static enum status tar_open(void **state, const char *path, struct error *error)
 {
     struct tar *tar = calloc(1, sizeof *tar);
     *state = tar;
+    if (tar != NULL) {
+        tar->fd = -1;
+    }
     if (tar == NULL || (tar->archive = archive_read_new()) == NULL ||
         (tar->entry = archive_entry_new()) == NULL) {
         return error_errno(error, ENOMEM, path, NOWHERE, "allocate memory to read");
@@ -83,10 +153,7 @@ static enum status tar_open(void **state, const char *path, struct error *error)
         return error_set(error, STATUS_UNSUPPORTED, path, NOWHERE, NOWHERE,
                          "this system's libarchive lacks gzip, zstd, xz or bzip2");
     }
-    if (archive_read_open_filename(tar->archive, path, READ_BYTES) != ARCHIVE_OK) {
-        return failed(tar, error);
-    }
-    return STATUS_OK;
+    return open_archive(tar, error);
 }
 
 // libarchive takes a missing end mark for a proper end; we do not, because then a tar that was cut
@@ -141,6 +208,8 @@ static enum status next_entry(struct tar *tar, struct source_entry *entry, struc
 static enum status tar_next(void *state, struct source_entry *entry, struct error *error)
 {
     struct tar *tar = state;
+    tar->reading = tar->wanted;
+    tar->wanted = false;
     locale_t before = tar->locale ? uselocale(tar->locale) : (locale_t)0;
     enum status status = next_entry(tar, entry, error);
     if (tar->locale) {
@@ -175,6 +244,8 @@ static enum status tar_read(void *state, void *buf, size_t len, size_t *got, str
 {
     struct tar *tar = state;
     *got = 0;
+    tar->wanted = tar->wanted || len > LOOK_BYTES;
+    tar->reading = tar->wanted;
     while (*got < len) {
         la_ssize_t step = archive_read_data(tar->archive, (uint8_t *)buf + *got, len - *got);
         if (step == ARCHIVE_RETRY) {
