@@ -44,8 +44,9 @@ const char *const *source_classes(const struct source *source, uint32_t *count);
 // after the last. A tar without its end mark is STATUS_TRUNCATED. Errors other than STATUS_END are
 // final.
 enum status source_next(struct source *source, struct source_member *member, struct error *error);
-// The member's bytes, into a malloc'ed buffer that grows. STATUS_LIMIT above LIMIT_IMAGE_BYTES:
-// then the source can go on with the next.
+// The member's bytes, into a malloc'ed buffer that grows. STATUS_LIMIT above LIMIT_IMAGE_BYTES and
+// STATUS_CORRUPT for a damaged member: then the caller can go on with the next, unless source_next
+// says that more than the member is damaged.
 enum status source_read(struct source *source, uint8_t **bytes, size_t *len, size_t *capacity,
                         struct error *error);
 struct source_counts source_counts(const struct source *source); // so far
@@ -115,6 +116,7 @@ struct source_kind {
     void (*close)(void **state); // accepts a pointer to NULL
 };
 extern const struct source_kind source_folder, source_tar;
+extern const struct source_kind source_tfrecord, source_webdataset, source_ilsvrc, source_binary;
 extern const struct source_kind
     *const source_kinds[]; // in the order they are asked; ends with NULL
 

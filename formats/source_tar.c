@@ -3,7 +3,7 @@
 //
 // libarchive asks us for blocks of the file, and to skip. While nobody reads the members' data,
 // blocks are small, so that of a plain tar little more than the headers is read.
-#include "formats/source.h"
+#include "formats/source_tar.h"
 
 #include <archive.h>
 #include <archive_entry.h>
@@ -25,12 +25,15 @@ struct tar {
     char path[512];
     struct archive *archive;
     struct archive_entry *entry;
-    int fd;
-    uint8_t *block;
+    int fd;          // -1 for a tar inside something else
+    uint8_t *block;  // [BLOCK_BYTES]
     bool wanted;     // this member's data
     bool reading;    // this member's, or so far the last one's
     bool inside;     // an entry's data may be left to skip
     locale_t locale; // UTF-8, so that names do not depend on the person's settings
+    // Of a tar inside something else.
+    struct source_tar_input input;
+    struct error input_error;
 };
 
 static void tar_close(void **state)
@@ -42,10 +45,10 @@ static void tar_close(void **state)
         if (tar->fd >= 0) {
             close(tar->fd);
         }
-        free(tar->block);
         if (tar->locale != (locale_t)0) {
             freelocale(tar->locale);
         }
+        free(tar->block);
         free(tar);
         *state = NULL;
     }
@@ -58,6 +61,12 @@ static bool no_archive(const char *reason)
 
 static enum status failed(struct tar *tar, struct error *error)
 {
+    if (tar->input_error.status != STATUS_OK) {
+        if (error != NULL) {
+            *error = tar->input_error;
+        }
+        return tar->input_error.status;
+    }
     const char *reason = archive_error_string(tar->archive);
     reason = reason ? reason : "no reason given";
     int errnum = archive_errno(tar->archive);
@@ -84,14 +93,39 @@ static bool allow_formats(struct archive *archive)
            archive_read_support_filter_bzip2(archive) == ARCHIVE_OK;
 }
 
+static enum status prepare(void **state, const char *path, struct error *error)
+{
+    struct tar *tar = calloc(1, sizeof *tar);
+    *state = tar;
+    if (tar != NULL) {
+        tar->fd = -1;
+    }
+    if (tar == NULL || (tar->archive = archive_read_new()) == NULL ||
+        (tar->entry = archive_entry_new()) == NULL) {
+        return error_errno(error, ENOMEM, path, NOWHERE, "allocate memory to read");
+    }
+    snprintf(tar->path, sizeof tar->path, "%s", path);
+    tar->locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
+    if (!allow_formats(tar->archive)) {
+        return error_set(error, STATUS_UNSUPPORTED, path, NOWHERE, NOWHERE,
+                         "this system's libarchive lacks gzip, zstd, xz or bzip2");
+    }
+    return STATUS_OK;
+}
+
 // --- what libarchive calls ---------------------------------------------------------------------
+
+static size_t wanted_bytes(const struct tar *tar)
+{
+    bool plain = archive_filter_count(tar->archive) <= 1;
+    return plain && !tar->reading ? HEADER_BYTES : BLOCK_BYTES;
+}
 
 static la_ssize_t read_block(struct archive *archive, void *context, const void **block)
 {
     struct tar *tar = context;
-    bool plain = archive_filter_count(archive) <= 1;
-    size_t want = plain && !tar->reading ? HEADER_BYTES : BLOCK_BYTES;
     ssize_t got;
+    size_t want = wanted_bytes(tar);
     do {
         got = read(tar->fd, tar->block, want);
     } while (got < 0 && errno == EINTR);
@@ -117,43 +151,72 @@ static la_int64_t skip_bytes(struct archive *archive, void *context, la_int64_t 
     return lseek(tar->fd, step, SEEK_CUR) < 0 ? 0 : step;
 }
 
-static enum status open_archive(struct tar *tar, struct error *error)
+static la_ssize_t read_input(struct archive *archive, void *context, const void **bytes)
 {
-    tar->fd = open(tar->path, O_RDONLY | O_CLOEXEC);
-    if (tar->fd < 0) {
-        return error_errno(error, errno, tar->path, NOWHERE, "open");
+    struct tar *tar = context;
+    size_t got = 0;
+    *bytes = tar->block;
+    enum status status =
+        tar->input.read(tar->input.context, tar->block, wanted_bytes(tar), &got, &tar->input_error);
+    if (status != STATUS_OK) {
+        tar->input_error.status = status;
+        archive_set_error(archive, EIO, "cannot read what is around it");
+        return ARCHIVE_FATAL;
     }
-    tar->block = malloc(BLOCK_BYTES);
-    if (tar->block == NULL) {
-        return error_errno(error, ENOMEM, tar->path, NOWHERE, "allocate memory to read");
-    }
-    bool fine = archive_read_set_read_callback(tar->archive, read_block) == ARCHIVE_OK &&
-                archive_read_set_skip_callback(tar->archive, skip_bytes) == ARCHIVE_OK &&
-                archive_read_set_callback_data(tar->archive, tar) == ARCHIVE_OK &&
-                archive_read_open1(tar->archive) == ARCHIVE_OK;
-    return fine ? STATUS_OK : failed(tar, error);
+    return (la_ssize_t)got;
+}
+
+static la_int64_t skip_input(struct archive *archive, void *context, la_int64_t len)
+{
+    (void)archive;
+    struct tar *tar = context;
+    return len > 0 ? (la_int64_t)tar->input.skip(tar->input.context, (uint64_t)len) : 0;
 }
 
 // --- the source --------------------------------------------------------------------------------
 
+static enum status open_archive(struct tar *tar, archive_read_callback *take,
+                                archive_skip_callback *skip, struct error *error)
+{
+    tar->block = malloc(BLOCK_BYTES);
+    if (tar->block == NULL) {
+        return error_errno(error, ENOMEM, tar->path, NOWHERE, "allocate memory to read");
+    }
+    return archive_read_open2(tar->archive, tar, NULL, take, skip, NULL) == ARCHIVE_OK
+               ? STATUS_OK
+               : failed(tar, error);
+}
+
 static enum status tar_open(void **state, const char *path, struct error *error)
 {
-    struct tar *tar = calloc(1, sizeof *tar);
-    *state = tar;
-    if (tar != NULL) {
-        tar->fd = -1;
+    enum status status = prepare(state, path, error);
+    struct tar *tar = *state;
+    if (status != STATUS_OK) {
+        return status;
     }
-    if (tar == NULL || (tar->archive = archive_read_new()) == NULL ||
-        (tar->entry = archive_entry_new()) == NULL) {
-        return error_errno(error, ENOMEM, path, NOWHERE, "allocate memory to read");
+    tar->fd = open(path, O_RDONLY | O_CLOEXEC);
+    return tar->fd < 0 ? error_errno(error, errno, path, NOWHERE, "open")
+                       : open_archive(tar, read_block, skip_bytes, error);
+}
+
+enum status source_tar_open_input(void **state, const char *path,
+                                  const struct source_tar_input *input, struct error *error)
+{
+    enum status status = prepare(state, path, error);
+    struct tar *tar = *state;
+    if (status != STATUS_OK) {
+        return status;
     }
-    snprintf(tar->path, sizeof tar->path, "%s", path);
-    tar->locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
-    if (!allow_formats(tar->archive)) {
-        return error_set(error, STATUS_UNSUPPORTED, path, NOWHERE, NOWHERE,
-                         "this system's libarchive lacks gzip, zstd, xz or bzip2");
-    }
-    return open_archive(tar, error);
+    tar->input = *input;
+    return open_archive(tar, read_input, skip_input, error);
+}
+
+bool source_tar_place(void *state, uint64_t *offset)
+{
+    struct tar *tar = state;
+    int64_t at = archive_filter_bytes(tar->archive, 0);
+    *offset = at < 0 ? 0 : (uint64_t)at;
+    return tar->fd >= 0 && archive_filter_count(tar->archive) == 1 && at >= 0;
 }
 
 // libarchive takes a missing end mark for a proper end; we do not, because then a tar that was cut

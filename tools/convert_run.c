@@ -360,7 +360,7 @@ static enum status fill_job(struct convert *convert, struct source *source,
         return STATUS_OK;
     }
     job->status = source_read(source, &job->bytes, &job->len, &job->capacity, &job->error);
-    if (job->status != STATUS_OK && job->status != STATUS_LIMIT) {
+    if (job->status != STATUS_OK && job->status != STATUS_LIMIT && job->status != STATUS_CORRUPT) {
         *error = job->error;
         return job->status;
     }

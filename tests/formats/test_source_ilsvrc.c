@@ -1,0 +1,201 @@
+// ImageNet's tars as sources: a tar of class tars, one class's tar, cuts, lies and tars that are
+// none.
+#include "formats/file.h"
+#include "tests/support/program.h"
+#include "tests/support/source_case.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct scratch scratch;
+static char path[400], inner[400];
+
+static int setup(void **state)
+{
+    (void)state;
+    scratch_make(&scratch);
+    snprintf(path, sizeof path, "%s/train.tar", scratch.path);
+    snprintf(inner, sizeof inner, "%s/inner", scratch.path);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    scratch_remove(&scratch);
+    return 0;
+}
+
+// A tar of pairs of name and content up to NULL, as a member of another; `cut` bytes are left out
+// at its end.
+static void put_tar(FILE *outer, const char *name, size_t cut, const char *const *files)
+{
+    FILE *tar = source_case_create(inner);
+    for (; *files != NULL; files += 2) {
+        source_case_file(tar, files[0], files[1]);
+    }
+    source_case_end(tar);
+    uint8_t *bytes;
+    size_t len;
+    assert_int_equal(file_read_all(inner, 1 << 20, &bytes, &len, NULL), STATUS_OK);
+    source_case_member(outer, name, '0', bytes, len - cut);
+    free(bytes);
+}
+#define PUT_TAR(outer, name, ...) put_tar(outer, name, 0, (const char *const[]){__VA_ARGS__, NULL})
+
+static void write_train_tar(void)
+{
+    FILE *tar = source_case_create(path);
+    PUT_TAR(tar, "n01440764.tar", "n01440764_18.JPEG", "AAA", "n01440764_36.JPEG", "BB");
+    PUT_TAR(tar, "n01443537.tar", "./n01443537_2.JPEG", "C", "notes.txt", "text");
+    PUT_TAR(tar, "n01484850.tar", "n01484850_5.JPEG", "D");
+    source_case_end(tar);
+}
+static const char train_lines[] = "n01440764/n01440764_18.JPEG -2 AAA\n"
+                                  "n01440764/n01440764_36.JPEG -2 BB\n"
+                                  "n01443537/n01443537_2.JPEG -2 C\n"
+                                  "n01484850/n01484850_5.JPEG -2 D\n";
+
+static void a_tar_of_class_tars(void **state)
+{
+    (void)state;
+    write_train_tar();
+    source_case_expect(path, "ImageNet's tars", train_lines);
+    struct source_case result;
+    source_case_read(&result, path);
+    assert_int_equal(result.counts.others, 1);
+}
+
+static void names_alone_are_read_as_well(void **state)
+{
+    (void)state;
+    write_train_tar();
+    struct source *source;
+    struct source_member member;
+    uint64_t images = 0;
+    assert_int_equal(source_open(&source, path, NULL), STATUS_OK);
+    enum status status;
+    while ((status = source_next(source, &member, NULL)) == STATUS_OK) {
+        images++;
+        assert_string_equal(source_describe(source), "ImageNet's tars: a tar of class tars");
+    }
+    assert_int_equal(status, STATUS_END);
+    assert_int_equal(images, 4);
+    source_close(&source);
+}
+
+static void compressed_it_is_read_through(void **state)
+{
+    (void)state;
+    char command[1000], packed[450];
+    write_train_tar();
+    snprintf(packed, sizeof packed, "%s.gz", path);
+    snprintf(command, sizeof command, "gzip -c '%s' >'%s' 2>/dev/null", path, packed);
+    if (system(command) != 0) {
+        printf("skipped: gzip is not installed\n");
+        skip();
+    }
+    source_case_expect(packed, "ImageNet's tars", train_lines);
+}
+
+static void one_classs_tar(void **state)
+{
+    (void)state;
+    FILE *tar = source_case_create(path);
+    source_case_file(tar, "n01440764_18.JPEG", "AAA");
+    source_case_file(tar, "./n01440764_36.JPEG", "BB");
+    source_case_file(tar, "other.jpg", "C");
+    source_case_end(tar);
+    source_case_expect(path, "ImageNet's tars",
+                       "n01440764/n01440764_18.JPEG -2 AAA\nn01440764/n01440764_36.JPEG -2 BB\n"
+                       "other.jpg -2 C\n");
+}
+
+static void other_tars_are_plain(void **state)
+{
+    (void)state;
+    FILE *tar = source_case_create(path);
+    source_case_file(tar, "ILSVRC2012_val_00000001.JPEG", "A"); // the validation tar
+    source_case_file(tar, "n01440764_x.JPEG", "B");
+    source_case_file(tar, "n0144_1.JPEG", "C");
+    source_case_file(tar, "n01440764.tar", "not a tar");
+    source_case_end(tar);
+    source_case_expect(path, "tar",
+                       "ILSVRC2012_val_00000001.JPEG -2 A\nn01440764_x.JPEG -2 B\n"
+                       "n0144_1.JPEG -2 C\n");
+}
+
+static void hostile_names_and_links(void **state)
+{
+    (void)state;
+    FILE *tar = source_case_create(path);
+    PUT_TAR(tar, "n01440764.tar", "../a.jpg", "A", "/b.jpg", "B", "c/../d.jpg", "C");
+    source_case_member(tar, "n01443537.tar", '2', "", 0);
+    PUT_TAR(tar, "../../n02.tar", "x.jpg", "D");
+    source_case_end(tar);
+    source_case_expect(path, "ImageNet's tars",
+                       "n01440764/../a.jpg -2 !its name has a \"..\" component\n"
+                       "n01440764//b.jpg -2 !its name has an empty component\n"
+                       "n01440764/c/../d.jpg -2 !its name has a \"..\" component\n"
+                       "n02/x.jpg -2 D\n");
+    struct source_case result;
+    source_case_read(&result, path);
+    assert_int_equal(result.counts.links, 1);
+}
+
+static void a_cut_class_tar_is_told(void **state)
+{
+    (void)state;
+    FILE *tar = source_case_create(path);
+    PUT_TAR(tar, "n01440764.tar", "n01440764_18.JPEG", "AAA");
+    put_tar(tar, "n01443537.tar", 1024, (const char *const[]){"n01443537_2.JPEG", "C", NULL});
+    PUT_TAR(tar, "n01484850.tar", "n01484850_5.JPEG", "D");
+    source_case_end(tar);
+    struct source_case result;
+    source_case_read(&result, path);
+    assert_int_equal(result.status, STATUS_TRUNCATED);
+    assert_non_null(strstr(result.error.path, "train.tar/n01443537.tar"));
+}
+
+static void what_is_called_a_tar_but_is_none_is_told(void **state)
+{
+    (void)state;
+    FILE *tar = source_case_create(path);
+    PUT_TAR(tar, "n01440764.tar", "n01440764_18.JPEG", "AAA");
+    source_case_file(tar, "n01443537.tar", "no tar");
+    source_case_end(tar);
+    struct source_case result;
+    source_case_read(&result, path);
+    assert_true(result.status != STATUS_END && result.status != STATUS_OK);
+    assert_non_null(strstr(result.error.path, "train.tar/n01443537.tar"));
+}
+
+static void damage_does_no_harm(void **state)
+{
+    (void)state;
+    write_train_tar();
+    source_case_cuts(path, 331);
+    source_case_mutants(path, 600, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_tar_of_class_tars, setup, teardown),
+        cmocka_unit_test_setup_teardown(names_alone_are_read_as_well, setup, teardown),
+        cmocka_unit_test_setup_teardown(compressed_it_is_read_through, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_classs_tar, setup, teardown),
+        cmocka_unit_test_setup_teardown(other_tars_are_plain, setup, teardown),
+        cmocka_unit_test_setup_teardown(hostile_names_and_links, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_cut_class_tar_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_called_a_tar_but_is_none_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(damage_does_no_harm, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,297 @@
+// TFRecords as sources: the layouts of keys, names, labels, damaged records, and what is refused.
+// (What TensorFlow itself writes is read in the suites of real writers.)
+#include "formats/protobuf.h"
+#include "formats/tfrecord.h"
+#include "tests/support/program.h"
+#include "tests/support/source_case.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static struct scratch scratch;
+static char path[400];
+
+static int setup(void **state)
+{
+    (void)state;
+    scratch_make(&scratch);
+    snprintf(path, sizeof path, "%s/x.tfrecord", scratch.path);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    scratch_remove(&scratch);
+    return 0;
+}
+
+// --- making ------------------------------------------------------------------------------------
+
+enum sort { BYTES = 1, FLOATS = 2, INTEGERS = 3, UNPACKED = 4 };
+
+struct feature {
+    const char *key;
+    enum sort sort;
+    const char *text;
+    int64_t number;
+};
+
+static void put_feature(struct protobuf_writer *writer, const struct feature *feature)
+{
+    size_t entry = protobuf_begin(writer, 1);
+    protobuf_put_string(writer, 1, feature->key);
+    size_t value = protobuf_begin(writer, 2);
+    size_t list = protobuf_begin(writer, feature->sort == UNPACKED ? INTEGERS : feature->sort);
+    if (feature->sort == BYTES) {
+        protobuf_put_string(writer, 1, feature->text);
+    } else if (feature->sort == FLOATS) {
+        const float values[] = {0.5f, 2};
+        protobuf_put_packed_floats(writer, 1, values, 2);
+    } else if (feature->sort == INTEGERS) {
+        protobuf_put_packed_varints(writer, 1, &feature->number, 1);
+    } else {
+        protobuf_put_varint(writer, 1, (uint64_t)feature->number);
+    }
+    protobuf_end(writer, list);
+    protobuf_end(writer, value);
+    protobuf_end(writer, entry);
+}
+
+static void append(const void *bytes, size_t len)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0644);
+    assert_true(fd >= 0);
+    assert_int_equal(tfrecord_append(fd, path, bytes, len, NULL), STATUS_OK);
+    assert_int_equal(close(fd), 0);
+}
+
+// Features up to one without a key.
+static void put_example(const struct feature *features)
+{
+    struct protobuf_writer writer = {0};
+    size_t mark = protobuf_begin(&writer, 1);
+    for (; features->key != NULL; features++) {
+        put_feature(&writer, features);
+    }
+    protobuf_end(&writer, mark);
+    assert_int_equal(protobuf_finish(&writer, NULL), STATUS_OK);
+    append(writer.bytes, writer.len);
+    protobuf_free(&writer);
+}
+#define EXAMPLE(...) put_example((const struct feature[]){__VA_ARGS__, {NULL, BYTES, NULL, 0}})
+
+static void expect_failure(enum status status, const char *reason)
+{
+    struct source_case result;
+    source_case_read(&result, path);
+    assert_int_equal(result.status, status);
+    if (strstr(result.error.reason, reason) == NULL) {
+        fail_msg("'%s' is not in '%s'", reason, result.error.reason);
+    }
+    assert_string_equal(result.error.path, path);
+}
+
+static void expect_layout(const char *layout)
+{
+    struct source_case result;
+    source_case_read(&result, path);
+    assert_string_equal(result.layout, layout);
+}
+
+// --- layouts -----------------------------------------------------------------------------------
+
+static void the_keys_of_tensorflow_datasets(void **state)
+{
+    (void)state;
+    EXAMPLE({"file_name", BYTES, "a.jpg", 0}, {"image", BYTES, "AAA", 0},
+            {"label", INTEGERS, NULL, 0});
+    EXAMPLE({"label", UNPACKED, NULL, 7}, {"image", BYTES, "BB", 0}, {"extra", FLOATS, NULL, 0},
+            {"file_name", BYTES, "b.png", 0});
+    EXAMPLE({"label", INTEGERS, NULL, -1}, {"image", BYTES, "C", 0},
+            {"file_name", BYTES, "c", 0}); // a test set's
+    source_case_expect(path, "TFRecord", "a.jpg 0 AAA\nb.png 7 BB\nc -1 C\n");
+    expect_layout("TFRecord: image, label from 0, file_name");
+}
+
+static void the_classic_keys_of_imagenet(void **state)
+{
+    (void)state;
+    EXAMPLE({"image/encoded", BYTES, "AAA", 0}, {"image/class/label", INTEGERS, NULL, 1},
+            {"image/filename", BYTES, "n1_1.JPEG", 0}, {"image/class/text", BYTES, "tench", 0},
+            {"image/format", BYTES, "JPEG", 0});
+    EXAMPLE({"image/class/label", INTEGERS, NULL, 1000}, {"image/encoded", BYTES, "B", 0},
+            {"image/filename", BYTES, "n2_1.JPEG", 0});
+    EXAMPLE({"image/class/label", INTEGERS, NULL, 0}, {"image/encoded", BYTES, "C", 0},
+            {"image/filename", BYTES, "n3_1.JPEG", 0});
+    source_case_expect(path, "TFRecord",
+                       "n1_1.JPEG 0 AAA\nn2_1.JPEG 999 B\n"
+                       "n3_1.JPEG -1 !image/class/label is 0, but counts from 1\n");
+    expect_layout("TFRecord: image/encoded, image/class/label from 1, image/filename");
+}
+
+static void slims_labels_count_from_zero(void **state)
+{
+    (void)state;
+    EXAMPLE({"image/encoded", BYTES, "AAA", 0}, {"image/class/label", INTEGERS, NULL, 0},
+            {"image/format", BYTES, "jpg", 0});
+    EXAMPLE({"image/encoded", BYTES, "\x89PNG", 0}, {"image/class/label", INTEGERS, NULL, 3},
+            {"image/format", BYTES, "png", 0});
+    source_case_expect(path, "TFRecord",
+                       "x.tfrecord/000000000.jpg 0 AAA\nx.tfrecord/000000001.png 3 \n");
+    expect_layout("TFRecord: image/encoded, image/class/label from 0, no names");
+}
+
+static void images_without_labels(void **state)
+{
+    (void)state;
+    EXAMPLE({"image", BYTES, "AAA", 0}, {"label", BYTES, "cat", 0}, {"id", BYTES, "train_7", 0});
+    source_case_expect(path, "TFRecord", "train_7 -1 AAA\n");
+    expect_layout("TFRecord: image, no labels, id");
+}
+
+static void unknown_keys_are_refused_and_listed(void **state)
+{
+    (void)state;
+    EXAMPLE({"img_raw", BYTES, "AAA", 0}, {"h", INTEGERS, NULL, 3}, {"f", FLOATS, NULL, 0});
+    expect_failure(STATUS_UNSUPPORTED, "it has img_raw (bytes), h (integers), f (floats)");
+}
+
+static void other_records_are_no_examples(void **state)
+{
+    (void)state;
+    // The first record of a TensorBoard event file: 1 wall time, 3 "brain.Event:2".
+    append("\x09\0\0\x80\x98\xd4\x68\xda\x41\x1a\x0d"
+           "brain.Event:2",
+           24);
+    expect_failure(STATUS_UNSUPPORTED, "something else than tf.train.Example");
+}
+
+// --- damage ------------------------------------------------------------------------------------
+
+static void three_records(void)
+{
+    EXAMPLE({"image", BYTES, "AAA", 0}, {"label", INTEGERS, NULL, 1});
+    EXAMPLE({"image", BYTES, "BBB", 0}, {"label", INTEGERS, NULL, 2});
+    EXAMPLE({"image", BYTES, "CCC", 0}, {"label", INTEGERS, NULL, 3});
+}
+
+static void flip(long at)
+{
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, at, SEEK_SET), 0);
+    int byte = getc(file);
+    assert_int_equal(fseek(file, at, SEEK_SET), 0);
+    putc(byte ^ 1, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void a_damaged_record_leaves_the_others(void **state)
+{
+    (void)state;
+    three_records();
+    flip(14); // in the first record
+    struct source_case result;
+    source_case_read(&result, path);
+    assert_int_equal(result.status, STATUS_END);
+    assert_non_null(strstr(result.lines, "000000000.jpg -1 !the record's checksum is "));
+    assert_non_null(strstr(result.lines, "000000001.jpg 2 BBB\n"));
+    assert_non_null(strstr(result.lines, "000000002.jpg 3 CCC\n"));
+    assert_int_equal(result.counts.images, 3);
+}
+
+static void records_that_do_not_fit_are_told(void **state)
+{
+    (void)state;
+    three_records();
+    EXAMPLE({"label", INTEGERS, NULL, 4});
+    EXAMPLE({"image", BYTES, "D", 0}, {"label", FLOATS, NULL, 0});
+    EXAMPLE({"image", BYTES, "E", 0}, {"label", INTEGERS, NULL, INT64_C(1) << 40});
+    EXAMPLE({"image", INTEGERS, NULL, 7}, {"label", INTEGERS, NULL, 1});
+    append("\x0a\x7f", 2);
+    append("", 0);
+    struct source_case result;
+    source_case_read(&result, path);
+    assert_int_equal(result.status, STATUS_END);
+    assert_int_equal(result.counts.images, 9);
+    assert_non_null(strstr(result.lines, "3.jpg -1 !no image under image\n"));
+    assert_non_null(strstr(result.lines, "5.jpg -1 !label is 1099511627776, but"));
+    assert_non_null(strstr(result.lines, "6.jpg -1 !no image under image\n"));
+    assert_non_null(strstr(result.lines, "7.jpg -1 !a damaged record: a field is longer"));
+    assert_non_null(strstr(result.lines, "8.jpg -1 !no image under image\n"));
+}
+
+static void hostile_names_are_found_out(void **state)
+{
+    (void)state;
+    EXAMPLE({"image", BYTES, "A", 0}, {"file_name", BYTES, "../a.jpg", 0});
+    EXAMPLE({"image", BYTES, "B", 0}, {"file_name", BYTES, "/etc/b.jpg", 0});
+    EXAMPLE({"image", BYTES, "C", 0}, {"file_name", BYTES, "c\n.jpg", 0});
+    EXAMPLE({"image", BYTES, "D", 0}, {"file_name", BYTES, "", 0});
+    source_case_expect(path, "TFRecord",
+                       "../a.jpg -1 !its name has a \"..\" component\n"
+                       "/etc/b.jpg -1 !its name is an absolute path\n"
+                       "c\n.jpg -1 !its name holds a control character\n"
+                       "x.tfrecord/000000003.jpg -1 D\n");
+}
+
+static void cuts_never_pass_for_whole(void **state)
+{
+    (void)state;
+    EXAMPLE({"image", BYTES, "AAA", 0}, {"label", INTEGERS, NULL, 1});
+    source_case_cuts(path, 1);
+}
+
+static void mutants_do_no_harm(void **state)
+{
+    (void)state;
+    three_records();
+    source_case_mutants(path, 1000, 0);
+    source_case_mutants(path, 1000, TFRECORD_HEAD_BYTES);
+}
+
+static void gzip_is_read_through(void **state)
+{
+    (void)state;
+    char command[1400];
+    three_records();
+    snprintf(command, sizeof command, "gzip -c '%s' >'%s/gz' 2>/dev/null && mv '%s/gz' '%s'", path,
+             scratch.path, scratch.path, path);
+    if (system(command) != 0) {
+        printf("skipped: gzip is not installed\n");
+        skip();
+    }
+    source_case_expect(path, "TFRecord",
+                       "x.tfrecord/000000000.jpg 1 AAA\nx.tfrecord/000000001.jpg 2 BBB\n"
+                       "x.tfrecord/000000002.jpg 3 CCC\n");
+    expect_layout("TFRecord: image, label from 0, no names, gzip");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(the_keys_of_tensorflow_datasets, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_classic_keys_of_imagenet, setup, teardown),
+        cmocka_unit_test_setup_teardown(slims_labels_count_from_zero, setup, teardown),
+        cmocka_unit_test_setup_teardown(images_without_labels, setup, teardown),
+        cmocka_unit_test_setup_teardown(unknown_keys_are_refused_and_listed, setup, teardown),
+        cmocka_unit_test_setup_teardown(other_records_are_no_examples, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_damaged_record_leaves_the_others, setup, teardown),
+        cmocka_unit_test_setup_teardown(records_that_do_not_fit_are_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(hostile_names_are_found_out, setup, teardown),
+        cmocka_unit_test_setup_teardown(cuts_never_pass_for_whole, setup, teardown),
+        cmocka_unit_test_setup_teardown(mutants_do_no_harm, setup, teardown),
+        cmocka_unit_test_setup_teardown(gzip_is_read_through, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
