@@ -102,7 +102,7 @@ objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
 .PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-step peer-gate \
-	bench-peers layers check-precision cuda-check gpu-bundle \
+	bench-peers bench-scale layers check-precision cuda-check gpu-bundle \
 	headers lint format install clean parts tests benches fuzz fuzz-clang
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -347,6 +347,11 @@ bench-step: all  ## our training step and PyTorch's, in turn, as a table (tests/
 peer-gate: all  ## ours and PyTorch learn from the same images: curves of kNN and loss (tests/README.md)
 	@python3 tests/peer/gate.py --byol $(BUILD)/byol --python '$(VENVS)/main/bin/python' --work $(BUILD)/peer-gate \
 		--train '$(or $(DATA),../shared/data)/cifar10-train.tar.zst' --test '$(or $(DATA),../shared/data)/cifar10-test.tar.zst' $(GATE)
+
+# RECORDS, DIR (room for 4 GB).
+bench-scale: all $(BUILD)/tests/bench/scale  ## a dataset of ImageNet's number of records: converting, opening, the epoch's order
+	@python3 tests/bench/scale.py --byol $(BUILD)/byol --probe $(BUILD)/tests/bench/scale --work '$(or $(DIR),/tmp)' \
+		--records $(or $(RECORDS),1281167)
 
 bench-peers:  ## install the peers into VENVS: 10 GB, Debian packages as root, the rest from PyPI
 	@sh tests/bench/setup.sh '$(VENVS)'
