@@ -27,6 +27,10 @@ MPI_LIBRARY := $(if $(MPI_LINK),$(shell mkdir -p $(BUILD) && printf '$(hash)incl
 	readelf -d $(BUILD)/mpi-probe | sed -n 's/.*NEEDED.*\[\(libmpi[^]]*\)\].*/\1/p' | head -n 1; rm -f $(BUILD)/mpi-probe))
 MPI ?= $(if $(MPI_LIBRARY),1,0)
 endif
+# Only the program that reads HDF5 files is linked with libhdf5.
+HDF5_FLAGS := $(shell pkg-config --cflags hdf5-serial 2>/dev/null || pkg-config --cflags hdf5 2>/dev/null)
+HDF5_LIBS := $(or $(shell pkg-config --libs hdf5-serial 2>/dev/null || pkg-config --libs hdf5 2>/dev/null),-lhdf5)
+HDF5 ?= $(call have,hdf5.h,$(HDF5_FLAGS) $(HDF5_LIBS))
 # What of NVIDIA's is here: nvcc makes the plugin libbyol_cuda.so, which needs cuDNN and cuBLASLt too (and no sanitizer); cuDNN
 # alone is enough to test the plans of convolutions.
 NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
@@ -41,10 +45,11 @@ endif
 URING ?= 0
 DNNL  ?= 0
 MPI   ?= 0
+HDF5  ?= 0
 CUDA  ?= 0
 CUDNN ?= 0
 EMULATED ?= 0
-$(foreach part,URING DNNL MPI CUDNN CUDA EMULATED,$(eval $(part) := $($(part)))) # ask once
+$(foreach part,URING DNNL MPI HDF5 CUDNN CUDA EMULATED,$(eval $(part) := $($(part)))) # ask once
 
 # --- flags ------------------------------------------------------------------------------------------------------------------
 
@@ -97,17 +102,20 @@ objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
 .PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-step peer-gate \
-	bench-peers layers check-precision cuda-check gpu-bundle \
+	bench-peers bench-scale layers check-precision cuda-check gpu-bundle \
 	headers lint format install clean parts tests benches fuzz fuzz-clang
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: parts $(BUILD)/byol $(BUILD)/libbyol.a $(if $(filter 1,$(CUDA)),$(BUILD)/libbyol_cuda.so)  ## release build of build/byol and build/libbyol.a
+STREAMS = $(BUILD)/parquet_stream.py $(if $(filter 1,$(HDF5)),$(BUILD)/byol-hdf5-stream)
+
+all: parts $(BUILD)/byol $(BUILD)/libbyol.a $(STREAMS) $(if $(filter 1,$(CUDA)),$(BUILD)/libbyol_cuda.so)  ## release build of build/byol and build/libbyol.a
 
 parts:
 	@echo "io_uring (liburing)  $(if $(filter 1,$(URING)),yes,no: reads fall back to pread)"
 	@echo "oneDNN (libdnnl)     $(if $(filter 1,$(DNNL)),yes,no: no device 'cpu'; training needs it)"
 	@echo "MPI (libopenmpi)     $(if $(filter 1,$(MPI)),yes,no: one process only)"
+	@echo "HDF5 (libhdf5)       $(if $(filter 1,$(HDF5)),yes,no: convert reads no HDF5 files)"
 	@echo "CUDA (nvcc, cuBLAS)  $(if $(filter 1,$(CUDA)),yes,no: no plugin for device 'cuda')"
 	@echo "cuDNN (libcudnn)     $(if $(filter 1,$(CUDNN)),yes,no: plans for GPUs are not tested)"
 	@echo "NCCL (libnccl.so.2)  $(if $(wildcard $(CUDA_HOME)/include/nccl.h),yes,not here: looked for when several GPUs train together)"
@@ -118,6 +126,15 @@ $(BUILD)/libbyol.a: $(call objects,$(LIB_SOURCES))
 
 $(BUILD)/byol: $(call objects,$(TOOL_SOURCES)) $(BUILD)/libbyol.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+# Programs that convert runs for what the library does not read itself (formats/source_stream.h).
+$(BUILD)/byol-hdf5-stream: tools/streams/hdf5_stream.c $(BUILD)/flags
+	$(CC) -D_GNU_SOURCE -std=gnu17 $(CFLAGS) $(WARNINGS) $(HARDENING) $(SANITIZE) $(patsubst -I%,-isystem %,$(HDF5_FLAGS)) \
+		-pie $(LDFLAGS) -o $@ $< $(HDF5_LIBS)
+
+$(BUILD)/parquet_stream.py: tools/streams/parquet_stream.py
+	@mkdir -p $(@D)
+	install -m 644 $< $@
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -211,6 +228,11 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call objects,$(SUPPORT_SOURCES)) $(BU
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libbyol.a -lcmocka $(LIBS)
 
+# Its HDF5 files are written by libhdf5.
+$(BUILD)/obj/tests/formats/test_source_stream.o: private ALL_CPPFLAGS += -DHAVE_HDF5=$(HDF5) $(patsubst -I%,-isystem %,$(HDF5_FLAGS))
+$(BUILD)/tests/formats/test_source_stream: private LIBS += $(if $(filter 1,$(HDF5)),$(HDF5_LIBS))
+$(BUILD)/tests/formats/test_source_stream: $(STREAMS)
+
 $(BUILD)/obj/trainer/cuda/%.o $(BUILD)/obj/tests/cuda_plans/%.o: private ALL_CPPFLAGS += -isystem $(CUDA_HOME)/include
 $(BUILD)/tests/cuda_plans/%: $(BUILD)/obj/tests/cuda_plans/%.o $(call objects,$(PLAN_SOURCES)) $(BUILD)/libbyol.a
 	@mkdir -p $(@D)
@@ -240,6 +262,9 @@ install: all  ## into PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/share/byol/recipes
 	install -m 755 $(BUILD)/byol $(DESTDIR)$(PREFIX)/bin/byol
 	install -m 644 $(BUILD)/libbyol.a $(DESTDIR)$(PREFIX)/lib/libbyol.a
+	install -d $(DESTDIR)$(PREFIX)/libexec/byol
+	install -m 644 $(BUILD)/parquet_stream.py $(DESTDIR)$(PREFIX)/libexec/byol/parquet_stream.py
+	$(if $(filter 1,$(HDF5)),install -m 755 $(BUILD)/byol-hdf5-stream $(DESTDIR)$(PREFIX)/libexec/byol/byol-hdf5-stream)
 	$(if $(filter 1,$(CUDA)),install -D -m 755 $(BUILD)/libbyol_cuda.so $(DESTDIR)$(PREFIX)/lib/byol/libbyol_cuda.so)
 	install -m 644 $(wildcard tools/recipes/*.yaml) $(DESTDIR)$(PREFIX)/share/byol/recipes
 	for h in $(filter-out trainer/cuda/%,$(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h)); do \
@@ -247,7 +272,7 @@ install: all  ## into PREFIX (/usr/local)
 
 # --- tests ------------------------------------------------------------------------------------------------------------------
 
-tests: $(call programs,$(ALL_SUITES)) $(CHECK_SIMD) $(BUILD)/byol $(if $(filter 1,$(EMULATED)),$(BUILD)/libbyol_cuda_emulated.so)
+tests: $(call programs,$(ALL_SUITES)) $(CHECK_SIMD) $(BUILD)/byol $(STREAMS) $(if $(filter 1,$(EMULATED)),$(BUILD)/libbyol_cuda_emulated.so)
 
 test:  ## install what is missing, build, check layers and headers, run every suite
 	@sh tools/deps.sh --missing
@@ -322,6 +347,11 @@ bench-step: all  ## our training step and PyTorch's, in turn, as a table (tests/
 peer-gate: all  ## ours and PyTorch learn from the same images: curves of kNN and loss (tests/README.md)
 	@python3 tests/peer/gate.py --byol $(BUILD)/byol --python '$(VENVS)/main/bin/python' --work $(BUILD)/peer-gate \
 		--train '$(or $(DATA),../shared/data)/cifar10-train.tar.zst' --test '$(or $(DATA),../shared/data)/cifar10-test.tar.zst' $(GATE)
+
+# RECORDS, DIR (room for 4 GB).
+bench-scale: all $(BUILD)/tests/bench/scale  ## a dataset of ImageNet's number of records: converting, opening, the epoch's order
+	@python3 tests/bench/scale.py --byol $(BUILD)/byol --probe $(BUILD)/tests/bench/scale --work '$(or $(DIR),/tmp)' \
+		--records $(or $(RECORDS),1281167)
 
 bench-peers:  ## install the peers into VENVS: 10 GB, Debian packages as root, the rest from PyPI
 	@sh tests/bench/setup.sh '$(VENVS)'

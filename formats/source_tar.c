@@ -1,28 +1,38 @@
 // Reads a tar through libarchive, the fuzzed reader. Only tar and the filters that libarchive has
 // built in are allowed: some of its other filters would run programs.
+//
+// libarchive asks us for blocks of the file, and to skip. While nobody reads the members' data,
+// blocks are small, so that of a plain tar little more than the headers is read.
 #include "formats/source_tar.h"
 
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-#define READ_BYTES     (1u << 20)
-#define END_MARK_BYTES 1024 // two zero blocks
+#define BLOCK_BYTES    (256u << 10) // while members' data are read; stays in a core's cache
+#define HEADER_BYTES   4096u        // while they are skipped
+#define LOOK_BYTES     16u          // who reads no more wants to know a file's kind
+#define END_MARK_BYTES 1024         // two zero blocks
 
 struct tar {
     char path[512];
     struct archive *archive;
     struct archive_entry *entry;
+    int fd;          // -1 for a tar inside something else
+    uint8_t *block;  // [BLOCK_BYTES]
+    bool wanted;     // this member's data
+    bool reading;    // this member's, or so far the last one's
     bool inside;     // an entry's data may be left to skip
     locale_t locale; // UTF-8, so that names do not depend on the person's settings
     // Of a tar inside something else.
     struct source_tar_input input;
-    uint8_t *window; // [READ_BYTES]
     struct error input_error;
 };
 
@@ -32,10 +42,13 @@ static void tar_close(void **state)
     if (tar != NULL) {
         archive_entry_free(tar->entry);
         archive_read_free(tar->archive);
+        if (tar->fd >= 0) {
+            close(tar->fd);
+        }
         if (tar->locale != (locale_t)0) {
             freelocale(tar->locale);
         }
-        free(tar->window);
+        free(tar->block);
         free(tar);
         *state = NULL;
     }
@@ -84,6 +97,9 @@ static enum status prepare(void **state, const char *path, struct error *error)
 {
     struct tar *tar = calloc(1, sizeof *tar);
     *state = tar;
+    if (tar != NULL) {
+        tar->fd = -1;
+    }
     if (tar == NULL || (tar->archive = archive_read_new()) == NULL ||
         (tar->entry = archive_entry_new()) == NULL) {
         return error_errno(error, ENOMEM, path, NOWHERE, "allocate memory to read");
@@ -97,24 +113,51 @@ static enum status prepare(void **state, const char *path, struct error *error)
     return STATUS_OK;
 }
 
-static enum status tar_open(void **state, const char *path, struct error *error)
+// --- what libarchive calls ---------------------------------------------------------------------
+
+static size_t wanted_bytes(const struct tar *tar)
 {
-    enum status status = prepare(state, path, error);
-    struct tar *tar = *state;
-    if (status == STATUS_OK &&
-        archive_read_open_filename(tar->archive, path, READ_BYTES) != ARCHIVE_OK) {
-        status = failed(tar, error);
+    bool plain = archive_filter_count(tar->archive) <= 1;
+    return plain && !tar->reading ? HEADER_BYTES : BLOCK_BYTES;
+}
+
+static la_ssize_t read_block(struct archive *archive, void *context, const void **block)
+{
+    struct tar *tar = context;
+    ssize_t got;
+    size_t want = wanted_bytes(tar);
+    do {
+        got = read(tar->fd, tar->block, want);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0) {
+        archive_set_error(archive, errno, "%s", strerror(errno));
+        return ARCHIVE_FATAL;
     }
-    return status;
+    *block = tar->block;
+    return got;
+}
+
+// Never beyond the end, so that a file that was cut is noticed.
+static la_int64_t skip_bytes(struct archive *archive, void *context, la_int64_t request)
+{
+    (void)archive;
+    struct tar *tar = context;
+    struct stat about;
+    off_t at = lseek(tar->fd, 0, SEEK_CUR);
+    if (at < 0 || fstat(tar->fd, &about) != 0 || about.st_size <= at) {
+        return 0;
+    }
+    off_t rest = about.st_size - at, step = request < rest ? (off_t)request : rest;
+    return lseek(tar->fd, step, SEEK_CUR) < 0 ? 0 : step;
 }
 
 static la_ssize_t read_input(struct archive *archive, void *context, const void **bytes)
 {
     struct tar *tar = context;
     size_t got = 0;
-    *bytes = tar->window;
+    *bytes = tar->block;
     enum status status =
-        tar->input.read(tar->input.context, tar->window, READ_BYTES, &got, &tar->input_error);
+        tar->input.read(tar->input.context, tar->block, wanted_bytes(tar), &got, &tar->input_error);
     if (status != STATUS_OK) {
         tar->input_error.status = status;
         archive_set_error(archive, EIO, "cannot read what is around it");
@@ -130,6 +173,32 @@ static la_int64_t skip_input(struct archive *archive, void *context, la_int64_t 
     return len > 0 ? (la_int64_t)tar->input.skip(tar->input.context, (uint64_t)len) : 0;
 }
 
+// --- the source --------------------------------------------------------------------------------
+
+static enum status open_archive(struct tar *tar, archive_read_callback *take,
+                                archive_skip_callback *skip, struct error *error)
+{
+    tar->block = malloc(BLOCK_BYTES);
+    if (tar->block == NULL) {
+        return error_errno(error, ENOMEM, tar->path, NOWHERE, "allocate memory to read");
+    }
+    return archive_read_open2(tar->archive, tar, NULL, take, skip, NULL) == ARCHIVE_OK
+               ? STATUS_OK
+               : failed(tar, error);
+}
+
+static enum status tar_open(void **state, const char *path, struct error *error)
+{
+    enum status status = prepare(state, path, error);
+    struct tar *tar = *state;
+    if (status != STATUS_OK) {
+        return status;
+    }
+    tar->fd = open(path, O_RDONLY | O_CLOEXEC);
+    return tar->fd < 0 ? error_errno(error, errno, path, NOWHERE, "open")
+                       : open_archive(tar, read_block, skip_bytes, error);
+}
+
 enum status source_tar_open_input(void **state, const char *path,
                                   const struct source_tar_input *input, struct error *error)
 {
@@ -139,13 +208,7 @@ enum status source_tar_open_input(void **state, const char *path,
         return status;
     }
     tar->input = *input;
-    tar->window = malloc(READ_BYTES);
-    if (tar->window == NULL) {
-        return error_errno(error, ENOMEM, path, NOWHERE, "allocate memory to read");
-    }
-    return archive_read_open2(tar->archive, tar, NULL, read_input, skip_input, NULL) == ARCHIVE_OK
-               ? STATUS_OK
-               : failed(tar, error);
+    return open_archive(tar, read_input, skip_input, error);
 }
 
 bool source_tar_place(void *state, uint64_t *offset)
@@ -153,7 +216,7 @@ bool source_tar_place(void *state, uint64_t *offset)
     struct tar *tar = state;
     int64_t at = archive_filter_bytes(tar->archive, 0);
     *offset = at < 0 ? 0 : (uint64_t)at;
-    return tar->window == NULL && archive_filter_count(tar->archive) == 1 && at >= 0;
+    return tar->fd >= 0 && archive_filter_count(tar->archive) == 1 && at >= 0;
 }
 
 // libarchive takes a missing end mark for a proper end; we do not, because then a tar that was cut
@@ -208,6 +271,8 @@ static enum status next_entry(struct tar *tar, struct source_entry *entry, struc
 static enum status tar_next(void *state, struct source_entry *entry, struct error *error)
 {
     struct tar *tar = state;
+    tar->reading = tar->wanted;
+    tar->wanted = false;
     locale_t before = tar->locale ? uselocale(tar->locale) : (locale_t)0;
     enum status status = next_entry(tar, entry, error);
     if (tar->locale) {
@@ -242,6 +307,8 @@ static enum status tar_read(void *state, void *buf, size_t len, size_t *got, str
 {
     struct tar *tar = state;
     *got = 0;
+    tar->wanted = tar->wanted || len > LOOK_BYTES;
+    tar->reading = tar->wanted;
     while (*got < len) {
         la_ssize_t step = archive_read_data(tar->archive, (uint8_t *)buf + *got, len - *got);
         if (step == ARCHIVE_RETRY) {

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define JOBS_PER_THREAD 4
+#define JOBS_PER_THREAD 16 // so many that neither side often waits for the other
 
 struct worker {
     struct convert_pool *pool;

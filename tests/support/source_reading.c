@@ -1,0 +1,119 @@
+// Reading sources to their end.
+#include "tests/support/source_reading.h"
+#include "formats/file.h"
+#include "tests/support/mutate.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void note_member(struct source_reading *reading, const struct source_member *member)
+{
+    size_t used = strlen(reading->members);
+    snprintf(reading->members + used, sizeof reading->members - used, "%s %d\n", member->name,
+             (int)member->label);
+}
+
+static void note_classes(struct source_reading *reading, const struct source *source)
+{
+    uint32_t count = 0;
+    const char *const *classes = source_classes(source, &count);
+    for (uint32_t i = 0; classes != NULL && i < count; i++) {
+        size_t used = strlen(reading->classes);
+        snprintf(reading->classes + used, sizeof reading->classes - used, "%s%s", i ? "," : "",
+                 classes[i]);
+    }
+}
+
+static void read_members(struct source_reading *reading, struct source *source)
+{
+    struct source_member member;
+    uint8_t *bytes = NULL;
+    size_t len, capacity = 0;
+    while ((reading->status = source_next(source, &member, &reading->error)) == STATUS_OK) {
+        note_member(reading, &member);
+        reading->status = source_read(source, &bytes, &len, &capacity, &reading->error);
+        if (reading->status != STATUS_OK && reading->status != STATUS_LIMIT) {
+            break;
+        }
+        if (reading->first == NULL && reading->status == STATUS_OK) {
+            reading->first = malloc(len + 1);
+            assert_non_null(reading->first);
+            memcpy(reading->first, bytes, len);
+            reading->first_len = len;
+        }
+    }
+    free(bytes);
+}
+
+void source_reading_all(struct source_reading *reading, const char *path)
+{
+    struct source *source;
+    memset(reading, 0, sizeof *reading);
+    reading->status = source_open(&source, path, &reading->error);
+    if (reading->status != STATUS_OK) {
+        return;
+    }
+    read_members(reading, source);
+    reading->counts = source_counts(source);
+    snprintf(reading->kind, sizeof reading->kind, "%s", source_kind_name(source));
+    snprintf(reading->description, sizeof reading->description, "%s", source_describe(source));
+    note_classes(reading, source);
+    source_close(&source);
+}
+
+void source_reading_free(struct source_reading *reading)
+{
+    free(reading->first);
+    reading->first = NULL;
+}
+
+void source_reading_refused(const char *path, enum status status, const char *text)
+{
+    struct source_reading *reading = malloc(sizeof *reading);
+    assert_non_null(reading);
+    source_reading_all(reading, path);
+    if (reading->status != status || strstr(reading->error.reason, text) == NULL) {
+        fail_msg("%s: status %s, %s; expected: %s", path, status_name(reading->status),
+                 reading->error.reason, text);
+    }
+    source_reading_free(reading);
+    free(reading);
+}
+
+// Without the syncs of file_write_durably.
+void source_reading_write(const char *path, const void *bytes, size_t len)
+{
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, len, file), len);
+    assert_int_equal(fclose(file), 0);
+}
+
+void source_reading_mutants(const char *path, const char *file, size_t keep, unsigned rounds)
+{
+    struct source_reading *reading = malloc(sizeof *reading);
+    uint8_t *whole = NULL;
+    size_t len = 0;
+    uint64_t state = 7;
+    assert_non_null(reading);
+    assert_int_equal(file_read_all(file, UINT64_C(1) << 30, &whole, &len, NULL), STATUS_OK);
+    for (unsigned round = 0; round < rounds; round++) {
+        size_t mutant_len;
+        uint8_t *mutant = mutate_copy(whole, len, keep, &state, &mutant_len);
+        source_reading_write(file, mutant, mutant_len);
+        free(mutant);
+        source_reading_all(reading, path);
+        assert_true(reading->status == STATUS_END || reading->error.reason[0] != '\0');
+        source_reading_free(reading);
+    }
+    source_reading_write(file, whole, len);
+    free(whole);
+    free(reading);
+}
