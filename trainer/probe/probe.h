@@ -26,6 +26,7 @@ struct features {
     float *values;      // [count][width], malloc'ed
     float *projections; // [count][projection_width], NULL unless the encoder gives them
     int32_t *labels;    // [count]
+    uint64_t *records;  // [count], of the dataset
 };
 void features_free(struct features *features);
 

@@ -79,6 +79,8 @@ static json_t *describe(const struct report *report)
     json_object_set_new(object, "steps", count(report->steps));
     json_object_set_new(object, "loss", number(result->loss));
     json_object_set_new(object, "online_top1", number(100 * result->top1));
+    json_object_set_new(object, "knn_top1", number(100 * result->knn));
+    json_object_set_new(object, "rankme", number(result->rankme));
     json_object_set_new(object, "spread", number(result->spread));
     json_object_set_new(object, "healthy_spread", number(report->healthy));
     json_object_set_new(object, "checkpoint", json_string(result->checkpoint));
