@@ -13,7 +13,12 @@
 // none.
 static size_t character(const unsigned char *text)
 {
-    size_t len = text[0] < 0x80 ? 1 : text[0] < 0xc2 ? 0 : text[0] < 0xe0 ? 2 : text[0] < 0xf0 ? 3 : text[0] < 0xf5 ? 4 : 0;
+    size_t len = text[0] < 0x80   ? 1
+                 : text[0] < 0xc2 ? 0
+                 : text[0] < 0xe0 ? 2
+                 : text[0] < 0xf0 ? 3
+                 : text[0] < 0xf5 ? 4
+                                  : 0;
     for (size_t i = 1; i < len; i++) {
         if ((text[i] & 0xc0) != 0x80) {
             return 0;

@@ -104,7 +104,8 @@ static enum status read_lines(struct report_run *run, FILE *log, const char *pat
     }
     free(text);
     return kept ? STATUS_OK
-                : error_set(error, STATUS_NO_MEMORY, path, NOWHERE, NOWHERE, "no memory for the log");
+                : error_set(error, STATUS_NO_MEMORY, path, NOWHERE, NOWHERE,
+                            "no memory for the log");
 }
 
 static void add_note(struct report_run *run, const char *format, const char *what)

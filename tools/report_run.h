@@ -37,11 +37,11 @@ struct report_run {
     const char *directory; // as given, borrowed
     char name[256];        // short, unlike the others'
     struct report_series series[REPORT_FIGURES];
-    uint64_t last_step;         // of the log, 0 when it is empty
-    uint64_t steps_per_epoch;   // 0: unknown
-    uint64_t collapsed;         // the first step with the collapse alarm, 0: never
-    uint64_t lines, bad_lines;  // of the log; bad ones are passed over
-    struct run_config config;   // when `has_config`
+    uint64_t last_step;        // of the log, 0 when it is empty
+    uint64_t steps_per_epoch;  // 0: unknown
+    uint64_t collapsed;        // the first step with the collapse alarm, 0: never
+    uint64_t lines, bad_lines; // of the log; bad ones are passed over
+    struct run_config config;  // when `has_config`
     bool has_config;
     struct report_setting *settings;
     size_t setting_count;

@@ -44,6 +44,12 @@ enum status features_extract(struct features *out, struct encoder *encoder,
                              const struct dataset *dataset, const struct probe_options *options,
                              struct error *error);
 
+// Embeds `limit` records at most, drawn by `seed`: with one view the evaluation view, with two the
+// pair of views that the run trains on. `out` has room for `views`, whose rows belong together.
+enum status features_sample(struct features *out, unsigned views, struct encoder *encoder,
+                            const struct dataset *dataset, uint64_t limit, uint64_t seed,
+                            const struct probe_options *options, struct error *error);
+
 // Labels are numbers of class names, so both sets must list the same ones in the same order:
 // STATUS_INVALID names the first that differs.
 enum status probe_check_classes(const struct dataset *train, const struct dataset *test,
