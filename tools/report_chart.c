@@ -185,7 +185,7 @@ static void draw_levels(const struct plot *plot)
     }
     for (size_t i = 0; i < 2 && levels[i].label; i++) {
         double y = place_y(plot, levels[i].value);
-        bool below = y < TOP + 18;
+        bool below = y < TOP + 18 || (levels[1].label && levels[i].value < levels[1 - i].value);
         fprintf(plot->page,
                 "<line class=\"level\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
                 "<text class=\"note\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">",

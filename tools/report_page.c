@@ -182,10 +182,10 @@ static void put_summary(FILE *out, const struct report_page *page)
 static const struct chart charts[] = {
     {.id = "loss",
      .title = "Loss",
-     .caption = "2 - 2 cosine, both directions added up: near 4 views are strangers to each other, "
-                "at 0 they are alike (which collapse reaches too). With labels, the classifier's "
-                "is part of it.",
-     .figures = {REPORT_LOSS},
+     .caption =
+         "2 - 2 cosine, both directions added up, without the classifier's: near 4 views are "
+         "strangers to each other, at 0 they are alike (which collapse reaches too).",
+     .figures = {REPORT_REPRESENTATION},
      .figure_count = 1,
      .whats = {""},
      .scale = 1,
@@ -457,14 +457,12 @@ static void piece_close(struct piece *piece, FILE *out, enum status status,
     free(piece->text);
 }
 
+// But for the seed, which one sheet stands for.
 static bool same_views(const struct report_run *left, const struct report_run *right)
 {
-    const char *a = end_text(left, "checkpoint"), *b = end_text(right, "checkpoint");
-    const json_t *x = json_object_get(left->end, "dataset");
-    const json_t *y = json_object_get(right->end, "dataset");
-    return a != NULL && b != NULL &&
-           json_equal(json_object_get(x, "id"), json_object_get(y, "id")) &&
-           left->config.seed == right->config.seed &&
+    const json_t *a = json_object_get(json_object_get(left->end, "dataset"), "id");
+    const json_t *b = json_object_get(json_object_get(right->end, "dataset"), "id");
+    return left->has_config && right->has_config && a != NULL && json_equal(a, b) &&
            memcmp(&left->config.recipe, &right->config.recipe, sizeof left->config.recipe) == 0;
 }
 

@@ -22,6 +22,7 @@ static const struct {
     const char *group, *key;
 } places[REPORT_FIGURES] = {
     [REPORT_LOSS] = {NULL, "loss"},
+    [REPORT_REPRESENTATION] = {NULL, "representation"},
     [REPORT_KNN] = {"probe", "knn"},
     [REPORT_TOP1] = {NULL, "top1"},
     [REPORT_LEARNING_RATE] = {NULL, "learning_rate"},

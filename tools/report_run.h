@@ -9,6 +9,7 @@
 
 enum report_figure {
     REPORT_LOSS,
+    REPORT_REPRESENTATION, // the loss without the classifier's
     REPORT_KNN,
     REPORT_TOP1,
     REPORT_LEARNING_RATE,

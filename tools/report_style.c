@@ -17,7 +17,7 @@ const char report_style[] =
     "h1{font-size:1.6rem;margin:0 0 4px;overflow-wrap:anywhere}"
     "h2{font-size:1.2rem;margin:40px 0 10px}"
     "h3{font-size:1rem;margin:0 0 6px;overflow-wrap:anywhere}"
-    "p{margin:6px 0;max-width:85ch}.pale,figcaption{color:var(--pale)}\n"
+    "main>h3{margin-top:22px}p{margin:6px 0;max-width:85ch}.pale,figcaption{color:var(--pale)}\n"
     "a{color:inherit}code{font-family:ui-monospace,'DejaVu Sans Mono',monospace;font-size:.92em;"
     "overflow-wrap:anywhere}\n"
     ".charts{display:grid;gap:16px;grid-template-columns:repeat(auto-fill,minmax(min(100%,400px),"
