@@ -47,7 +47,8 @@ const char report_style[] =
     "padding:5px 12px 5px 0;border-bottom:1px solid var(--line)}"
     "thead th{color:var(--pale);font-weight:600;white-space:nowrap}"
     "td.number,th.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}"
-    "td.value{overflow-wrap:anywhere;min-width:9ch}tr.differs th{font-weight:700}\n"
+    "tbody th{min-width:9ch}td.value{overflow-wrap:anywhere;min-width:9ch}tr.differs "
+    "th{font-weight:700}\n"
     ".bad{color:var(--bad);font-weight:600}.good{color:var(--good)}\n"
     "img{display:block}img.sheet{height:auto;max-width:none;border-radius:6px;"
     "width:clamp(760px,100%,1500px)}\n"
@@ -63,6 +64,7 @@ const char report_style[] =
     "var(--line);"
     "border-radius:6px;padding:5px 9px;font-size:.8rem;line-height:1.4;max-width:260px;"
     "box-shadow:0 2px 10px #0003;z-index:3}.hidden{display:none}\n"
+    "@media (max-width:520px){.tick,.note{font-size:17px}}\n"
     "@media print{.runs{position:static}.charts{grid-template-columns:1fr 1fr}}\n";
 
 // No '<' and no '&' in it: the page stays well-formed XML.
