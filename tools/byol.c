@@ -11,8 +11,8 @@
 #define BYOL_VERSION "0.1.0"
 
 static const struct command *const commands[] = {
-    &command_convert,  &command_inspect, &command_views, &command_example,
-    &command_pretrain, &command_eval,    &command_bench,
+    &command_convert,  &command_inspect, &command_views,  &command_example,
+    &command_pretrain, &command_eval,    &command_report, &command_bench,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 
@@ -32,6 +32,7 @@ static const char lesson[] =
     "  byol views train -o sheet.png                       # what the network will see\n"
     "  byol pretrain --data train --run run                # Ctrl-C any time; --resume goes on\n"
     "  byol eval knn --run run --train train --test test   # how good are the features?\n"
+    "  byol report run -o report.html                      # curves, views, settings: one page\n"
     "\n"
     "A dataset is a folder that 'inspect' can describe and verify. A run is a folder too: its\n"
     "config.yaml, metrics.jsonl, and checkpoints that any safetensors reader opens.\n"

@@ -22,7 +22,9 @@ static const char help[] =
     "network predicts what a slowly moving target network says of another view of the image.\n"
     "\n"
     "DIR becomes the run: config.yaml (every setting), metrics.jsonl (one line per logged step),\n"
-    "checkpoints/*.safetensors, report.json. Ctrl-C finishes the step and writes a checkpoint;\n"
+    "the same as TensorBoard's events, checkpoints/*.safetensors, report.json ('byol report DIR "
+    "-o\n"
+    "report.html' draws it all). Ctrl-C finishes the step and writes a checkpoint;\n"
     "--resume goes on exactly where the newest good checkpoint stands, also after a crash.\n"
     "\n"
     "Several processes share each batch when mpirun starts them; results do not depend on their\n"
@@ -42,6 +44,12 @@ static const char help[] =
     "  --threads N       of the device; auto = one per core\n"
     "  --loader-threads N  that decode and augment, behind the device's in the queue for a core;\n"
     "                    auto = one per core\n"
+    "  --probe DATASET   labelled images, apart from the training data: after each epoch "
+    "(probe_every)\n"
+    "                    nearest neighbours classify some of them by the rest, and RankMe counts "
+    "the\n"
+    "                    directions in use. Training does not change by a bit\n"
+    "  --probe-test DATASET  classify these by those of --probe\n"
     "  --set KEY=VALUE   one setting; may be repeated, wins over preset and file\n"
     "  --settings        print every setting with its meaning and value, and stop\n"
     "  --resume          continue DIR, or start it when there is nothing to continue\n"
@@ -71,6 +79,7 @@ static const char help[] =
 // What the command line says.
 struct request {
     const char *data, *run, *recipe, *preset, *precision, *threads, *loader_threads;
+    const char *probe, *probe_test;
     struct option_list set;
     bool resume, json, quiet, settings;
 };
@@ -80,7 +89,7 @@ struct request {
 // Options that are assignments too: KEY=VALUE.
 struct shorthand {
     const char *key, *value; // NULL: not given
-    char text[128];
+    char text[448];
 };
 
 static const char *as_assignment(struct shorthand *shorthand)
@@ -104,6 +113,8 @@ static enum status resolve(const struct request *request, struct run_config *con
         {.key = "precision", .value = request->precision},
         {.key = "threads", .value = thread_count(request->threads)},
         {.key = "loader_threads", .value = thread_count(request->loader_threads)},
+        {.key = "probe", .value = request->probe},
+        {.key = "probe_test", .value = request->probe_test},
     };
     const size_t shorthand_count = sizeof shorthands / sizeof shorthands[0];
     const char *assignments[OPTION_LIST_MAX + sizeof shorthands / sizeof shorthands[0]];
@@ -185,15 +196,18 @@ static void show(void *context, const struct pretrain_progress *now)
         progress_notice(&display->progress, "%s", now->notice);
         return;
     }
-    char left[16], accuracy[32] = "";
+    char left[16], accuracy[32] = "", knn[32] = "";
     if (!isnan(now->top1)) {
         snprintf(accuracy, sizeof accuracy, "  top-1 %.1f%%", 100 * now->top1);
     }
+    if (!isnan(now->knn)) {
+        snprintf(knn, sizeof knn, "  kNN %.1f%%", 100 * now->knn);
+    }
     progress_line(&display->progress, now->step == now->steps,
                   "epoch %" PRIu32 "/%" PRIu32 "  step %" PRIu64 "/%" PRIu64
-                  "  loss %.4f  %.0f pairs/s  data wait %.0f%%%s  ETA %s",
+                  "  loss %.4f  %.0f pairs/s  data wait %.0f%%%s%s  ETA %s",
                   now->epoch + 1, now->epochs, now->step, now->steps, now->loss,
-                  now->pairs_per_second, 100 * now->data_wait, accuracy,
+                  now->pairs_per_second, 100 * now->data_wait, accuracy, knn,
                   progress_duration(now->seconds_left, left));
 }
 
@@ -209,6 +223,8 @@ static void print_json(const struct pretrain_result *result, bool finished)
     json_object_set_new(object, "step", json_integer((json_int_t)result->step));
     json_object_set_new(object, "loss", number(result->loss));
     json_object_set_new(object, "online_top1", number(100 * result->top1));
+    json_object_set_new(object, "knn_top1", number(100 * result->knn));
+    json_object_set_new(object, "rankme", number(result->rankme));
     json_object_set_new(object, "spread", number(result->spread));
     json_object_set_new(object, "seconds", number(result->seconds));
     json_object_set_new(object, "pairs_per_second", number(result->pairs_per_second));
@@ -226,7 +242,7 @@ static void print_json(const struct pretrain_result *result, bool finished)
 static void print_result(const struct request *request, const struct pretrain_result *result,
                          bool finished)
 {
-    char seconds[16], accuracy[48] = "";
+    char seconds[16], accuracy[48] = "", knn[32] = "";
     if (request->json) {
         print_json(result, finished);
         return;
@@ -234,9 +250,12 @@ static void print_result(const struct request *request, const struct pretrain_re
     if (!isnan(result->top1)) {
         snprintf(accuracy, sizeof accuracy, ", online top-1 %.1f%%", 100 * result->top1);
     }
-    printf("%s at step %" PRIu64 " after %s: loss %.4f%s, %.0f pairs/s\n",
+    if (!isnan(result->knn)) {
+        snprintf(knn, sizeof knn, ", kNN top-1 %.1f%%", 100 * result->knn);
+    }
+    printf("%s at step %" PRIu64 " after %s: loss %.4f%s%s, %.0f pairs/s\n",
            finished ? "finished" : "stopped", result->step,
-           progress_duration(result->seconds, seconds), result->loss, accuracy,
+           progress_duration(result->seconds, seconds), result->loss, accuracy, knn,
            result->pairs_per_second);
     if (result->checkpoint[0]) {
         printf("checkpoint: %s\n", result->checkpoint);
@@ -322,6 +341,8 @@ static int run(int argc, char **argv)
         {"precision", 0, OPTION_STRING, &request.precision, 0, 0},
         {"threads", 't', OPTION_STRING, &request.threads, 0, 0},
         {"loader-threads", 0, OPTION_STRING, &request.loader_threads, 0, 0},
+        {"probe", 0, OPTION_STRING, &request.probe, 0, 0},
+        {"probe-test", 0, OPTION_STRING, &request.probe_test, 0, 0},
         {"set", 0, OPTION_LIST, &request.set, 0, 0},
         {"settings", 0, OPTION_FLAG, &request.settings, 0, 0},
         {"resume", 0, OPTION_FLAG, &request.resume, 0, 0},

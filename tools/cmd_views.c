@@ -7,7 +7,7 @@
 #include "formats/npy.h"
 #include "tools/command.h"
 #include "tools/recipe_option.h"
-#include "tools/sheet.h"
+#include "tools/sheet_render.h"
 #include "tools/views_input.h"
 #include "tools/views_params.h"
 
@@ -63,8 +63,7 @@ struct views {
     struct views_params drawn;
     struct views_input input;
     struct sheet sheet;
-    struct image_decoder *decoder;
-    struct view_scratch *scratch;
+    struct sheet_renderer renderer;
 };
 
 // --- recipe --------------------------------------------------------------------------------------
@@ -173,46 +172,17 @@ static enum status draw_row(const struct views *views, struct sheet_row *row,
     return STATUS_OK;
 }
 
-// Each view decodes its own window, as training does.
-static enum status render_view(struct views *views, struct sheet_view *view, const uint8_t *bytes,
-                               size_t len, struct error *error)
-{
-    size_t size = views->sheet.size;
-    struct image_planes crop = {0};
-    view->pixels = malloc(size * size * 3 * sizeof *view->pixels);
-    if (view->pixels == NULL) {
-        return no_memory(error);
-    }
-    enum status status =
-        image_decode_windows(views->decoder, bytes, len, &view->params.crop, 1, &crop, error);
-    if (status == STATUS_OK) {
-        status = view_render(&view->params, &crop, &view_output_plain, views->scratch, view->pixels,
-                             error);
-    }
-    image_planes_free(&crop);
-    return status;
-}
-
 static enum status render_bytes(struct views *views, struct sheet_row *row, const uint8_t *bytes,
                                 size_t len, struct error *error)
 {
     struct image_info info;
-    struct image whole = {0};
-    enum status status = image_probe(views->decoder, bytes, len, &info, error);
+    enum status status = image_probe(views->renderer.decoder, bytes, len, &info, error);
     if (status == STATUS_OK) {
         status = draw_row(views, row, &info, error);
     }
-    if (status == STATUS_OK && views->output) {
-        status = image_decode(views->decoder, bytes, len, NULL, &whole, error);
-    }
-    if (status == STATUS_OK && views->output) {
-        status = sheet_reduce(&whole, views->sheet.size, &row->original, error);
-    }
-    for (size_t i = 0; status == STATUS_OK && i < row->count; i++) {
-        status = render_view(views, &row->views[i], bytes, len, error);
-    }
-    image_free(&whole);
-    return status;
+    return status == STATUS_OK
+               ? sheet_render_row(&views->renderer, row, views->output != NULL, bytes, len, error)
+               : status;
 }
 
 static enum status render_row(struct views *views, struct sheet_row *row, struct error *error)
@@ -238,10 +208,7 @@ static enum status render_row(struct views *views, struct sheet_row *row, struct
 
 static enum status render(struct views *views, struct error *error)
 {
-    enum status status = image_decoder_open(&views->decoder, error);
-    if (status == STATUS_OK) {
-        status = view_scratch_open(&views->scratch, views->sheet.size, error);
-    }
+    enum status status = sheet_renderer_open(&views->renderer, views->sheet.size, error);
     for (size_t i = 0; status == STATUS_OK && i < views->sheet.count; i++) {
         status = render_row(views, &views->sheet.rows[i], error);
     }
@@ -447,8 +414,7 @@ static int run(int argc, char **argv)
     if (show(&views, &operands, &error) != STATUS_OK) {
         code = command_failed(&command_views, &error, views.json);
     }
-    view_scratch_close(&views.scratch);
-    image_decoder_close(&views.decoder);
+    sheet_renderer_close(&views.renderer);
     sheet_free(&views.sheet);
     views_input_close(&views.input);
     views_params_free(&views.drawn);

@@ -56,10 +56,4 @@ enum status features_extract_some(struct features *out, struct encoder *encoder,
                                   const struct probe_options *options, struct error *error);
 void features_keep(struct features *features, const uint8_t *chosen);
 
-// Embeds `limit` records at most, drawn by `seed`: with one view the evaluation view, with two the
-// pair of views that the run trains on. `out` has room for `views`, whose rows belong together.
-enum status features_sample(struct features *out, unsigned views, struct encoder *encoder,
-                            const struct dataset *dataset, uint64_t limit, uint64_t seed,
-                            const struct probe_options *options, struct error *error);
-
 #endif

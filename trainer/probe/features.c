@@ -14,6 +14,7 @@ void features_free(struct features *features)
     free(features->values);
     free(features->projections);
     free(features->labels);
+    free(features->records);
     *features = (struct features){0};
 }
 
@@ -37,6 +38,7 @@ void features_keep(struct features *features, const uint8_t *chosen)
     keep_rows(features->projections, features->projection_width * sizeof(float), features->count,
               chosen);
     keep_rows(features->labels, sizeof(int32_t), features->count, chosen);
+    keep_rows(features->records, sizeof(uint64_t), features->count, chosen);
     features->count = kept;
 }
 
@@ -49,11 +51,12 @@ static enum status allocate(struct features *features, const struct encoder *enc
                                   .classes = dataset_class_count(dataset)};
     features->values = malloc(count * features->width * sizeof *features->values);
     features->labels = malloc(count * sizeof *features->labels);
+    features->records = malloc(count * sizeof *features->records);
     if (features->projection_width > 0) {
         features->projections =
             malloc(count * features->projection_width * sizeof *features->projections);
     }
-    if (features->values == NULL || features->labels == NULL ||
+    if (features->values == NULL || features->labels == NULL || features->records == NULL ||
         (features->projection_width > 0 && features->projections == NULL)) {
         return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
                          "no memory for %llu features of width %u", (unsigned long long)count,
@@ -114,6 +117,7 @@ static enum status embed_batch(struct stream *stream, struct features *out, uint
     for (unsigned v = 0; status == STATUS_OK && v < stream->views; v++) {
         status = embed_rows(&out[v], done, stream->encoder, batch->view[v], rows, error);
         memcpy(out[v].labels + done, batch->labels, rows * sizeof(int32_t));
+        memcpy(out[v].records + done, batch->records, rows * sizeof(uint64_t));
     }
     return status;
 }
@@ -227,6 +231,7 @@ static enum status embed_chosen(struct stream *stream, struct features *out, con
         for (uint32_t i = 0; status == STATUS_OK && i < batch->count; i++) {
             if (chosen[passed++]) {
                 memcpy(images + waiting * image, batch->view[0] + i * image, image * sizeof(float));
+                out->records[done + waiting] = batch->records[i];
                 out->labels[done + waiting++] = batch->labels[i];
             }
             if (waiting == stream->config.batch || (waiting > 0 && done + waiting == out->count)) {

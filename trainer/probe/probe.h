@@ -26,6 +26,7 @@ struct features {
     float *values;      // [count][width], malloc'ed
     float *projections; // [count][projection_width], NULL unless the encoder gives them
     int32_t *labels;    // [count]
+    uint64_t *records;  // [count], of the dataset
 };
 void features_free(struct features *features);
 
@@ -42,6 +43,12 @@ void probe_options_init(struct probe_options *options);
 enum status features_extract(struct features *out, struct encoder *encoder,
                              const struct dataset *dataset, const struct probe_options *options,
                              struct error *error);
+
+// Embeds `limit` records at most, drawn by `seed`: with one view the evaluation view, with two the
+// pair of views that the run trains on. `out` has room for `views`, whose rows belong together.
+enum status features_sample(struct features *out, unsigned views, struct encoder *encoder,
+                            const struct dataset *dataset, uint64_t limit, uint64_t seed,
+                            const struct probe_options *options, struct error *error);
 
 // Labels are numbers of class names, so both sets must list the same ones in the same order:
 // STATUS_INVALID names the first that differs.

@@ -141,6 +141,15 @@ static const struct settings_field run_fields[] = {
           "stop after so many steps, schedules unchanged; 0 = run all epochs"),
     CHOICE("bad_records", bad_records, RUN_POLICY_CHOICES,
            "a damaged image ends the run (fatal) or is replaced and counted (skip)"),
+    STRING(probe, "labelled dataset, apart from the training data, on which nearest neighbours are "
+                  "scored during training; empty = none"),
+    STRING(probe_test, "labelled dataset whose images are classified by those of probe; empty = "
+                       "probe is divided"),
+    FIELD(probe_every, SETTINGS_INT, 1, 1000000, "epochs from one probe to the next"),
+    FIELD(probe_bank, SETTINGS_INT, 1, 100000000, "images of the probe that vote, at most"),
+    FIELD(probe_images, SETTINGS_INT, 1, 100000000, "images that are classified, at most"),
+    FIELD(probe_rank, SETTINGS_BOOL, 0, 0,
+          "RankMe of the voting images' features and projections with each probe"),
 };
 
 // epochs, base learning rate, weight decay, tau: google-deepmind/deepmind-research
@@ -190,6 +199,10 @@ void run_config_init(struct run_config *config)
         .keep_checkpoints = 3,
         .log_steps = 10,
         .bad_records = LOADER_FATAL,
+        .probe_every = 1,
+        .probe_bank = 10000,
+        .probe_images = 2000,
+        .probe_rank = true,
     };
     model_config_init(&config->model);
     recipe_builtin("byol", &config->recipe, NULL);
@@ -332,10 +345,23 @@ enum status run_config_print(const struct run_config *config, bool with_help, ch
 // Keys that may change between a run and its resumption: how it runs, not what is learnt.
 static bool may_change(const char *key, size_t len)
 {
-    static const char *const keys[] = {
-        "device",    "precision",          "preset",           "threads",   "loader_threads",
-        "log_steps", "checkpoint_seconds", "keep_checkpoints", "max_steps", "bad_records",
-        "recompute"};
+    static const char *const keys[] = {"device",
+                                       "precision",
+                                       "preset",
+                                       "threads",
+                                       "loader_threads",
+                                       "log_steps",
+                                       "checkpoint_seconds",
+                                       "keep_checkpoints",
+                                       "max_steps",
+                                       "bad_records",
+                                       "recompute",
+                                       "probe",
+                                       "probe_test",
+                                       "probe_every",
+                                       "probe_bank",
+                                       "probe_images",
+                                       "probe_rank"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         if (strlen(keys[i]) == len && memcmp(keys[i], key, len) == 0) {
             return true;
@@ -461,6 +487,10 @@ enum status run_config_validate(const struct run_config *config, struct error *e
         return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
                          "warmup_epochs %g is longer than epochs %lld: set warmup_epochs as well",
                          config->warmup_epochs, (long long)config->epochs);
+    }
+    if (config->probe[0] == '\0' && config->probe_test[0] != '\0') {
+        return error_set(error, STATUS_CONFIG, NULL, NOWHERE, NOWHERE,
+                         "probe_test goes with a probe, whose images vote: set probe as well");
     }
     return validate_optimizer(config, error);
 }

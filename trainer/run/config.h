@@ -48,6 +48,10 @@ struct run_config {
     int64_t log_steps;          // a metrics line every so many steps
     int64_t max_steps;          // stop early (the schedule still spans `epochs`); 0 = no
     int bad_records;            // enum loader_policy
+    char probe[400], probe_test[400]; // datasets of the online probe, "" = none
+    int64_t probe_every;              // epochs
+    int64_t probe_bank, probe_images; // at most so many that vote, that are classified
+    bool probe_rank;                  // RankMe too
 };
 #define RUN_POLICY_CHOICES "fatal|skip"
 

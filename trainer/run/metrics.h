@@ -26,10 +26,19 @@ struct metrics_line {
     double op_seconds[OP_KINDS], exchange_seconds, optimiser_seconds; // per step
 };
 
+// A probe of the features: a line of its own, after that of its step. NaN is written as null.
+struct metrics_probe {
+    uint64_t step;
+    uint32_t epoch;        // from 0: the one that ended
+    uint64_t images, bank; // classified, and voting
+    double knn, knn_top5, rankme, rankme_projections;
+    double seconds; // timing
+};
+
 struct metrics;
 
 // Opens for appending after cutting back to lines of at most `step`; 0 empties the log. A line cut
-// short by a kill goes too.
+// short by a kill goes too. TensorBoard's events (events.h) stand beside it.
 enum status metrics_open(struct metrics **out, const char *path, uint64_t step,
                          struct error *error);
 // Without a flush: lines still waiting are lost.
@@ -38,7 +47,13 @@ void metrics_close(struct metrics **metrics);
 enum status metrics_write(struct metrics *metrics, const struct metrics_line *line,
                           struct error *error);
 
-// Writes what waits, and with `sync` also to the disk.
+enum status metrics_write_probe(struct metrics *metrics, const struct metrics_probe *probe,
+                                struct error *error);
+
+uint64_t metrics_probed(const struct metrics *metrics); // step of the last probe, 0 without one
+
+// Writes what waits, and with `sync` also to the disk. Events that cannot be written are no failure
+// then: they are made up from the log later.
 enum status metrics_flush(struct metrics *metrics, bool sync, struct error *error);
 
 #endif

@@ -36,6 +36,7 @@ static void fill_progress(struct run *run, float learning_rate, float tau)
         .pairs_per_second = (double)run->config.batch / step_seconds,
         .data_wait = run->wait_seconds / step_seconds,
         .seconds_left = (double)(run->last - run->step) * step_seconds,
+        .knn = run->probed.knn_top1,
     };
 }
 
@@ -260,6 +261,62 @@ static enum status save_in_between(struct run *run, struct error *error)
     return STATUS_OK;
 }
 
+// --- probing ---------------------------------------------------------------------------------
+
+// At the end of an epoch, once, and only of a state that stands on disk: a resumed run knows by its
+// log what is done, and makes up what a kill came before.
+static bool probe_due(const struct run *run)
+{
+    uint64_t epochs = run->step / run->steps_per_epoch;
+    bool ended = run->step > 0 && run->step % run->steps_per_epoch == 0;
+    bool wanted = epochs % (uint64_t)run->config.probe_every == 0 || run->step == run->total;
+    return run->probe != NULL && run->queued == run->step && ended && wanted && run->saved &&
+           run->saved_step == run->step && metrics_probed(run->metrics) < run->step;
+}
+
+static void tell_probe(struct run *run, double seconds)
+{
+    const struct online_score *score = &run->probed;
+    char rank[64] = "";
+    if (isfinite(score->rankme)) {
+        snprintf(rank, sizeof rank, "; RankMe %.1f of %" PRIu32, score->rankme, score->width);
+    }
+    run_notice(run,
+               "epoch %" PRIu64 ": kNN top-1 %.1f%% of %" PRIu64 " images by %" PRIu64
+               " others%s; %.1f s",
+               run->step / run->steps_per_epoch, 100 * score->knn_top1, score->images, score->bank,
+               rank, seconds);
+}
+
+// Reads the checkpoint that has just been written; nothing of this run's device or loader. A probe
+// that fails costs its figures, never the run.
+static void probe(struct run *run)
+{
+    struct error failure;
+    double began = run_now();
+    if (online_measure(run->probe, run->checkpoint, run->config.device, &run->probed, &failure) !=
+        STATUS_OK) {
+        run_notice_error(run, "WARNING: the probe failed, training goes on", &failure);
+        return;
+    }
+    double seconds = run_now() - began;
+    const struct metrics_probe line = {
+        .step = run->step,
+        .epoch = (uint32_t)((run->step - 1) / run->steps_per_epoch),
+        .images = run->probed.images,
+        .bank = run->probed.bank,
+        .knn = run->probed.knn_top1,
+        .knn_top5 = run->probed.knn_top5,
+        .rankme = run->probed.rankme,
+        .rankme_projections = run->probed.rankme_projections,
+        .seconds = seconds,
+    };
+    tell_probe(run, seconds);
+    if (metrics_write_probe(run->metrics, &line, &failure) != STATUS_OK) {
+        run_notice_error(run, "WARNING: the log cannot be written now, training goes on", &failure);
+    }
+}
+
 // Before the next step, of which those in flight are a part.
 static bool checkpoint_due(const struct run *run)
 {
@@ -296,6 +353,9 @@ static enum status prepare_step(struct run *run, const struct batch **batch, dou
         }
     }
     bool stop = wishes & STOP || *batch == NULL;
+    if (status == STATUS_OK && !stop && probe_due(run)) {
+        probe(run);
+    }
     return status == STATUS_OK && stop ? STATUS_STOPPED : status;
 }
 
@@ -383,6 +443,8 @@ static void fill_result(struct run *run, struct pretrain_result *result)
         .loss = run->history.smooth_loss,
         .top1 = run->history.smooth_top1,
         .spread = run->history.smooth_spread,
+        .knn = run->probed.knn_top1,
+        .rankme = run->probed.rankme,
         .seconds = seconds,
         .pairs_per_second = (double)run->steps_here * (double)run->config.batch / seconds,
         .data_wait = run->wait / seconds,
@@ -410,6 +472,7 @@ static enum status write_report(const struct run *run, enum status ended,
         .dataset = run->dataset,
         .loader = run->loader,
         .result = result,
+        .from = run->step - run->steps_here,
         .steps = run->last,
         .seconds_in_all = run->history.seconds,
         .healthy = run->healthy,
@@ -428,12 +491,16 @@ enum status pretrain_run(const struct pretrain_options *options, struct pretrain
     struct run run;
     struct error own = {0};
     error = error ? error : &own;
-    *result = (struct pretrain_result){.loss = NAN, .top1 = NAN, .spread = NAN};
+    *result = (struct pretrain_result){
+        .loss = NAN, .top1 = NAN, .spread = NAN, .knn = NAN, .rankme = NAN};
     enum status status = run_open(&run, options, error);
     if (status == STATUS_OK) {
         run.began = run.checkpointed = run_now();
         status = run_steps(&run, error);
         status = save_at_end(&run, status, error);
+        if (status == STATUS_OK && probe_due(&run)) {
+            probe(&run);
+        }
         tell_skips(&run);
         fill_result(&run, result);
         status = write_report(&run, status, result, error);

@@ -18,6 +18,7 @@ struct pretrain_progress {
     double pairs_per_second; // over the last seconds
     double data_wait;        // share of the time spent waiting for a batch
     double seconds_left;
+    double knn; // top-1 share of the last probe, NaN before
     const char
         *notice; // a line worth printing once ("resumed from …", "collapse alarm: …"), or NULL
 };
@@ -39,14 +40,15 @@ struct pretrain_options {
 struct pretrain_result {
     uint64_t step;
     double loss, top1, spread, seconds, pairs_per_second, data_wait;
+    double knn, rankme; // of the session's last probe: share of 1, of the features; NaN without
     uint64_t skipped_records, device_bytes, loader_bytes;
     char checkpoint[512]; // the last one written
 };
 
 // Returns STATUS_OK after the last step, STATUS_STOPPED after a requested stop (both with a final
 // checkpoint on disk). In the run directory: config.yaml, metrics.jsonl (one object per logged
-// step; on resume cut back to the checkpoint's step), checkpoints/, report.json at the end. One
-// writer per directory: a lock is held.
+// step; on resume cut back to the checkpoint's step), TensorBoard's events beside it, checkpoints/,
+// report.json at the end. One writer per directory: a lock is held.
 //
 // With ranks all return the same status, except when one fails by itself in the middle of a step:
 // then comm_together is false there, and the caller is to end the job (comm_abort).

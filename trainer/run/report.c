@@ -11,7 +11,8 @@
 #include "formats/file.h"
 #include "trainer/run/directory.h"
 
-#define SKIPS_LISTED 1000
+#define SKIPS_LISTED    1000
+#define SESSIONS_LISTED 100
 
 static json_t *number(double value)
 {
@@ -67,18 +68,47 @@ static json_t *list_skips(const struct loader *loader)
     return list;
 }
 
-static json_t *describe(const struct report *report)
+static void describe_end(json_t *object, const struct report *report)
+{
+    const char *ended = report->ended == STATUS_OK ? "finished" : status_name(report->ended);
+    json_object_set_new(object, "ended", json_string(ended));
+    json_object_set_new(object, "reason", json_string(report->reason));
+    json_object_set_new(object, "step", count(report->result->step));
+}
+
+// Of the sessions before, which the report that stands there knows, and of this one.
+static json_t *list_sessions(const char *path, const struct report *report)
+{
+    json_t *old = report->from > 0 ? json_load_file(path, 0, NULL) : NULL;
+    json_t *list = json_incref(json_object_get(old, "sessions"));
+    json_t *session = json_object();
+    if (!json_is_array(list)) {
+        json_decref(list);
+        list = json_array();
+    }
+    while (json_array_size(list) >= SESSIONS_LISTED) {
+        json_array_remove(list, 0);
+    }
+    json_object_set_new(session, "from", count(report->from));
+    describe_end(session, report);
+    json_object_set_new(session, "seconds", number(report->result->seconds));
+    json_object_set_new(session, "device", json_string(report->device));
+    json_object_set_new(session, "skipped_records", count(report->result->skipped_records));
+    json_array_append_new(list, session);
+    json_decref(old);
+    return list;
+}
+
+static json_t *describe(const char *path, const struct report *report)
 {
     const struct pretrain_result *result = report->result;
     json_t *object = json_object();
-    json_object_set_new(
-        object, "ended",
-        json_string(report->ended == STATUS_OK ? "finished" : status_name(report->ended)));
-    json_object_set_new(object, "reason", json_string(report->reason));
-    json_object_set_new(object, "step", count(result->step));
+    describe_end(object, report);
     json_object_set_new(object, "steps", count(report->steps));
     json_object_set_new(object, "loss", number(result->loss));
     json_object_set_new(object, "online_top1", number(100 * result->top1));
+    json_object_set_new(object, "knn_top1", number(100 * result->knn));
+    json_object_set_new(object, "rankme", number(result->rankme));
     json_object_set_new(object, "spread", number(result->spread));
     json_object_set_new(object, "healthy_spread", number(report->healthy));
     json_object_set_new(object, "checkpoint", json_string(result->checkpoint));
@@ -94,6 +124,7 @@ static json_t *describe(const struct report *report)
     json_object_set_new(object, "loader", describe_loader(report->loader));
     json_object_set_new(object, "skipped_records", count(result->skipped_records));
     json_object_set_new(object, "skips", list_skips(report->loader));
+    json_object_set_new(object, "sessions", list_sessions(path, report));
     return object;
 }
 
@@ -105,7 +136,7 @@ enum status report_write(const char *run_directory, const struct report *report,
     if (status != STATUS_OK) {
         return status;
     }
-    json_t *object = describe(report);
+    json_t *object = describe(path, report);
     char *text = json_dumps(object, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
     json_decref(object);
     status = text ? file_write_durably(path, text, strlen(text), error)

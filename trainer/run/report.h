@@ -1,4 +1,5 @@
-// report.json: how a session of a run ended, in one JSON object.
+// report.json: how the last session of a run ended, in one JSON object. Its list `sessions` has a
+// short entry for each session that came to an end of its own, this one last.
 #ifndef TRAINER_RUN_REPORT_H
 #define TRAINER_RUN_REPORT_H
 
@@ -13,6 +14,7 @@ struct report {
     const struct dataset *dataset;
     const struct loader *loader;
     const struct pretrain_result *result;
+    uint64_t from;  // step after which this session began
     uint64_t steps; // planned
     double seconds_in_all, healthy;
 };

@@ -4,6 +4,7 @@
 #define TRAINER_RUN_RUN_H
 
 #include "pipeline/loader.h"
+#include "trainer/probe/online.h"
 #include "trainer/run/checkpoint.h"
 #include "trainer/run/directory.h"
 #include "trainer/run/history.h"
@@ -31,6 +32,7 @@ struct run {
     struct method *method;
     struct loader *loader;
     struct metrics *metrics;
+    struct online *probe; // NULL without, and on all ranks but the first
 
     uint64_t steps_per_epoch, warmup, total; // of the schedules
     uint64_t last;                           // step after which this run ends
@@ -41,6 +43,8 @@ struct run {
     double collected;                              // monotonic seconds
     struct history history;
     double healthy;
+
+    struct online_score probed; // the last probe; NaN before
 
     double began, checkpointed;              // monotonic seconds
     double wait, step_seconds, wait_seconds; // waited in all; smoothed per step

@@ -391,18 +391,37 @@ static enum status open_data(struct run *run, struct error *error)
     return status == STATUS_OK ? check_data(run, error) : status;
 }
 
+static enum status open_probe(struct run *run, struct error *error)
+{
+    const struct run_config *config = &run->config;
+    if (!run->writes || config->probe[0] == '\0') {
+        return STATUS_OK;
+    }
+    const struct online_config probe = {
+        .data = config->probe,
+        .test = config->probe_test[0] ? config->probe_test : NULL,
+        .bank = (uint64_t)config->probe_bank,
+        .images = (uint64_t)config->probe_images,
+        .rank = config->probe_rank,
+        .threads = (int)threads_of(run, config->threads),
+        .loader_threads = (int)threads_of(run, config->loader_threads),
+    };
+    return online_open(&run->probe, &probe, dataset_id(run->dataset), error);
+}
+
 enum status run_open(struct run *run, const struct pretrain_options *options, struct error *error)
 {
     static enum status (*const stages[])(struct run *, struct error *) = {
-        open_data,    open_directory, find_checkpoint, follow_checkpoint,
-        start_device, lead_method,    share_choices,   follow_method,
-        write_config, open_log,       open_loader,
+        open_data,         open_probe,   open_directory, find_checkpoint,
+        follow_checkpoint, start_device, lead_method,    share_choices,
+        follow_method,     write_config, open_log,       open_loader,
     };
     *run = (struct run){.options = options,
                         .comm = options->comm,
                         .writes = comm_rank(options->comm) == 0,
                         .config = options->config,
-                        .lock = -1};
+                        .lock = -1,
+                        .probed = {.knn_top1 = NAN, .rankme = NAN}};
     enum status status = STATUS_OK;
     for (size_t i = 0; i < sizeof stages / sizeof stages[0] && status == STATUS_OK; i++) {
         status = stages[i](run, error);
@@ -421,6 +440,7 @@ void run_close(struct run *run)
 {
     loader_close(&run->loader);
     metrics_close(&run->metrics);
+    online_close(&run->probe);
     safetensors_close(&run->resumed);
     method_close(&run->method);
     device_close(&run->device);
