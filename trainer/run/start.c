@@ -12,6 +12,7 @@
 
 #include "formats/file.h"
 #include "formats/limits.h"
+#include "trainer/run/initial.h"
 
 #define WARNING_TEXT 2048
 
@@ -192,6 +193,16 @@ static int64_t threads_of(const struct run *run, int64_t wanted)
     return cores > sharing ? cores / sharing : 1;
 }
 
+static enum status begin_from_weights(struct run *run, struct error *error)
+{
+    char told[RUN_INITIAL_TEXT];
+    enum status status = run_initialise(&run->config, run->device, run->method, told, error);
+    if (status == STATUS_OK) {
+        run_notice(run, "begins from %s: %s", run->config.init, told);
+    }
+    return status;
+}
+
 static enum status open_method(struct run *run, struct error *error)
 {
     const struct run_config *config = &run->config;
@@ -226,6 +237,8 @@ static enum status open_method(struct run *run, struct error *error)
     }
     if (status == STATUS_OK && run->resumed) {
         status = checkpoint_restore(run->resumed, run->device, run->method, error);
+    } else if (status == STATUS_OK && config->init[0] != '\0') {
+        status = begin_from_weights(run, error);
     }
     safetensors_close(&run->resumed);
     return status;
