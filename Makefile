@@ -267,6 +267,7 @@ install: all  ## into PREFIX (/usr/local)
 	$(if $(filter 1,$(HDF5)),install -m 755 $(BUILD)/byol-hdf5-stream $(DESTDIR)$(PREFIX)/libexec/byol/byol-hdf5-stream)
 	$(if $(filter 1,$(CUDA)),install -D -m 755 $(BUILD)/libbyol_cuda.so $(DESTDIR)$(PREFIX)/lib/byol/libbyol_cuda.so)
 	install -m 644 $(wildcard tools/recipes/*.yaml) $(DESTDIR)$(PREFIX)/share/byol/recipes
+	install -m 644 tools/byol_resnet.py $(DESTDIR)$(PREFIX)/share/byol/byol_resnet.py
 	for h in $(filter-out trainer/cuda/%,$(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h)); do \
 		install -D -m 644 $$h $(DESTDIR)$(PREFIX)/include/byol/$$h; done
 
@@ -352,6 +353,12 @@ peer-gate: all  ## ours and PyTorch learn from the same images: curves of kNN an
 bench-scale: all $(BUILD)/tests/bench/scale  ## a dataset of ImageNet's number of records: converting, opening, the epoch's order
 	@python3 tests/bench/scale.py --byol $(BUILD)/byol --probe $(BUILD)/tests/bench/scale --work '$(or $(DIR),/tmp)' \
 		--records $(or $(RECORDS),1281167)
+
+# ONLY: rows whose names hold this. JSON=file. The environment is VENVS/weights: torch, torchvision, timm, safetensors, onnx, onnxruntime.
+check-export: all  ## exported weights in torchvision and onnxruntime, their ResNets in ours (tests/README.md)
+	@if [ -x '$(VENVS)/weights/bin/python' ]; then '$(VENVS)/weights/bin/python' tests/peer/weights.py --byol $(BUILD)/byol \
+		--work $(BUILD)/check-export $(if $(ONLY),--only '$(ONLY)') $(if $(JSON),--json '$(JSON)'); \
+	else echo "skipped: no $(VENVS)/weights (tests/README.md says what it holds)"; fi
 
 bench-peers:  ## install the peers into VENVS: 10 GB, Debian packages as root, the rest from PyPI
 	@sh tests/bench/setup.sh '$(VENVS)'

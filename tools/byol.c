@@ -2,17 +2,16 @@
 #include "formats/isa.h"
 #include "formats/nearest.h"
 #include "tools/command.h"
+#include "tools/version.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define BYOL_VERSION "0.1.0"
-
 static const struct command *const commands[] = {
-    &command_convert,  &command_inspect, &command_views,  &command_example,
-    &command_pretrain, &command_eval,    &command_report, &command_bench,
+    &command_convert, &command_inspect, &command_views,  &command_example, &command_pretrain,
+    &command_eval,    &command_report,  &command_export, &command_bench,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 

@@ -11,10 +11,10 @@
 #include <string.h>
 
 static const char help[] =
-    "Usage: byol eval linear|knn --run DIR|--checkpoint FILE --train DATASET --test DATASET\n"
-    "            [options]\n"
-    "       byol eval quality    --run DIR|--checkpoint FILE --data DATASET [options]\n"
-    "       byol eval features   --run DIR|--checkpoint FILE --data DATASET -o DIR [options]\n"
+    "Usage: byol eval linear|knn --run DIR --train DATASET --test DATASET [options]\n"
+    "       byol eval quality    --run DIR --data DATASET [options]\n"
+    "       byol eval features   --run DIR --data DATASET -o DIR [options]\n"
+    "       --checkpoint FILE or --weights FILE may stand in the place of --run DIR\n"
     "\n"
     "Measures features with labels that pretraining never used to learn them: the encoder stays\n"
     "frozen, and images of the test set are classified with the help of the training set.\n"
@@ -34,6 +34,9 @@ static const char help[] =
     "Options:\n"
     "  --run DIR          the newest good checkpoint of a run\n"
     "  --checkpoint FILE  this checkpoint\n"
+    "  --weights FILE     weights of an export, or anybody's ResNet under torchvision's names\n"
+    "  --set KEY=VALUE    what others' weights are: encoder=resnet18, width=2, views.size=96, …\n"
+    "                     (resnet50 padding=torch shortcut=torch, 224 pixels)\n"
     "  --train, --test    linear, knn: datasets with the same classes\n"
     "  --data             quality, features: a dataset, with labels or without\n"
     "  --untrained        the same encoder as it was before training: the baseline to beat\n"
@@ -65,6 +68,9 @@ static const char help[] =
     "  --json             print the result as JSON\n"
     "  --quiet            no progress line\n"
     "\n"
+    "Example: another's ResNet on the same scale\n"
+    "  byol eval knn --weights resnet18.safetensors --set encoder=resnet18 --train train --test "
+    "test\n"
     "Example: what did training add?\n"
     "  byol eval knn --run run --train train --test test\n"
     "  byol eval knn --run run --train train --test test --untrained\n"
@@ -89,8 +95,9 @@ static void show(void *context, const char *stage, uint64_t done, uint64_t total
 static enum status find_checkpoint(const struct eval_request *request, struct eval_bench *bench,
                                    struct error *error)
 {
-    if (request->checkpoint) {
-        snprintf(bench->checkpoint, sizeof bench->checkpoint, "%s", request->checkpoint);
+    if (request->checkpoint || request->weights) {
+        snprintf(bench->checkpoint, sizeof bench->checkpoint, "%s",
+                 request->checkpoint ? request->checkpoint : request->weights);
         return STATUS_OK;
     }
     char warning[1024];
@@ -127,8 +134,9 @@ static enum status bench_open(struct eval_bench *bench, const struct eval_reques
         status = open_datasets(bench, request, error);
     }
     if (status == STATUS_OK) {
-        status = encoder_open(&bench->encoder, bench->checkpoint, request->device,
-                              (int)request->threads, request->untrained, error);
+        status = encoder_open_weights(&bench->encoder, bench->checkpoint, request->set.item,
+                                      request->set.count, request->device, (int)request->threads,
+                                      request->untrained, error);
     }
     return status;
 }
@@ -305,8 +313,12 @@ static int check_request(struct eval_request *request, const struct option_list 
                                "wants what to measure: 'linear', 'knn', 'quality' or 'features'");
     }
     request->linear.seed = request->quality.seed = (uint64_t)request->seed;
-    if ((request->run == NULL) == (request->checkpoint == NULL)) {
-        return command_misused(&command_eval, "wants either --run DIR or --checkpoint FILE");
+    if ((request->run != NULL) + (request->checkpoint != NULL) + (request->weights != NULL) != 1) {
+        return command_misused(&command_eval,
+                               "wants one of --run DIR, --checkpoint FILE and --weights FILE");
+    }
+    if (request->set.count > 0 && request->weights == NULL) {
+        return command_misused(&command_eval, "--set describes --weights; a run knows its network");
     }
     bool labelled = request->probe == EVAL_LINEAR || request->probe == EVAL_KNN;
     if (labelled && (!request->train || !request->test || request->data)) {
@@ -332,6 +344,8 @@ static int run(int argc, char **argv)
     const struct option options[] = {
         {"run", 0, OPTION_STRING, &request.run, 0, 0},
         {"checkpoint", 0, OPTION_STRING, &request.checkpoint, 0, 0},
+        {"weights", 0, OPTION_STRING, &request.weights, 0, 0},
+        {"set", 0, OPTION_LIST, &request.set, 0, 0},
         {"train", 0, OPTION_STRING, &request.train, 0, 0},
         {"test", 0, OPTION_STRING, &request.test, 0, 0},
         {"data", 0, OPTION_STRING, &request.data, 0, 0},

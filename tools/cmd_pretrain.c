@@ -40,6 +40,9 @@ static const char help[] =
     "  --preset NAME     the reference's schedule: byol-40, byol-100, byol-300, byol-1000\n"
     "  --recipe NAME     how views are drawn: byol, small (32 px, no blur)\n"
     "  --recipe FILE     a YAML file with any settings, views among them\n"
+    "  --init FILE       begin from weights: a checkpoint, an export, or a ResNet under\n"
+    "                    torchvision's names (also timm's), which wants padding=torch\n"
+    "                    shortcut=torch\n"
     "  --precision P     auto, f32 or bf16: what the device computes images with (see --settings)\n"
     "  --threads N       of the device; auto = one per core\n"
     "  --loader-threads N  that decode and augment, behind the device's in the queue for a core;\n"
@@ -78,7 +81,7 @@ static const char help[] =
 
 // What the command line says.
 struct request {
-    const char *data, *run, *recipe, *preset, *precision, *threads, *loader_threads;
+    const char *data, *run, *recipe, *preset, *init, *precision, *threads, *loader_threads;
     const char *probe, *probe_test;
     struct option_list set;
     bool resume, json, quiet, settings;
@@ -89,7 +92,7 @@ struct request {
 // Options that are assignments too: KEY=VALUE.
 struct shorthand {
     const char *key, *value; // NULL: not given
-    char text[448];
+    char text[640];
 };
 
 static const char *as_assignment(struct shorthand *shorthand)
@@ -110,6 +113,7 @@ static enum status resolve(const struct request *request, struct run_config *con
     struct shorthand shorthands[] = {
         {.key = "views.base", .value = is_file ? NULL : request->recipe},
         {.key = "preset", .value = request->preset},
+        {.key = "init", .value = request->init},
         {.key = "precision", .value = request->precision},
         {.key = "threads", .value = thread_count(request->threads)},
         {.key = "loader_threads", .value = thread_count(request->loader_threads)},
@@ -338,6 +342,7 @@ static int run(int argc, char **argv)
         {"run", 0, OPTION_STRING, &request.run, 0, 0},
         {"recipe", 0, OPTION_STRING, &request.recipe, 0, 0},
         {"preset", 0, OPTION_STRING, &request.preset, 0, 0},
+        {"init", 0, OPTION_STRING, &request.init, 0, 0},
         {"precision", 0, OPTION_STRING, &request.precision, 0, 0},
         {"threads", 't', OPTION_STRING, &request.threads, 0, 0},
         {"loader-threads", 0, OPTION_STRING, &request.loader_threads, 0, 0},

@@ -2,6 +2,7 @@
 #ifndef TOOLS_EVAL_H
 #define TOOLS_EVAL_H
 
+#include "tools/command.h"
 #include "tools/progress.h"
 #include "trainer/probe/probe.h"
 #include "trainer/run/directory.h"
@@ -12,7 +13,7 @@ extern const char *const eval_probe_names[EVAL_PROBES];
 
 struct eval_request {
     enum eval_probe probe;
-    const char *run, *checkpoint, *train, *test, *data, *output, *device;
+    const char *run, *checkpoint, *weights, *train, *test, *data, *output, *device;
     const char *convention, *rates, *sweep;
     struct linear_config linear;
     struct knn_config knn;
@@ -20,6 +21,7 @@ struct eval_request {
     int64_t threads, seed, k; // k, temperature, rate: 0 when not given
     double temperature, rate;
     bool projections, untrained, json, quiet;
+    struct option_list set; // what --weights are
 };
 
 // What a probe works on.

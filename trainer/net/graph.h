@@ -60,6 +60,11 @@ struct graph_value_info {
     uint32_t h, w, c; // per image
 };
 
+// Rows and columns that a CONV or MAX_POOL adds around its input.
+struct graph_pads {
+    uint32_t top, left, bottom, right;
+};
+
 struct graph_output {
     char name[32]; // "embedding", "projection", "prediction", "logits"
     graph_value value;
@@ -101,6 +106,7 @@ enum status graph_finish(struct graph *graph, struct error *error);
 size_t graph_op_count(const struct graph *graph);
 const struct graph_op *graph_op_at(const struct graph *graph, size_t index);
 const struct graph_value_info *graph_value_at(const struct graph *graph, graph_value value);
+struct graph_pads graph_op_pads(const struct graph *graph, const struct graph_op *op);
 size_t graph_param_count(const struct graph *graph);
 const struct graph_param *graph_param_at(const struct graph *graph, size_t index);
 uint64_t graph_param_floats(const struct graph *graph); // length of the flat parameter block

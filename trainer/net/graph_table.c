@@ -72,6 +72,27 @@ enum status graph_finish(struct graph *graph, struct error *error)
 
 // --- reading
 
+static void pad(uint32_t *low, uint32_t *high, uint32_t in, uint32_t out, const struct graph_op *op)
+{
+    if (op->padding == GRAPH_PADDING_TORCH) {
+        *low = *high = (op->kernel - 1) / 2;
+        return;
+    }
+    int64_t total = ((int64_t)out - 1) * op->stride + op->kernel - in;
+    *low = total > 0 ? (uint32_t)(total / 2) : 0;
+    *high = total > 0 ? (uint32_t)total - *low : 0;
+}
+
+struct graph_pads graph_op_pads(const struct graph *graph, const struct graph_op *op)
+{
+    const struct graph_value_info *in = graph_value_at(graph, op->x);
+    const struct graph_value_info *out = graph_value_at(graph, op->y);
+    struct graph_pads pads;
+    pad(&pads.top, &pads.bottom, in->h, out->h, op);
+    pad(&pads.left, &pads.right, in->w, out->w, op);
+    return pads;
+}
+
 size_t graph_op_count(const struct graph *graph)
 {
     return graph->ops.count;

@@ -120,17 +120,6 @@ static struct tensor_shape shape_of(const struct planner *planner, graph_value v
                                  info->c};
 }
 
-static void pad(uint32_t *low, uint32_t *high, uint32_t in, uint32_t out, const struct graph_op *op)
-{
-    if (op->padding == GRAPH_PADDING_TORCH) {
-        *low = *high = (op->kernel - 1) / 2;
-        return;
-    }
-    int64_t total = ((int64_t)out - 1) * op->stride + op->kernel - in;
-    *low = total > 0 ? (uint32_t)(total / 2) : 0;
-    *high = total > 0 ? (uint32_t)total - *low : 0;
-}
-
 static struct op_desc describe(const struct planner *planner, const struct graph_op *op)
 {
     struct op_desc desc = {
@@ -146,8 +135,11 @@ static struct op_desc describe(const struct planner *planner, const struct graph
     if (op->kind == OP_CONV || op->kind == OP_MAX_POOL) {
         desc.kernel = op->kernel;
         desc.stride = op->stride;
-        pad(&desc.pad_top, &desc.pad_bottom, desc.in.h, desc.out.h, op);
-        pad(&desc.pad_left, &desc.pad_right, desc.in.w, desc.out.w, op);
+        struct graph_pads pads = graph_op_pads(planner->graph, op);
+        desc.pad_top = pads.top;
+        desc.pad_left = pads.left;
+        desc.pad_bottom = pads.bottom;
+        desc.pad_right = pads.right;
     }
     return desc;
 }

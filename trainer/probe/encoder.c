@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "trainer/net/data_init.h"
-#include "trainer/run/checkpoint.h"
+#include "trainer/run/trained.h"
 
 #define STATISTICS_BATCHES 32 // averages with decay 0.9 forget all but the last few dozen
 
@@ -19,51 +19,6 @@ static enum status device_failed(enum status status, struct error *error)
 
 // --- opening ---------------------------------------------------------------------------------
 
-static enum status wrong_tensor(const char *name, const struct tensor *tensor, struct error *error)
-{
-    return error_set(error, STATUS_CORRUPT, NULL, NOWHERE, NOWHERE,
-                     "the checkpoint's tensor '%s' %s", name,
-                     tensor ? "has another shape" : "is missing");
-}
-
-static enum status read_tensor(float *out, const struct safetensors *file, const char *name,
-                               uint64_t count, struct error *error)
-{
-    const struct tensor *tensor = safetensors_find(file, name);
-    if (tensor == NULL || tensor->type != TENSOR_FLOAT32 || tensor->bytes != count * sizeof *out) {
-        return wrong_tensor(name, tensor, error);
-    }
-    memcpy(out, tensor->data, tensor->bytes);
-    return STATUS_OK;
-}
-
-static enum status read_params(float *params, const struct graph *graph,
-                               const struct safetensors *file, struct error *error)
-{
-    enum status status = STATUS_OK;
-    for (size_t i = 0; status == STATUS_OK && i < graph_param_count(graph); i++) {
-        const struct graph_param *param = graph_param_at(graph, i);
-        char name[192];
-        snprintf(name, sizeof name, "online/%s", param->name);
-        status = read_tensor(params + param->offset, file, name, param->count, error);
-    }
-    return status;
-}
-
-static enum status read_state(float *state, const struct graph *graph,
-                              const struct safetensors *file, struct error *error)
-{
-    enum status status = STATUS_OK;
-    for (size_t i = 0; status == STATUS_OK && i < graph_state_count(graph); i++) {
-        const struct graph_state *entry = graph_state_at(graph, i);
-        char name[192];
-        snprintf(name, sizeof name, "state/online/%s", entry->name);
-        status = read_tensor(state + entry->offset, file, name, BATCH_NORM_STATE(entry->channels),
-                             error);
-    }
-    return status;
-}
-
 static enum status to_device(struct encoder *encoder, float **out, const float *host,
                              uint64_t count, struct error *error)
 {
@@ -75,55 +30,65 @@ static enum status to_device(struct encoder *encoder, float **out, const float *
                                error);
 }
 
-static enum status load_weights(struct encoder *encoder, const struct safetensors *file,
-                                bool untrained, struct error *error)
+// The network of the file as it is, or drawn again.
+static enum status load_weights(struct encoder *encoder, struct trained *trained, bool untrained,
+                                struct error *error)
 {
-    uint64_t param_count = graph_param_floats(encoder->graph);
-    uint64_t state_count = graph_state_floats(encoder->graph);
-    float *params = calloc(param_count, sizeof *params);
-    float *state = calloc(state_count, sizeof *state);
-    enum status status = STATUS_OK;
-    if (params == NULL || state == NULL) {
-        status = error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
-                           "no memory for the encoder's parameters");
-    } else if (untrained) {
-        model_initialise(encoder->graph, (uint64_t)encoder->config.seed, "online", params);
+    struct weights *weights = &trained->weights;
+    uint64_t param_count = graph_param_floats(weights->graph);
+    uint64_t state_count = graph_state_floats(weights->graph);
+    if (untrained) {
+        model_initialise(weights->graph, (uint64_t)encoder->config.seed, "online", weights->params);
+        memset(weights->state, 0, state_count * sizeof *weights->state);
         encoder->needs_statistics = true;
-    } else {
-        status = read_params(params, encoder->graph, file, error);
-        if (status == STATUS_OK) {
-            status = read_state(state, encoder->graph, file, error);
-        }
     }
+    enum status status = to_device(encoder, &encoder->params, weights->params, param_count, error);
     if (status == STATUS_OK) {
-        status = to_device(encoder, &encoder->params, params, param_count, error);
+        status = to_device(encoder, &encoder->state, weights->state, state_count, error);
     }
-    if (status == STATUS_OK) {
-        status = to_device(encoder, &encoder->state, state, state_count, error);
-    }
-    free(params);
-    free(state);
+    encoder->graph = weights->graph;
+    weights->graph = NULL;
     return status;
 }
 
-// The encoder and its projector.
-static struct model_config encoder_model(const struct encoder *encoder)
+static enum status load(struct encoder *encoder, const struct trained_request *request,
+                        const char *device, int threads, bool untrained, struct error *error)
 {
-    struct model_config model = encoder->config.model;
-    model.predictor_hidden = model.classes = 0;
-    return model;
+    struct trained trained;
+    enum status status = trained_open(&trained, request, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    encoder->config = trained.config;
+    encoder->config.model = trained.model;
+    const struct graph_output *output = graph_output_find(trained.weights.graph, "embedding");
+    encoder->width = graph_value_at(trained.weights.graph, output->value)->c;
+    status = device_open(&encoder->device, device ? device : encoder->config.device, threads,
+                         DEVICE_F32, error);
+    if (status == STATUS_OK) {
+        status = load_weights(encoder, &trained, untrained, error);
+    }
+    trained_close(&trained);
+    return status;
 }
 
-static enum status build(struct encoder *encoder, const char *device, int threads,
-                         struct error *error)
+enum status encoder_open_weights(struct encoder **out, const char *path,
+                                 const char *const *assignments, size_t assignment_count,
+                                 const char *device, int threads, bool untrained,
+                                 struct error *error)
 {
-    struct model_config model = encoder_model(encoder);
-    enum status status = model_build(&encoder->graph, &model, error);
-    if (status == STATUS_OK) {
-        const struct graph_output *output = graph_output_find(encoder->graph, "embedding");
-        encoder->width = graph_value_at(encoder->graph, output->value)->c;
-        status = device_open(&encoder->device, device ? device : encoder->config.device, threads,
-                             DEVICE_F32, error);
+    const struct trained_request request = {.path = path,
+                                            .assignments = assignments,
+                                            .assignment_count = assignment_count,
+                                            .projector = true};
+    *out = calloc(1, sizeof **out);
+    if (*out == NULL) {
+        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
+                         "no memory for an encoder");
+    }
+    enum status status = load(*out, &request, device, threads, untrained, error);
+    if (status != STATUS_OK) {
+        encoder_close(out);
     }
     return status;
 }
@@ -131,28 +96,7 @@ static enum status build(struct encoder *encoder, const char *device, int thread
 enum status encoder_open(struct encoder **out, const char *checkpoint, const char *device,
                          int threads, bool untrained, struct error *error)
 {
-    struct safetensors *file = NULL;
-    struct checkpoint_state state;
-    struct encoder *encoder = *out = calloc(1, sizeof *encoder);
-    if (encoder == NULL) {
-        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
-                         "no memory for an encoder");
-    }
-    enum status status = checkpoint_open(&file, checkpoint, &state, error);
-    if (status == STATUS_OK) {
-        status = run_config_parse(&encoder->config, checkpoint, state.config, error);
-    }
-    if (status == STATUS_OK) {
-        status = build(encoder, device, threads, error);
-    }
-    if (status == STATUS_OK) {
-        status = load_weights(encoder, file, untrained, error);
-    }
-    safetensors_close(&file);
-    if (status != STATUS_OK) {
-        encoder_close(out);
-    }
-    return status;
+    return encoder_open_weights(out, checkpoint, NULL, 0, device, threads, untrained, error);
 }
 
 static void drop_plan(struct encoder *encoder)
@@ -192,7 +136,7 @@ enum status encoder_with_projections(struct encoder *encoder, struct error *erro
     const struct graph_output *output = graph_output_find(encoder->graph, "projection");
     if (output == NULL) {
         return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
-                         "this run has no projector (projector_output is 0)");
+                         "these weights come without a projector");
     }
     encoder->projection_width = graph_value_at(encoder->graph, output->value)->c;
     drop_plan(encoder);
@@ -303,16 +247,16 @@ enum status encoder_loader(struct loader **out, const struct encoder *encoder,
 static enum status start_from_data(struct encoder *encoder, const struct batch *batch,
                                    struct error *error)
 {
-    struct model_config model = encoder_model(encoder);
-    if (!data_init_needed(&model)) {
+    const struct model_config *model = &encoder->config.model;
+    if (!data_init_needed(model)) {
         return STATUS_OK;
     }
     size_t bytes = batch->count * image_floats(encoder) * sizeof(float);
     enum status status = device_failed(
         encoder->device->ops->copy_in(encoder->device, encoder->input, batch->view[0], bytes),
         error);
-    const char *last = model.projector_output > 0 ? "projection" : "embedding";
-    return status == STATUS_OK ? data_init(encoder->device, &model, last, encoder->input,
+    const char *last = model->projector_hidden > 0 ? "projection" : "embedding";
+    return status == STATUS_OK ? data_init(encoder->device, model, last, encoder->input,
                                            batch->count, encoder->params, error)
                                : status;
 }

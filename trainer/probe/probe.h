@@ -12,6 +12,12 @@
 struct encoder;
 enum status encoder_open(struct encoder **out, const char *checkpoint, const char *device,
                          int threads, bool untrained, struct error *error);
+// The same from any file of weights: a checkpoint, an export, or another's ResNet, whose network
+// the assignments ("encoder=resnet18", "padding=torch") describe (trainer/run/trained.h).
+enum status encoder_open_weights(struct encoder **out, const char *path,
+                                 const char *const *assignments, size_t assignment_count,
+                                 const char *device, int threads, bool untrained,
+                                 struct error *error);
 void encoder_close(struct encoder **encoder);
 uint32_t encoder_width(const struct encoder *encoder); // of the embedding
 uint32_t encoder_size(const struct encoder *encoder);  // input side, pixels

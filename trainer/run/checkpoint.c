@@ -13,7 +13,6 @@
 #include "formats/file.h"
 #include "trainer/run/directory.h"
 
-#define FORMAT_NAME    "byol-checkpoint"
 #define FORMAT_VERSION "1"
 #define NAME_FORMAT    "checkpoint-%012" PRIu64 ".safetensors"
 
@@ -209,7 +208,7 @@ static enum status write_file(const char *path, const struct snapshot *snapshot,
     snprintf(batch, sizeof batch, "%" PRIu64, state->position.batch);
     snprintf(dataset, sizeof dataset, "%016" PRIx64, state->dataset_id);
     const struct tensor_metadata metadata[] = {
-        {"format", FORMAT_NAME},
+        {"format", CHECKPOINT_FORMAT},
         {"version", FORMAT_VERSION},
         {"step", step},
         {"epoch", epoch},
@@ -268,7 +267,7 @@ enum status checkpoint_read_state(const struct safetensors *file, struct checkpo
 {
     const char *format = safetensors_metadata(file, "format");
     const char *version = safetensors_metadata(file, "version");
-    if (format == NULL || strcmp(format, FORMAT_NAME) != 0 || version == NULL) {
+    if (format == NULL || strcmp(format, CHECKPOINT_FORMAT) != 0 || version == NULL) {
         return error_set(error, STATUS_UNSUPPORTED, NULL, NOWHERE, NOWHERE,
                          "a .safetensors file, but not a checkpoint of byol");
     }

@@ -9,6 +9,8 @@
 #include "pipeline/loader.h"
 #include "trainer/method/method.h"
 
+#define CHECKPOINT_FORMAT "byol-checkpoint" // metadata "format"
+
 struct checkpoint_state {
     uint64_t step;                   // optimiser steps done
     struct loader_position position; // next batch

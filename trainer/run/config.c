@@ -87,6 +87,10 @@ static const struct settings_field run_fields[] = {
     MODEL_STRING(predictor_layers,
                  "other depths: sizes of all hidden layers such as 4096,2048, or none; empty = one "
                  "of predictor_hidden"),
+    STRING(
+        init,
+        "file of weights to begin from: a checkpoint, an export, or a ResNet under torchvision's "
+        "names; empty = drawn by the seed"),
     FIELD(seed, SETTINGS_INT, 0, 9007199254740992.0,
           "of the initialisation, the order of the images and their views"),
     FIELD(batch, SETTINGS_INT, 2, 65536, "images per step; each gives two views (paper: 4096)"),
@@ -313,6 +317,14 @@ enum status run_config_parse(struct run_config *config, const char *name, const 
     run_config_init(config);
     config->precision = DEVICE_F32; // where an older program did not say
     enum status status = apply_text(config, name, text, strlen(text), error);
+    config->model.size = config->recipe.size;
+    return status != STATUS_OK ? status : run_config_validate(config, error);
+}
+
+enum status run_config_change(struct run_config *config, const char *const *assignments,
+                              size_t assignment_count, struct error *error)
+{
+    enum status status = apply_assignments(config, assignments, assignment_count, error);
     config->model.size = config->recipe.size;
     return status != STATUS_OK ? status : run_config_validate(config, error);
 }

@@ -26,6 +26,7 @@ struct run_config {
     struct model_config model; // its size and classes follow from recipe and data
     struct recipe recipe;      // keys "views.*"
     int augment;               // enum run_augment; the device gets rounded pixels
+    char init[512];            // file of weights that a run begins from; "" = drawn by the seed
     int64_t seed, batch, epochs;
     int64_t accumulate;   // micro-batches per batch: `batch` stays the pairs of one optimiser step
     double warmup_epochs; // 10 in every preset
@@ -70,6 +71,10 @@ enum status run_config_resolve(struct run_config *config, const char *recipe_fil
 // The same from a resolved text, such as the one in a checkpoint; `name` stands for its path.
 enum status run_config_parse(struct run_config *config, const char *name, const char *text,
                              struct error *error);
+
+// Sets more keys of a config that is resolved already.
+enum status run_config_change(struct run_config *config, const char *const *assignments,
+                              size_t assignment_count, struct error *error);
 
 // Every key as YAML text (malloc'ed) that run_config_parse reads back to the same config.
 enum status run_config_print(const struct run_config *config, bool with_help, char **text,

@@ -12,6 +12,7 @@
 
 #include "formats/file.h"
 #include "formats/limits.h"
+#include "trainer/run/initial.h"
 
 #define WARNING_TEXT 2048
 
@@ -205,6 +206,16 @@ static enum status start_device(struct run *run, struct error *error)
     return status;
 }
 
+static enum status begin_from_weights(struct run *run, struct error *error)
+{
+    char told[RUN_INITIAL_TEXT];
+    enum status status = run_initialise(&run->config, run->device, run->method, told, error);
+    if (status == STATUS_OK) {
+        run_notice(run, "begins from %s: %s", run->config.init, told);
+    }
+    return status;
+}
+
 static enum status open_method(struct run *run, struct error *error)
 {
     const struct run_config *config = &run->config;
@@ -232,6 +243,8 @@ static enum status open_method(struct run *run, struct error *error)
     enum status status = method_open(&run->method, config->method, run->device, &method, error);
     if (status == STATUS_OK && run->resumed) {
         status = checkpoint_restore(run->resumed, run->device, run->method, error);
+    } else if (status == STATUS_OK && config->init[0] != '\0') {
+        status = begin_from_weights(run, error);
     }
     safetensors_close(&run->resumed);
     return status;
