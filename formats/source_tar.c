@@ -1,8 +1,8 @@
 // Reads a tar through libarchive, the fuzzed reader. Only tar and the filters that libarchive has
 // built in are allowed: some of its other filters would run programs.
 //
-// libarchive asks us for blocks of the file, and to skip. While nobody reads the members' data,
-// blocks are small, so that of a plain tar little more than the headers is read.
+// libarchive asks us for blocks of the file, and to skip. While nobody asks it for members' data,
+// blocks are small, so that of a plain tar little more than the headers goes through it.
 #include "formats/source_tar.h"
 
 #include <archive.h>
@@ -25,13 +25,14 @@ struct tar {
     char path[512];
     struct archive *archive;
     struct archive_entry *entry;
-    int fd;            // -1 for a tar inside something else
-    uint64_t at, size; // of the file
-    uint8_t *block;    // [BLOCK_BYTES]
-    bool wanted;       // this member's data
-    bool reading;      // this member's, or so far the last one's
-    bool inside;       // an entry's data may be left to skip
-    locale_t locale;   // UTF-8, so that names do not depend on the person's settings
+    int fd;                         // -1 for a tar inside something else
+    uint64_t at, size;              // of the file
+    uint8_t *block;                 // [BLOCK_BYTES]
+    uint64_t member_at, member_end; // of a plain tar: what is left of the member in the file
+    bool wanted;                    // this member's data
+    bool reading;                   // this member's, or so far the last one's
+    bool inside;                    // an entry's data may be left to skip
+    locale_t locale;                // UTF-8, so that names do not depend on the person's settings
     // Of a tar inside something else.
     struct source_tar_input input;
     struct error input_error;
@@ -240,6 +241,14 @@ static bool is_plain_file(struct archive_entry *entry)
            archive_entry_sparse_count(entry) == 0 && archive_entry_size_is_set(entry);
 }
 
+static void note_place(struct tar *tar, bool plain, uint64_t size)
+{
+    uint64_t at;
+    bool placed = plain && source_tar_place(tar, &at) && size < UINT64_MAX / 2 - at;
+    tar->member_at = placed ? at : 0;
+    tar->member_end = placed ? at + size : 0;
+}
+
 static enum status next_entry(struct tar *tar, struct source_entry *entry, struct error *error)
 {
     for (;;) {
@@ -267,6 +276,7 @@ static enum status next_entry(struct tar *tar, struct source_entry *entry, struc
         entry->name = archive_entry_pathname(tar->entry);
         entry->type = plain ? SOURCE_ENTRY_FILE : SOURCE_ENTRY_LINK;
         entry->size = plain ? (uint64_t)archive_entry_size(tar->entry) : 0;
+        note_place(tar, plain, entry->size);
         return STATUS_OK;
     }
 }
@@ -306,10 +316,38 @@ static enum status tar_recognise(const char *path, bool *mine, struct error *err
     return status == STATUS_NO_MEMORY ? status : STATUS_OK; // the rest is said when it is read
 }
 
+// A member's bytes follow its header: of a plain tar they are read from the file to where they are
+// wanted, past libarchive, which skips them then.
+static enum status read_in_place(struct tar *tar, uint8_t *buf, size_t len, size_t *got,
+                                 struct error *error)
+{
+    uint64_t rest = tar->member_end - tar->member_at;
+    size_t want = len < rest ? len : (size_t)rest;
+    while (*got < want) {
+        ssize_t step = pread(tar->fd, buf + *got, want - *got, (off_t)tar->member_at);
+        if (step < 0 && errno == EINTR) {
+            continue;
+        }
+        if (step < 0) {
+            return error_errno(error, errno, tar->path, tar->member_at, "read");
+        }
+        if (step == 0) {
+            return error_set(error, STATUS_TRUNCATED, tar->path, tar->member_at, NOWHERE,
+                             "the tar ends within a member");
+        }
+        *got += (size_t)step;
+        tar->member_at += (uint64_t)step;
+    }
+    return STATUS_OK;
+}
+
 static enum status tar_read(void *state, void *buf, size_t len, size_t *got, struct error *error)
 {
     struct tar *tar = state;
     *got = 0;
+    if (tar->member_end > 0) {
+        return read_in_place(tar, buf, len, got, error);
+    }
     tar->wanted = tar->wanted || len > LOOK_BYTES;
     tar->reading = tar->wanted;
     while (*got < len) {
