@@ -307,7 +307,8 @@ static bool shard_has(void *state, uint64_t mark)
     return file_exists(shard->path);
 }
 
-// The one shard that the killed writer had not finished is begun again.
+// The shard that the killed writer had not finished is begun again, and any that a damaged journal
+// does not tell of.
 static enum status shard_resume(void *state, const struct index_builder *builder,
                                 struct error *error)
 {
@@ -325,11 +326,13 @@ static enum status shard_resume(void *state, const struct index_builder *builder
                              shard->directory);
         }
     }
-    set_names(shard, shard->number);
-    if (unlink(shard->path) != 0 && errno != ENOENT) {
-        return error_errno(error, errno, shard->path, NOWHERE, "remove");
+    for (uint32_t i = shard->number;; i++) {
+        set_names(shard, i);
+        if (unlink(shard->path) != 0) {
+            return errno == ENOENT ? STATUS_OK
+                                   : error_errno(error, errno, shard->path, NOWHERE, "remove");
+        }
     }
-    return STATUS_OK;
 }
 
 const struct store store_shards = {.open = shard_open,

@@ -1,8 +1,8 @@
 // Reads a tar through libarchive, the fuzzed reader. Only tar and the filters that libarchive has
 // built in are allowed: some of its other filters would run programs.
 //
-// libarchive asks us for blocks of the file, and to skip. While nobody reads the members' data,
-// blocks are small, so that of a plain tar little more than the headers is read.
+// libarchive asks us for blocks of the file, and to skip. While nobody asks it for members' data,
+// blocks are small, so that of a plain tar little more than the headers goes through it.
 #include "formats/source_tar.h"
 
 #include <archive.h>
@@ -16,8 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BLOCK_BYTES    (256u << 10) // while members' data are read; stays in a core's cache
-#define HEADER_BYTES   4096u        // while they are skipped
+#define BLOCK_BYTES    (128u << 10) // while members' data are read; stays in a core's cache
+#define HEADER_BYTES   1024u        // while they are skipped
 #define LOOK_BYTES     16u          // who reads no more wants to know a file's kind
 #define END_MARK_BYTES 1024         // two zero blocks
 
@@ -25,12 +25,14 @@ struct tar {
     char path[512];
     struct archive *archive;
     struct archive_entry *entry;
-    int fd;          // -1 for a tar inside something else
-    uint8_t *block;  // [BLOCK_BYTES]
-    bool wanted;     // this member's data
-    bool reading;    // this member's, or so far the last one's
-    bool inside;     // an entry's data may be left to skip
-    locale_t locale; // UTF-8, so that names do not depend on the person's settings
+    int fd;                         // -1 for a tar inside something else
+    uint64_t at, size;              // of the file
+    uint8_t *block;                 // [BLOCK_BYTES]
+    uint64_t member_at, member_end; // of a plain tar: what is left of the member in the file
+    bool wanted;                    // this member's data
+    bool reading;                   // this member's, or so far the last one's
+    bool inside;                    // an entry's data may be left to skip
+    locale_t locale;                // UTF-8, so that names do not depend on the person's settings
     // Of a tar inside something else.
     struct source_tar_input input;
     struct error input_error;
@@ -127,12 +129,13 @@ static la_ssize_t read_block(struct archive *archive, void *context, const void 
     ssize_t got;
     size_t want = wanted_bytes(tar);
     do {
-        got = read(tar->fd, tar->block, want);
+        got = pread(tar->fd, tar->block, want, (off_t)tar->at);
     } while (got < 0 && errno == EINTR);
     if (got < 0) {
         archive_set_error(archive, errno, "%s", strerror(errno));
         return ARCHIVE_FATAL;
     }
+    tar->at += (uint64_t)got;
     *block = tar->block;
     return got;
 }
@@ -142,13 +145,10 @@ static la_int64_t skip_bytes(struct archive *archive, void *context, la_int64_t 
 {
     (void)archive;
     struct tar *tar = context;
-    struct stat about;
-    off_t at = lseek(tar->fd, 0, SEEK_CUR);
-    if (at < 0 || fstat(tar->fd, &about) != 0 || about.st_size <= at) {
-        return 0;
-    }
-    off_t rest = about.st_size - at, step = request < rest ? (off_t)request : rest;
-    return lseek(tar->fd, step, SEEK_CUR) < 0 ? 0 : step;
+    uint64_t rest = tar->size > tar->at ? tar->size - tar->at : 0;
+    uint64_t step = request > 0 && (uint64_t)request < rest ? (uint64_t)request : rest;
+    tar->at += request > 0 ? step : 0;
+    return request > 0 ? (la_int64_t)step : 0;
 }
 
 static la_ssize_t read_input(struct archive *archive, void *context, const void **bytes)
@@ -195,8 +195,12 @@ static enum status tar_open(void **state, const char *path, struct error *error)
         return status;
     }
     tar->fd = open(path, O_RDONLY | O_CLOEXEC);
-    return tar->fd < 0 ? error_errno(error, errno, path, NOWHERE, "open")
-                       : open_archive(tar, read_block, skip_bytes, error);
+    struct stat about;
+    if (tar->fd < 0 || fstat(tar->fd, &about) != 0) {
+        return error_errno(error, errno, path, NOWHERE, "open");
+    }
+    tar->size = (uint64_t)about.st_size;
+    return open_archive(tar, read_block, skip_bytes, error);
 }
 
 enum status source_tar_open_input(void **state, const char *path,
@@ -237,6 +241,14 @@ static bool is_plain_file(struct archive_entry *entry)
            archive_entry_sparse_count(entry) == 0 && archive_entry_size_is_set(entry);
 }
 
+static void note_place(struct tar *tar, bool plain, uint64_t size)
+{
+    uint64_t at;
+    bool placed = plain && source_tar_place(tar, &at) && size < UINT64_MAX / 2 - at;
+    tar->member_at = placed ? at : 0;
+    tar->member_end = placed ? at + size : 0;
+}
+
 static enum status next_entry(struct tar *tar, struct source_entry *entry, struct error *error)
 {
     for (;;) {
@@ -264,6 +276,7 @@ static enum status next_entry(struct tar *tar, struct source_entry *entry, struc
         entry->name = archive_entry_pathname(tar->entry);
         entry->type = plain ? SOURCE_ENTRY_FILE : SOURCE_ENTRY_LINK;
         entry->size = plain ? (uint64_t)archive_entry_size(tar->entry) : 0;
+        note_place(tar, plain, entry->size);
         return STATUS_OK;
     }
 }
@@ -303,10 +316,38 @@ static enum status tar_recognise(const char *path, bool *mine, struct error *err
     return status == STATUS_NO_MEMORY ? status : STATUS_OK; // the rest is said when it is read
 }
 
+// A member's bytes follow its header: of a plain tar they are read from the file to where they are
+// wanted, past libarchive, which skips them then.
+static enum status read_in_place(struct tar *tar, uint8_t *buf, size_t len, size_t *got,
+                                 struct error *error)
+{
+    uint64_t rest = tar->member_end - tar->member_at;
+    size_t want = len < rest ? len : (size_t)rest;
+    while (*got < want) {
+        ssize_t step = pread(tar->fd, buf + *got, want - *got, (off_t)tar->member_at);
+        if (step < 0 && errno == EINTR) {
+            continue;
+        }
+        if (step < 0) {
+            return error_errno(error, errno, tar->path, tar->member_at, "read");
+        }
+        if (step == 0) {
+            return error_set(error, STATUS_TRUNCATED, tar->path, tar->member_at, NOWHERE,
+                             "the tar ends within a member");
+        }
+        *got += (size_t)step;
+        tar->member_at += (uint64_t)step;
+    }
+    return STATUS_OK;
+}
+
 static enum status tar_read(void *state, void *buf, size_t len, size_t *got, struct error *error)
 {
     struct tar *tar = state;
     *got = 0;
+    if (tar->member_end > 0) {
+        return read_in_place(tar, buf, len, got, error);
+    }
     tar->wanted = tar->wanted || len > LOOK_BYTES;
     tar->reading = tar->wanted;
     while (*got < len) {

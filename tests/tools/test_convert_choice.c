@@ -188,6 +188,30 @@ static void classes_may_come_in_an_order_of_their_own(void **state)
                    "convert $DIR/in -o $DIR/x --classes $DIR/few");
 }
 
+// CIFAR-10's binary files number their images.
+static void sources_that_number_keep_their_numbers(void **state)
+{
+    (void)state;
+    enum { RECORD = 3073, COUNT = 20 };
+    FILE *file = fopen(in_scratch("data_batch_1.bin"), "wb");
+    assert_non_null(file);
+    for (int i = 0; i < COUNT * RECORD; i++) {
+        putc(i % RECORD == 0 ? i / RECORD % 7 : i * 31 % 251, file);
+    }
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(shell("cp $DIR/data_batch_1.bin $DIR/data_batch_2.bin"), 0);
+    program_expect(&scratch, 0, "40 images", "convert \"$DIR/data_batch_{1..2}.bin\" -o $DIR/set");
+    struct dataset *dataset;
+    assert_int_equal(dataset_open(&dataset, in_scratch("set"), NULL), STATUS_OK);
+    for (uint64_t i = 0; i < 2 * COUNT; i++) {
+        assert_int_equal(dataset_record(dataset, i).label, i % COUNT % 7);
+    }
+    dataset_close(&dataset);
+    draw_classes(3);
+    program_expect(&scratch, 1, "numbers its images: convert them apart",
+                   "convert $DIR/data_batch_1.bin $DIR/in -o $DIR/x");
+}
+
 // --- which images ------------------------------------------------------------------------------
 
 static void lists_and_limits_choose(void **state)
@@ -422,6 +446,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(several_sources_make_one_dataset, setup, teardown),
         cmocka_unit_test_setup_teardown(labels_come_from_files, setup, teardown),
         cmocka_unit_test_setup_teardown(classes_may_come_in_an_order_of_their_own, setup, teardown),
+        cmocka_unit_test_setup_teardown(sources_that_number_keep_their_numbers, setup, teardown),
         cmocka_unit_test_setup_teardown(lists_and_limits_choose, setup, teardown),
         cmocka_unit_test_setup_teardown(splits_make_several_datasets, setup, teardown),
         cmocka_unit_test_setup_teardown(kinds_are_counted, setup, teardown),
