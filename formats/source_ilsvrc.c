@@ -231,12 +231,8 @@ static bool has_classes(struct ilsvrc *ilsvrc)
 
 static enum status ilsvrc_recognise(const char *path, bool *mine, struct error *error)
 {
-    enum status status = source_tar.recognise(path, mine, error);
-    if (status != STATUS_OK || !*mine) {
-        return status;
-    }
     void *state;
-    status = ilsvrc_open(&state, path, error);
+    enum status status = ilsvrc_open(&state, path, error);
     *mine = status == STATUS_OK && has_classes(state);
     ilsvrc_close(&state);
     return status == STATUS_NO_MEMORY ? status : STATUS_OK;

@@ -182,7 +182,7 @@ static void damage_does_no_harm(void **state)
     (void)state;
     write_train_tar();
     source_case_cuts(path, 331);
-    source_case_mutants(path, 600, 0);
+    source_case_mutants(path, 300, 0);
 }
 
 int main(void)
