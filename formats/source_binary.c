@@ -593,14 +593,11 @@ static bool tar_has_files(void *tar)
 
 static enum status recognise_tar(const char *path, bool *mine, struct error *error)
 {
-    enum status status = source_tar.recognise(path, mine, error);
-    if (status != STATUS_OK || !*mine) {
-        return status;
-    }
     void *tar;
-    *mine = source_tar.open(&tar, path, NULL) == STATUS_OK && tar_has_files(tar);
+    enum status status = source_tar.open(&tar, path, error);
+    *mine = status == STATUS_OK && tar_has_files(tar);
     source_tar.close(&tar);
-    return STATUS_OK;
+    return status == STATUS_NO_MEMORY ? status : STATUS_OK;
 }
 
 static enum status binary_recognise(const char *path, bool *mine, struct error *error)

@@ -28,6 +28,7 @@ struct ilsvrc {
     char path[512];
     int fd; // of the outer tar
     void *outer, *inner;
+    bool nested;     // a class's tar was met
     char class[256]; // of the inner tar
     char place[800]; // of the inner tar, for errors
     char name[LIMIT_NAME_BYTES + 256];
@@ -104,6 +105,7 @@ static enum status open_inner(struct ilsvrc *ilsvrc, const struct source_entry *
     size_t len = class_tar_length(entry->name);
     memcpy(ilsvrc->class, base, len);
     ilsvrc->class[len] = '\0';
+    ilsvrc->nested = true;
     snprintf(ilsvrc->place, sizeof ilsvrc->place, "%s/%s.tar", ilsvrc->path, ilsvrc->class);
     ilsvrc->placed = source_tar_place(ilsvrc->outer, &ilsvrc->start);
     ilsvrc->len = entry->size;
@@ -197,7 +199,7 @@ static enum status ilsvrc_read(void *state, void *buf, size_t len, size_t *got, 
 
 static const char *ilsvrc_describe(void *state)
 {
-    return ((struct ilsvrc *)state)->inner ? "a tar of class tars" : "one class's tar";
+    return ((struct ilsvrc *)state)->nested ? "a tar of class tars" : "one class's tar";
 }
 
 static bool starts_a_tar(struct ilsvrc *ilsvrc)
@@ -229,12 +231,8 @@ static bool has_classes(struct ilsvrc *ilsvrc)
 
 static enum status ilsvrc_recognise(const char *path, bool *mine, struct error *error)
 {
-    enum status status = source_tar.recognise(path, mine, error);
-    if (status != STATUS_OK || !*mine) {
-        return status;
-    }
     void *state;
-    status = ilsvrc_open(&state, path, error);
+    enum status status = ilsvrc_open(&state, path, error);
     *mine = status == STATUS_OK && has_classes(state);
     ilsvrc_close(&state);
     return status == STATUS_NO_MEMORY ? status : STATUS_OK;

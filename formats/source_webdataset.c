@@ -404,12 +404,8 @@ static bool has_labelled_group(struct webdataset *data)
 
 static enum status webdataset_recognise(const char *path, bool *mine, struct error *error)
 {
-    enum status status = source_tar.recognise(path, mine, error);
-    if (status != STATUS_OK || !*mine) {
-        return status;
-    }
     void *state;
-    status = webdataset_open(&state, path, error);
+    enum status status = webdataset_open(&state, path, error);
     *mine = status == STATUS_OK && has_labelled_group(state);
     webdataset_close(&state);
     return status == STATUS_NO_MEMORY ? status : STATUS_OK;

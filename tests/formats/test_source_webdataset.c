@@ -181,8 +181,8 @@ static void damage_does_no_harm(void **state)
 {
     (void)state;
     TAR("0001.cls", "7", "0001.jpg", "AAA", "0002.jpg", "BB", "0002.json", "{\"label\": 3}");
-    source_case_cuts(path, 171);
-    source_case_mutants(path, 800, 0);
+    source_case_cuts(path, 371);
+    source_case_mutants(path, 300, 0);
 }
 
 static void compressed_shards_are_read(void **state)
