@@ -28,6 +28,7 @@ struct ilsvrc {
     char path[512];
     int fd; // of the outer tar
     void *outer, *inner;
+    bool nested;     // a class's tar was met
     char class[256]; // of the inner tar
     char place[800]; // of the inner tar, for errors
     char name[LIMIT_NAME_BYTES + 256];
@@ -104,6 +105,7 @@ static enum status open_inner(struct ilsvrc *ilsvrc, const struct source_entry *
     size_t len = class_tar_length(entry->name);
     memcpy(ilsvrc->class, base, len);
     ilsvrc->class[len] = '\0';
+    ilsvrc->nested = true;
     snprintf(ilsvrc->place, sizeof ilsvrc->place, "%s/%s.tar", ilsvrc->path, ilsvrc->class);
     ilsvrc->placed = source_tar_place(ilsvrc->outer, &ilsvrc->start);
     ilsvrc->len = entry->size;
@@ -197,7 +199,7 @@ static enum status ilsvrc_read(void *state, void *buf, size_t len, size_t *got, 
 
 static const char *ilsvrc_describe(void *state)
 {
-    return ((struct ilsvrc *)state)->inner ? "a tar of class tars" : "one class's tar";
+    return ((struct ilsvrc *)state)->nested ? "a tar of class tars" : "one class's tar";
 }
 
 static bool starts_a_tar(struct ilsvrc *ilsvrc)

@@ -70,6 +70,7 @@ static void a_tar_of_class_tars(void **state)
     struct source_case result;
     source_case_read(&result, path);
     assert_int_equal(result.counts.others, 1);
+    assert_string_equal(result.layout, "ImageNet's tars: a tar of class tars");
 }
 
 static void names_alone_are_read_as_well(void **state)
