@@ -16,8 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BLOCK_BYTES    (256u << 10) // while members' data are read; stays in a core's cache
-#define HEADER_BYTES   4096u        // while they are skipped
+#define BLOCK_BYTES    (128u << 10) // while members' data are read; stays in a core's cache
+#define HEADER_BYTES   1024u        // while they are skipped
 #define LOOK_BYTES     16u          // who reads no more wants to know a file's kind
 #define END_MARK_BYTES 1024         // two zero blocks
 
@@ -25,12 +25,13 @@ struct tar {
     char path[512];
     struct archive *archive;
     struct archive_entry *entry;
-    int fd;          // -1 for a tar inside something else
-    uint8_t *block;  // [BLOCK_BYTES]
-    bool wanted;     // this member's data
-    bool reading;    // this member's, or so far the last one's
-    bool inside;     // an entry's data may be left to skip
-    locale_t locale; // UTF-8, so that names do not depend on the person's settings
+    int fd;            // -1 for a tar inside something else
+    uint64_t at, size; // of the file
+    uint8_t *block;    // [BLOCK_BYTES]
+    bool wanted;       // this member's data
+    bool reading;      // this member's, or so far the last one's
+    bool inside;       // an entry's data may be left to skip
+    locale_t locale;   // UTF-8, so that names do not depend on the person's settings
     // Of a tar inside something else.
     struct source_tar_input input;
     struct error input_error;
@@ -127,12 +128,13 @@ static la_ssize_t read_block(struct archive *archive, void *context, const void 
     ssize_t got;
     size_t want = wanted_bytes(tar);
     do {
-        got = read(tar->fd, tar->block, want);
+        got = pread(tar->fd, tar->block, want, (off_t)tar->at);
     } while (got < 0 && errno == EINTR);
     if (got < 0) {
         archive_set_error(archive, errno, "%s", strerror(errno));
         return ARCHIVE_FATAL;
     }
+    tar->at += (uint64_t)got;
     *block = tar->block;
     return got;
 }
@@ -142,13 +144,10 @@ static la_int64_t skip_bytes(struct archive *archive, void *context, la_int64_t 
 {
     (void)archive;
     struct tar *tar = context;
-    struct stat about;
-    off_t at = lseek(tar->fd, 0, SEEK_CUR);
-    if (at < 0 || fstat(tar->fd, &about) != 0 || about.st_size <= at) {
-        return 0;
-    }
-    off_t rest = about.st_size - at, step = request < rest ? (off_t)request : rest;
-    return lseek(tar->fd, step, SEEK_CUR) < 0 ? 0 : step;
+    uint64_t rest = tar->size > tar->at ? tar->size - tar->at : 0;
+    uint64_t step = request > 0 && (uint64_t)request < rest ? (uint64_t)request : rest;
+    tar->at += request > 0 ? step : 0;
+    return request > 0 ? (la_int64_t)step : 0;
 }
 
 static la_ssize_t read_input(struct archive *archive, void *context, const void **bytes)
@@ -195,8 +194,12 @@ static enum status tar_open(void **state, const char *path, struct error *error)
         return status;
     }
     tar->fd = open(path, O_RDONLY | O_CLOEXEC);
-    return tar->fd < 0 ? error_errno(error, errno, path, NOWHERE, "open")
-                       : open_archive(tar, read_block, skip_bytes, error);
+    struct stat about;
+    if (tar->fd < 0 || fstat(tar->fd, &about) != 0) {
+        return error_errno(error, errno, path, NOWHERE, "open");
+    }
+    tar->size = (uint64_t)about.st_size;
+    return open_archive(tar, read_block, skip_bytes, error);
 }
 
 enum status source_tar_open_input(void **state, const char *path,

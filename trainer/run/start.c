@@ -330,9 +330,22 @@ static void tell_plan(struct run *run)
                (double)loader_memory(run->loader) / 1048576);
 }
 
+// A run on resized images is not one on the originals: whoever reads its log should know.
+static void say_not_exact(struct run *run)
+{
+    char *inexact = dataset_not_exact(run->dataset);
+    if (inexact != NULL) {
+        run_notice(run, "WARNING: the dataset is not exact: %s", inexact);
+    }
+    free(inexact);
+}
+
 static enum status open_data(struct run *run, struct error *error)
 {
     enum status status = dataset_open(&run->dataset, run->options->data, error);
+    if (status == STATUS_OK) {
+        say_not_exact(run);
+    }
     return status == STATUS_OK ? check_data(run, error) : status;
 }
 
