@@ -89,9 +89,11 @@ static uint64_t xxh_end(const struct digest *digest)
 static void sha1_block(struct digest *digest, const uint8_t *block)
 {
     uint32_t words[80], v[5];
-    for (unsigned i = 0; i < 80; i++) {
-        words[i] = i < 16 ? load32_big(block + 4 * (size_t)i)
-                          : turn32(words[i - 3] ^ words[i - 8] ^ words[i - 14] ^ words[i - 16], 1);
+    for (unsigned i = 0; i < 16; i++) {
+        words[i] = load32_big(block + 4 * (size_t)i);
+    }
+    for (unsigned i = 16; i < 80; i++) {
+        words[i] = turn32(words[i - 3] ^ words[i - 8] ^ words[i - 14] ^ words[i - 16], 1);
     }
     for (unsigned i = 0; i < 5; i++) {
         v[i] = (uint32_t)digest->state[i];

@@ -70,13 +70,9 @@ static enum status push_number(struct machine *machine, unsigned width, bool is_
 {
     uint64_t bits;
     enum status status = take_number(machine, width, &bits);
-    if (status == STATUS_OK && is_signed && width > 0 && width < 8 &&
-        (bits >> (8 * width - 1)) != 0) {
-        bits |= UINT64_MAX << (8 * width);
-    }
+    int64_t number = is_signed ? source_range_signed(bits, width) : (int64_t)bits;
     return status ? status
-                  : push(machine,
-                         (struct pickle_value){.type = PICKLE_NUMBER, .number = (int64_t)bits});
+                  : push(machine, (struct pickle_value){.type = PICKLE_NUMBER, .number = number});
 }
 
 static enum status push_long(struct machine *machine)

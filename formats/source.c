@@ -18,16 +18,16 @@
 
 // A new kind adds its line; the last two take what looks like nothing in particular.
 const struct source_kind *const source_kinds[] = {
-    &source_tfrecord,
-    &source_binary,
     &source_webdataset,
-    &source_ilsvrc,
     &source_dataset,
     &source_lmdb,
     &source_beton,
     &source_mds,
     &source_hdf5,
     &source_parquet,
+    &source_tfrecord,
+    &source_binary,
+    &source_ilsvrc,
     &source_tar,
     &source_folder,
     NULL,

@@ -347,10 +347,7 @@ static enum status take_number(const struct mds *mds, const struct encoding *num
     for (unsigned i = number->bytes; i-- > 0;) {
         bits = bits << 8 | bytes[i];
     }
-    if (number->is_signed && number->bytes < 8 && bits >> (8 * number->bytes - 1) != 0) {
-        bits |= UINT64_MAX << (8 * number->bytes);
-    }
-    *value = (int64_t)bits;
+    *value = number->is_signed ? source_range_signed(bits, number->bytes) : (int64_t)bits;
     return STATUS_OK;
 }
 

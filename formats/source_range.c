@@ -96,3 +96,12 @@ enum status source_range_ending(struct source_range *range, const char **ending,
     }
     return status;
 }
+
+int64_t source_range_signed(uint64_t bits, unsigned width)
+{
+    if (width == 0 || width >= 8) {
+        return (int64_t)bits;
+    }
+    unsigned shift = 64 - 8 * width;
+    return (int64_t)(bits << shift) >> shift;
+}

@@ -36,5 +36,7 @@ enum status source_range_head(struct source_range *range, void *to, size_t len, 
 // ".jpg" or ".png" as the first bytes say, or NULL: no image of ours.
 enum status source_range_ending(struct source_range *range, const char **ending,
                                 struct error *error);
+// The number whose low `width` bytes (0 to 8) are `bits`, in two's complement.
+int64_t source_range_signed(uint64_t bits, unsigned width);
 
 #endif

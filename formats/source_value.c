@@ -240,7 +240,7 @@ static bool take_msgpack_number(struct source_range *range, uint64_t *at, int64_
         return false;
     }
     if (code < 0x80 || code >= 0xe0) {
-        *number = (int8_t)code;
+        *number = source_range_signed(code, 1);
         return true;
     }
     if (code < 0xcc || code > 0xd3) {
@@ -250,10 +250,7 @@ static bool take_msgpack_number(struct source_range *range, uint64_t *at, int64_
     if (!take_sized(range, at, width, &bits)) {
         return false;
     }
-    if (code >= 0xd0 && width < 8 && bits >> (8 * width - 1) != 0) {
-        bits |= UINT64_MAX << (8 * width);
-    }
-    *number = (int64_t)bits;
+    *number = code >= 0xd0 ? source_range_signed(bits, width) : (int64_t)bits;
     return true;
 }
 

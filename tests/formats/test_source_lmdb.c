@@ -98,9 +98,7 @@ static void write_around(const void *head, size_t head_len, const void *tail, si
 static void expect(const char *members)
 {
     source_reading_free(&reading);
-    source_reading_all(&reading, path);
-    assert_string_equal(reading.error.reason, "");
-    assert_int_equal(reading.status, STATUS_END);
+    source_reading_good(&reading, path);
     assert_string_equal(reading.members, members);
 }
 

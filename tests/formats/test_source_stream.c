@@ -71,9 +71,7 @@ static void test_good(void **state)
         "head 2 0 \"$none\" 5 '\\1\\0\\0\\0\\1\\0\\0\\0' '\\3\\0\\0\\0\\0\\0\\0\\0'; printf 2.png; "
         "printf RGB\n"
         "head 6 0 \"$none\" 0 \"$none$none\" \"$none$none\"");
-    source_reading_all(&reading, path);
-    assert_string_equal(reading.error.reason, "");
-    assert_int_equal(reading.status, STATUS_END);
+    source_reading_good(&reading, path);
     assert_string_equal(reading.members, "a.h5/1.jpg 1\n2.png 0\n");
     assert_string_equal(reading.classes, "cat,dog");
     assert_string_equal(reading.description, "HDF5: layout");
@@ -200,9 +198,7 @@ static hid_t create(void)
 static void expect(const char *members, const char *description)
 {
     source_reading_free(&reading);
-    source_reading_all(&reading, path);
-    assert_string_equal(reading.error.reason, "");
-    assert_int_equal(reading.status, STATUS_END);
+    source_reading_good(&reading, path);
     assert_string_equal(reading.members, members);
     assert_string_equal(reading.description, description);
 }

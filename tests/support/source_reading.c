@@ -68,6 +68,14 @@ void source_reading_all(struct source_reading *reading, const char *path)
     source_close(&source);
 }
 
+void source_reading_good(struct source_reading *reading, const char *path)
+{
+    source_reading_all(reading, path);
+    if (reading->status != STATUS_END) {
+        fail_msg("%s: %s", path, reading->error.reason);
+    }
+}
+
 void source_reading_free(struct source_reading *reading)
 {
     free(reading->first);

@@ -16,6 +16,8 @@ struct source_reading {
 };
 
 void source_reading_all(struct source_reading *reading, const char *path);
+// The same, and fails the test unless it went well.
+void source_reading_good(struct source_reading *reading, const char *path);
 void source_reading_free(struct source_reading *reading);
 // Fails the test unless reading `path` ends with `status` and `text` in the reason.
 void source_reading_refused(const char *path, enum status status, const char *text);
