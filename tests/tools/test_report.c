@@ -192,8 +192,8 @@ static void the_figures_come_as_json(void **state)
 static void damaged_runs_are_shown_as_far_as_they_go(void **state)
 {
     (void)state;
-    program_run(
-        &(struct program_result){0}, &scratch,
+    program_expect(
+        &scratch, 0, NULL,
         "--version; mkdir \"$DIR\"/c; cp \"$DIR\"/a/metrics.jsonl \"$DIR\"/c; "
         "printf '%s\\n' '{\"step\":13,\"epoch\":3,\"loss\":1e999}' '[[[' '{\"step\":\"x\"}' "
         "'{\"step\":-4}' >>\"$DIR\"/c/metrics.jsonl; "
@@ -213,8 +213,8 @@ static void damaged_runs_are_shown_as_far_as_they_go(void **state)
 static void skipped_records_are_listed(void **state)
 {
     (void)state;
-    program_run(
-        &(struct program_result){0}, &scratch,
+    program_expect(
+        &scratch, 0, NULL,
         "--version; mkdir \"$DIR\"/d; cp \"$DIR\"/a/*.jsonl \"$DIR\"/a/config.yaml "
         "\"$DIR\"/d; printf '{\"ended\": \"corrupt\", \"step\": 12, \"reason\": \"<i>bad\", "
         "\"skips\": [{\"record\": 7, \"file\": \"<u>.jpg\", \"reason\": \"cut & short\"}]}' "

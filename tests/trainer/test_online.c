@@ -248,6 +248,27 @@ static void it_may_begin_and_end_on_resume(void **state)
     assert_null(strstr(probes, ";12 {"));
 }
 
+// The report keeps how each session ended; a run that begins anew does not.
+static void sessions_are_listed(void **state)
+{
+    (void)state;
+    char directory[300], path[400];
+    new_directory(directory);
+    go(directory, true, 5);
+    go(directory, true, 0);
+    snprintf(path, sizeof path, "%s/report.json", directory);
+    json_t *report = json_load_file(path, 0, NULL), *list = json_object_get(report, "sessions");
+    assert_int_equal(json_array_size(list), 2);
+    json_t *first = json_array_get(list, 0), *last = json_array_get(list, 1);
+    assert_string_equal(json_string_value(json_object_get(first, "ended")), "stopped");
+    assert_string_equal(json_string_value(json_object_get(last, "ended")), "finished");
+    assert_int_equal(json_integer_value(json_object_get(first, "from")), 0);
+    assert_true(json_equal(json_object_get(first, "step"), json_object_get(last, "from")));
+    assert_int_equal(json_integer_value(json_object_get(last, "step")), STEPS);
+    assert_true(json_is_number(json_object_get(report, "knn_top1")));
+    json_decref(report);
+}
+
 // --- trouble ---------------------------------------------------------------------------------
 
 static void a_probe_that_fails_costs_its_figures_only(void **state)
@@ -323,6 +344,7 @@ int main(void)
         cmocka_unit_test(resuming_anywhere_gives_the_same_probes),
         cmocka_unit_test(a_probe_that_a_kill_came_before_is_made_up),
         cmocka_unit_test(it_may_begin_and_end_on_resume),
+        cmocka_unit_test(sessions_are_listed),
         cmocka_unit_test(a_probe_that_fails_costs_its_figures_only),
         cmocka_unit_test(images_that_are_learnt_from_are_not_classified),
     };
