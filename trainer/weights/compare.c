@@ -118,7 +118,8 @@ enum status weights_compare(struct weights_difference *difference, const struct 
                             struct error *error)
 {
     *difference = (struct weights_difference){.size = side_of(left), .width = width_of(left)};
-    if (side_of(right) != difference->size || width_of(right) != difference->width) {
+    if (difference->size == 0 || difference->width == 0 || side_of(right) != difference->size ||
+        width_of(right) != difference->width) {
         return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
                          "%u features of images of %u pixels here, %u of %u there",
                          difference->width, difference->size, width_of(right), side_of(right));
