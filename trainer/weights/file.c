@@ -34,7 +34,7 @@ static enum status gather(struct tensor **tensors, uint8_t **values,
         bytes += (entries[i].count * value_bytes(&entries[i]) + 7) / 8 * 8;
     }
     *tensors = calloc(count + 1, sizeof **tensors);
-    *values = malloc(bytes);
+    *values = malloc(bytes + 1);
     if (*tensors == NULL || *values == NULL) {
         return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
                          "no memory for a copy of %zu tensors", count);
