@@ -102,7 +102,7 @@ objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
 .PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-step peer-gate \
-	bench-peers bench-scale layers check-precision cuda-check gpu-bundle \
+	bench-peers bench-scale layers check-precision check-export cuda-check gpu-bundle \
 	headers lint format install clean parts tests benches fuzz fuzz-clang
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -113,34 +113,43 @@ static void measure(struct weights_difference *difference, const float *left, co
     }
 }
 
+// `features` has room for those of both.
+static enum status run_both(struct weights_difference *difference, const struct weights *left,
+                            const struct weights *right, const char *device, int threads,
+                            float *images, size_t pixels, float *features, struct error *error)
+{
+    float *second = features + (size_t)WEIGHTS_COMPARE_IMAGES * difference->width;
+    draw(images, pixels);
+    enum status status = forward(left, device, threads, images, pixels, features, error);
+    if (status == STATUS_OK) {
+        status = forward(right, device, threads, images, pixels, second, error);
+    }
+    if (status == STATUS_OK) {
+        measure(difference, features, second);
+    }
+    return status;
+}
+
 enum status weights_compare(struct weights_difference *difference, const struct weights *left,
                             const struct weights *right, const char *device, int threads,
                             struct error *error)
 {
     *difference = (struct weights_difference){.size = side_of(left), .width = width_of(left)};
-    if (side_of(right) != difference->size || width_of(right) != difference->width) {
+    if (difference->size == 0 || difference->width == 0 || side_of(right) != difference->size ||
+        width_of(right) != difference->width) {
         return error_set(error, STATUS_INVALID, NULL, NOWHERE, NOWHERE,
                          "%u features of images of %u pixels here, %u of %u there",
                          difference->width, difference->size, width_of(right), side_of(right));
     }
     size_t pixels = (size_t)WEIGHTS_COMPARE_IMAGES * difference->size * difference->size * 3;
-    size_t values = (size_t)WEIGHTS_COMPARE_IMAGES * difference->width;
     float *images = malloc(pixels * sizeof *images);
-    float *features = malloc(2 * values * sizeof *features);
-    enum status status = STATUS_OK;
-    if (images == NULL || features == NULL) {
-        status = error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
-                           "no memory to compare features");
-    } else {
-        draw(images, pixels);
-        status = forward(left, device, threads, images, pixels, features, error);
-    }
-    if (status == STATUS_OK) {
-        status = forward(right, device, threads, images, pixels, features + values, error);
-    }
-    if (status == STATUS_OK) {
-        measure(difference, features, features + values);
-    }
+    float *features =
+        malloc((size_t)WEIGHTS_COMPARE_IMAGES * difference->width * 2 * sizeof *features);
+    enum status status =
+        images != NULL && features != NULL
+            ? run_both(difference, left, right, device, threads, images, pixels, features, error)
+            : error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
+                        "no memory to compare features");
     free(images);
     free(features);
     return status;

@@ -33,8 +33,8 @@ static enum status gather(struct tensor **tensors, uint8_t **values,
     for (size_t i = 0; i < count; i++) {
         bytes += (entries[i].count * value_bytes(&entries[i]) + 7) / 8 * 8;
     }
-    *tensors = calloc(count, sizeof **tensors);
-    *values = malloc(bytes);
+    *tensors = calloc(count + 1, sizeof **tensors);
+    *values = malloc(bytes + 1);
     if (*tensors == NULL || *values == NULL) {
         return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
                          "no memory for a copy of %zu tensors", count);
@@ -185,17 +185,20 @@ static int by_name(const void *left, const void *right)
                   ((const struct weights_entry *)right)->name);
 }
 
+static int by_its_name(const void *name, const void *entry)
+{
+    return strcmp(name, ((const struct weights_entry *)entry)->name);
+}
+
 // What the file has beyond the entries, which are sorted by name.
 static void read_rest(const struct weights_entry *entries, size_t count,
                       const struct safetensors *file, const struct graph *graph,
                       enum weights_names names, const char *branch, struct complaints *unknown,
                       bool passed_over[PARTS])
 {
-    struct weights_entry key;
     for (size_t i = 0; i < safetensors_count(file); i++) {
         const char *name = safetensors_at(file, i)->name;
-        snprintf(key.name, sizeof key.name, "%s", name);
-        if (bsearch(&key, entries, count, sizeof *entries, by_name) != NULL) {
+        if (bsearch(name, entries, count, sizeof *entries, by_its_name) != NULL) {
             continue;
         }
         size_t part = 0;

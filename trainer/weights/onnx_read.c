@@ -14,6 +14,7 @@
 #define FILE_LIMIT  (UINT64_C(1) << 31)
 #define MOST_INPUTS 5
 #define MOST_INTS   4
+#define COUNTER     SIZE_MAX // in the place of an initialiser: what ONNX does not have
 
 struct text {
     const char *at;
@@ -46,7 +47,7 @@ struct reading {
     struct graph *graph;
     struct initialiser *initialisers;
     struct named *values;
-    const struct initialiser **weights; // as weights_list will name them; NULL: a counter
+    size_t *weights; // initialisers as weights_list will name them, or COUNTER
     size_t initialiser_count, value_count, weight_count, capacity; // capacity: of values, nodes
     size_t layers;                                                 // named so far
 };
@@ -190,7 +191,8 @@ static const char *layer_name(struct reading *reading, char name[32])
 
 static void remember(struct reading *reading, const struct initialiser *initialiser)
 {
-    reading->weights[reading->weight_count++] = initialiser;
+    reading->weights[reading->weight_count++] =
+        initialiser ? (size_t)(initialiser - reading->initialisers) : COUNTER;
 }
 
 // --- nodes -----------------------------------------------------------------------------------
@@ -479,11 +481,11 @@ static enum status fill(const struct reading *reading, const struct weights *wei
             refuse(reading, error, "weights and nodes do not fit together", (struct text){"", 0});
     }
     for (size_t i = 0; i < count && status == STATUS_OK; i++) {
-        const struct initialiser *source = reading->weights[i];
         float *values = NULL;
-        if (source == NULL) {
-            continue; // a counter
+        if (reading->weights[i] == COUNTER) {
+            continue;
         }
+        const struct initialiser *source = &reading->initialisers[reading->weights[i]];
         if (!fits(source, &entries[i])) {
             status =
                 refuse(reading, error, "not the shape or type that its node needs:", source->name);
