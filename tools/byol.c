@@ -1,14 +1,13 @@
 // The program `byol`: finds the subcommand and runs it.
 #include "formats/isa.h"
 #include "formats/nearest.h"
+#include "pipeline/api/byol.h"
 #include "tools/command.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define BYOL_VERSION "0.1.0"
 
 static const struct command *const commands[] = {
     &command_convert,  &command_inspect, &command_views, &command_example,
