@@ -121,7 +121,7 @@ $(BUILD)/byol: $(call objects,$(TOOL_SOURCES)) $(BUILD)/libbyol.a
 
 # The public interface (pipeline/api/byol.h) as a shared library, with what it needs of the others, which nobody else sees.
 API_SOURCES := $(wildcard pipeline/api/*.c)
-api_number = $(shell sed -n 's/^\#define $(1) *"\{0,1\}\([0-9.]*\).*/\1/p' pipeline/api/byol.h)
+api_number = $(shell sed -n 's/^\#define $(1)  *"\{0,1\}\([0-9.]*\).*/\1/p' pipeline/api/byol.h)
 SONAME := libbyol.so.$(call api_number,BYOL_ABI)
 $(BUILD)/libbyol_core.a: $(call objects,$(filter formats/% augment/% pipeline/%,$(LIB_SOURCES)))
 	@rm -f $@ && $(AR) rcsT $@ $^
