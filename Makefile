@@ -96,7 +96,7 @@ ISA_FLAGS_v4 := -march=x86-64-v4
 objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(foreach i,$(ISAS),$(BUILD)/obj/$(s:.c=.$(i).o)),$(BUILD)/obj/$(s:.c=.o)))
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
-.PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-step peer-gate \
+.PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-step bench-python peer-gate \
 	bench-peers layers check-precision cuda-check gpu-bundle \
 	headers lint format install clean parts tests benches fuzz fuzz-clang
 .DELETE_ON_ERROR:
@@ -374,6 +374,14 @@ check-precision: all  ## bf16 against f32: loss curves of 200 steps on CIFAR-10,
 # DATA: folder with imagenet-sample.tar, cifar10-train.tar.zst and cifar10-test.tar.zst; what is missing there is left out.
 gpu-bundle: all tests  ## build/gpu-bundle: runs and is measured on a bare machine with a GPU (tests/README.md)
 	@sh tests/gpu/bundle.sh $(BUILD) $(BUILD)/gpu-bundle $(addprefix $(or $(DATA),../shared/data)/,imagenet-sample.tar cifar10-train.tar.zst cifar10-test.tar.zst)
+
+# DATA: a tar of JPEGs, or a folder. ROUNDS, WINDOW (seconds), CORES ("1 2").
+bench-python: all  ## our loader in Python beside torchvision's DataLoader (tools/python/README.md); VENVS as for bench-step
+	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && data='$(or $(DATA),../shared/data/imagenet-sample.tar)' && \
+		$(BUILD)/byol convert "$$data" -o "$$work/dataset" --quiet && \
+		if [ -d "$$data" ]; then ln -s "$$(realpath "$$data")" "$$work/images"; else mkdir "$$work/images" && tar -xf "$$data" -C "$$work/images"; fi && \
+		PYTHONPATH=tools/python BYOL_LIBRARY=$(BUILD)/$(SONAME) '$(VENVS)/main/bin/python' tools/python/bench.py "$$work/images" "$$work/dataset" \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(WINDOW),--seconds $(WINDOW)) $(if $(CORES),--cores '$(CORES)')
 
 benches: $(call programs,$(BENCHES))  ## the programs that time parts of the library: build/tests/bench/*
 
