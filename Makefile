@@ -66,7 +66,7 @@ LIBS = -ljpeg -lpng -lzstd -llmdb -larchive -lyaml -ljansson -lm \
 # --- sources ----------------------------------------------------------------------------------------------------------------
 
 LAYERS := formats augment pipeline trainer
-LIB_SOURCES := $(filter-out trainer/cuda/%,$(wildcard formats/*.c formats/*/*.c augment/*.c pipeline/*.c trainer/*/*.c))
+LIB_SOURCES := $(filter-out trainer/cuda/%,$(wildcard formats/*.c formats/*/*.c augment/*.c pipeline/*.c pipeline/*/*.c trainer/*/*.c))
 ifeq ($(URING),0)
 LIB_SOURCES := $(filter-out pipeline/reader_uring.c,$(LIB_SOURCES))
 endif
@@ -101,7 +101,7 @@ ISA_FLAGS_v4 := -march=x86-64-v4
 objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(foreach i,$(ISAS),$(BUILD)/obj/$(s:.c=.$(i).o)),$(BUILD)/obj/$(s:.c=.o)))
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
-.PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-step peer-gate \
+.PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-step bench-python peer-gate \
 	bench-peers bench-scale layers check-precision check-export cuda-check gpu-bundle \
 	headers lint format install clean parts tests benches fuzz fuzz-clang
 .DELETE_ON_ERROR:
@@ -109,7 +109,7 @@ programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
 STREAMS = $(BUILD)/parquet_stream.py $(if $(filter 1,$(HDF5)),$(BUILD)/byol-hdf5-stream)
 
-all: parts $(BUILD)/byol $(BUILD)/libbyol.a $(STREAMS) $(if $(filter 1,$(CUDA)),$(BUILD)/libbyol_cuda.so)  ## release build of build/byol and build/libbyol.a
+all: parts $(BUILD)/byol $(BUILD)/libbyol.a $(BUILD)/$(SONAME) $(STREAMS) $(if $(filter 1,$(CUDA)),$(BUILD)/libbyol_cuda.so)  ## release build of build/byol, build/libbyol.a and build/libbyol.so.0
 
 parts:
 	@echo "io_uring (liburing)  $(if $(filter 1,$(URING)),yes,no: reads fall back to pread)"
@@ -136,6 +136,22 @@ $(BUILD)/parquet_stream.py: tools/streams/parquet_stream.py
 	@mkdir -p $(@D)
 	install -m 644 $< $@
 
+# The public interface (pipeline/api/byol.h) as a shared library, with what it needs of the others, which nobody else sees.
+API_SOURCES := $(wildcard pipeline/api/*.c)
+api_number = $(shell sed -n 's/^\#define $(1)  *"\{0,1\}\([0-9.]*\).*/\1/p' pipeline/api/byol.h)
+SONAME := libbyol.so.$(call api_number,BYOL_ABI)
+$(BUILD)/libbyol_core.a: $(call objects,$(filter formats/% augment/% pipeline/%,$(LIB_SOURCES)))
+	@rm -f $@ && $(AR) rcsT $@ $^
+
+$(BUILD)/$(SONAME): $(call objects,$(API_SOURCES)) $(BUILD)/libbyol_core.a pipeline/api/byol.map
+	$(CC) -shared -Wl,-soname,$(SONAME),--version-script=pipeline/api/byol.map,--as-needed,--no-undefined,-z,relro,-z,now -pthread \
+		$(SANITIZE) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(filter-out -ldnnl,$(LIBS))
+	@ln -sf $(SONAME) $(BUILD)/libbyol.so
+
+# Of the layers that it may need. The program, whose objects they are too, is no slower for it.
+SHARED_CFLAGS := -fPIC -fvisibility=hidden
+$(foreach layer,formats augment pipeline,$(eval $(BUILD)/obj/$(layer)/%.o: private ALL_CFLAGS += $(SHARED_CFLAGS)))
+
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
@@ -155,7 +171,7 @@ $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 # Recompile when flags or optional parts change.
 remember = @mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' > $@
 $(BUILD)/flags: FORCE
-	$(call remember,$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS))
+	$(call remember,$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(SHARED_CFLAGS))
 FORCE:
 
 # --- the device `cuda`: a plugin, and the same one with its kernels on the processor ------------------------------------------
@@ -233,6 +249,11 @@ $(BUILD)/obj/tests/formats/test_source_stream.o: private ALL_CPPFLAGS += -DHAVE_
 $(BUILD)/tests/formats/test_source_stream: private LIBS += $(if $(filter 1,$(HDF5)),$(HDF5_LIBS))
 $(BUILD)/tests/formats/test_source_stream: $(STREAMS)
 
+# Through the shared library, of which it sees what any program sees; what it compares with is of the other.
+$(BUILD)/tests/pipeline/test_api: $(BUILD)/obj/tests/pipeline/test_api.o $(call objects,$(SUPPORT_SOURCES)) $(BUILD)/$(SONAME) $(BUILD)/libbyol.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/$(SONAME) $(BUILD)/libbyol.a -Wl,-rpath,'$$ORIGIN/../..' -lcmocka $(LIBS)
+
 $(BUILD)/obj/trainer/cuda/%.o $(BUILD)/obj/tests/cuda_plans/%.o: private ALL_CPPFLAGS += -isystem $(CUDA_HOME)/include
 $(BUILD)/tests/cuda_plans/%: $(BUILD)/obj/tests/cuda_plans/%.o $(call objects,$(PLAN_SOURCES)) $(BUILD)/libbyol.a
 	@mkdir -p $(@D)
@@ -268,8 +289,26 @@ install: all  ## into PREFIX (/usr/local)
 	$(if $(filter 1,$(CUDA)),install -D -m 755 $(BUILD)/libbyol_cuda.so $(DESTDIR)$(PREFIX)/lib/byol/libbyol_cuda.so)
 	install -m 644 $(wildcard tools/recipes/*.yaml) $(DESTDIR)$(PREFIX)/share/byol/recipes
 	install -m 644 tools/byol_resnet.py $(DESTDIR)$(PREFIX)/share/byol/byol_resnet.py
-	for h in $(filter-out trainer/cuda/%,$(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h)); do \
-		install -D -m 644 $$h $(DESTDIR)$(PREFIX)/include/byol/$$h; done
+	for h in $(INSTALLED_HEADERS); do install -D -m 644 $$h $(DESTDIR)$(PREFIX)/include/byol/$$h; done
+	$(INSTALL_API)
+
+INSTALLED_HEADERS := $(filter-out trainer/cuda/%,$(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h))
+define INSTALL_API
+install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include
+install -m 755 $(BUILD)/$(SONAME) $(DESTDIR)$(PREFIX)/lib/$(SONAME)
+ln -sf $(SONAME) $(DESTDIR)$(PREFIX)/lib/libbyol.so
+install -m 644 pipeline/api/byol.h $(DESTDIR)$(PREFIX)/include/byol.h
+sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(call api_number,BYOL_VERSION)|' pipeline/api/byol.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/byol.pc
+endef
+
+.PHONY: install-api uninstall
+install-api: $(BUILD)/$(SONAME)  ## libbyol.so, byol.h and byol.pc alone into PREFIX
+	$(INSTALL_API)
+
+uninstall:  ## what install put into PREFIX
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/byol lib/libbyol.a lib/$(SONAME) lib/libbyol.so lib/byol/libbyol_cuda.so include/byol.h lib/pkgconfig/byol.pc)
+	rm -rf $(addprefix $(DESTDIR)$(PREFIX)/,share/byol include/byol libexec/byol)
+	-rmdir $(DESTDIR)$(PREFIX)/lib/byol 2>/dev/null
 
 # --- tests ------------------------------------------------------------------------------------------------------------------
 
@@ -392,6 +431,14 @@ gpu-bundle: all $(addprefix $(BUILD)/gpu-programs/,$(GPU_PROGRAMS)) $(call progr
 	@sh tests/gpu/bundle.sh $(BUILD) $(BUILD)/gpu-programs $(BUILD)/gpu-bundle $(GPU_LIMIT) \
 		$(addprefix $(or $(DATA),../shared/data)/,$(GPU_ARCHIVES))
 
+# DATA: a tar of JPEGs, or a folder. ROUNDS, WINDOW (seconds), CORES ("1 2").
+bench-python: all  ## our loader in Python beside torchvision's DataLoader (tools/python/README.md); VENVS as for bench-step
+	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && data='$(or $(DATA),../shared/data/imagenet-sample.tar)' && \
+		$(BUILD)/byol convert "$$data" -o "$$work/dataset" --quiet && \
+		if [ -d "$$data" ]; then ln -s "$$(realpath "$$data")" "$$work/images"; else mkdir "$$work/images" && tar -xf "$$data" -C "$$work/images"; fi && \
+		PYTHONPATH=tools/python BYOL_LIBRARY=$(BUILD)/$(SONAME) '$(VENVS)/main/bin/python' tools/python/bench.py "$$work/images" "$$work/dataset" \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(WINDOW),--seconds $(WINDOW)) $(if $(CORES),--cores '$(CORES)')
+
 benches: $(call programs,$(BENCHES))  ## the programs that time parts of the library: build/tests/bench/*
 
 # --- the shape of the code --------------------------------------------------------------------------------------------------
@@ -399,7 +446,7 @@ benches: $(call programs,$(BENCHES))  ## the programs that time parts of the lib
 layers:  ## prove that includes only point left: formats < augment < pipeline < trainer < tools
 	@sh tests/layers.sh
 
-HEADERS := $(filter-out trainer/cuda/%,$(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h tools/*.h tests/support/*.h tests/simd/*.h))
+HEADERS := $(filter-out trainer/cuda/%,$(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h pipeline/*/*.h trainer/*/*.h tools/*.h tests/support/*.h tests/simd/*.h))
 # Those of kernels are C++; those on cuDNN need it.
 CUDA_CXX_HEADERS := $(shell grep -lE '<cuda_runtime.h>|cuda/launch.h"' trainer/cuda/*.h tests/cuda/*.h tests/cuda/include/*.h)
 CUDNN_HEADERS := $(wildcard $(addprefix trainer/cuda/,cudnn_graph.h conv_candidates.h library_internal.h plan_cache.h))
@@ -411,7 +458,7 @@ headers:  ## compile each header alone
 		$(CXX) -Itests/cuda/include -I. -std=gnu++17 -Wall -Wextra -Werror -fsyntax-only -x c++ -include $$h /dev/null || exit 1; done
 	@echo "headers: $(words $(HEADERS) $(CUDA_HEADERS) $(CUDA_CXX_HEADERS)) compile alone"
 
-C_FILES = $(wildcard formats/*.[ch] formats/*/*.[ch] augment/*.[ch] pipeline/*.[ch] trainer/*/*.[ch] tools/*.[ch] tests/*/*.[ch])
+C_FILES = $(wildcard formats/*.[ch] formats/*/*.[ch] augment/*.[ch] pipeline/*.[ch] pipeline/*/*.[ch] trainer/*/*.[ch] tools/*.[ch] tests/*/*.[ch])
 CUDA_FILES = $(wildcard trainer/cuda/*.cu tests/cuda/*.cu tests/cuda/*.cpp tests/cuda/include/*.h)
 # C++, and what needs NVIDIA's headers.
 UNREADABLE = $(CUDA_CXX_HEADERS) $(CUDNN_HEADERS) $(CUDA_LIBRARY_SOURCES) tests/cuda_plans/% tests/cuda/%.h

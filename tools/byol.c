@@ -1,6 +1,7 @@
 // The program `byol`: finds the subcommand and runs it.
 #include "formats/isa.h"
 #include "formats/nearest.h"
+#include "pipeline/api/byol.h"
 #include "tools/command.h"
 #include "tools/version.h"
 
