@@ -11,8 +11,8 @@
 #define BYOL_VERSION "0.1.0"
 
 static const struct command *const commands[] = {
-    &command_convert,  &command_inspect, &command_views, &command_example,
-    &command_pretrain, &command_eval,    &command_bench,
+    &command_convert,  &command_inspect, &command_views,  &command_example,
+    &command_pretrain, &command_eval,    &command_ablate, &command_bench,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 
