@@ -227,23 +227,17 @@ static enum status check_setting(struct reader *reader, const char *text, size_t
     return status == STATUS_OK ? status : refuse_because(reader, line, NULL);
 }
 
-// "views.*.KEY" is that key of every view.
 static enum status put_setting(struct reader *reader, struct ablate_settings *set, const char *key,
                                const char *value, size_t line, bool check)
 {
-    static const char every[] = "views.*.";
-    char text[2 * KEY_BYTES + ABLATE_PATH];
-    bool all = strncmp(key, every, sizeof every - 1) == 0;
+    char text[2 * KEY_BYTES + ABLATE_PATH], own[KEY_BYTES + 16];
     enum status status = STATUS_OK;
-    if (strlen(value) >= ABLATE_PATH) {
-        return refuse(reader, line, "%s: a value longer than %d bytes", key, ABLATE_PATH - 1);
+    if (strlen(value) >= ABLATE_PATH || strlen(key) >= KEY_BYTES) {
+        return refuse(reader, line, "%.60s: longer than %d bytes", key, ABLATE_PATH - 1);
     }
-    for (int view = 1; status == STATUS_OK && view <= (all ? RECIPE_MAX_VIEWS : 1); view++) {
-        if (all) {
-            snprintf(text, sizeof text, "views.view%d.%s=%s", view, key + sizeof every - 1, value);
-        } else {
-            snprintf(text, sizeof text, "%s=%s", key, value);
-        }
+    for (size_t i = 0; status == STATUS_OK && i < recipe_key_count(key); i++) {
+        recipe_key(key, i, own, sizeof own);
+        snprintf(text, sizeof text, "%s=%s", own, value);
         status = check ? check_setting(reader, text, line) : STATUS_OK;
         if (status == STATUS_OK) {
             status = add_setting(set, text, line, reader->error);
