@@ -1,7 +1,7 @@
 // The program `byol`: finds the subcommand and runs it.
+#include "pipeline/api/byol.h"
 #include "formats/isa.h"
 #include "formats/nearest.h"
-#include "pipeline/api/byol.h"
 #include "tools/command.h"
 #include "tools/version.h"
 
@@ -12,7 +12,7 @@
 
 static const struct command *const commands[] = {
     &command_convert, &command_inspect, &command_views,  &command_example, &command_pretrain,
-    &command_eval,    &command_report,  &command_export, &command_bench,
+    &command_eval,    &command_ablate,  &command_report, &command_export,  &command_bench,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 

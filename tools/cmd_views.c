@@ -8,6 +8,7 @@
 #include "tools/command.h"
 #include "tools/recipe_option.h"
 #include "tools/sheet_render.h"
+#include "tools/views_compare.h"
 #include "tools/views_input.h"
 #include "tools/views_params.h"
 
@@ -42,6 +43,11 @@ static const char help[] =
     "  --pairs N          epochs shown, one pair each (3)\n"
     "  --seed N           as the training's seed (0)\n"
     "  --epoch N          first epoch shown (0)\n"
+    "  --compare KEY=A,B  a row for each value of a recipe's key (views.*.blur: of every view), "
+    "or\n"
+    "  --compare FILE     a row for each row of an ablation's file (see 'byol ablate'): what each\n"
+    "                     does to the same image with the same draws. With --json the drawn\n"
+    "                     parameters are printed\n"
     "  --replay FILE      take all of this from a file that --params printed; bit for bit the\n"
     "                     same views. Without inputs, those named in it are used\n"
     "  --json             print a summary, and failures, as JSON\n"
@@ -49,17 +55,20 @@ static const char help[] =
     "Examples:\n"
     "  byol views train -o sheet.png\n"
     "  byol views cat.jpg dog.jpg -o sheet.png --recipe small --params > drawn.json\n"
+    "  byol views cat.jpg --compare views.*.jitter=0,0.8,1 -o sheet.png --pairs 4\n"
     "  byol views --replay drawn.json --raw views.npy\n"
     "\n"
     "Exit codes: 0 success, 1 failure, 2 wrong usage.\n";
 
 struct views {
     // Options.
-    const char *output, *recipe_name, *replay, *raw;
+    const char *output, *recipe_name, *replay, *raw, *compare;
     int64_t size, count, pairs, seed, epoch;
     bool params, json;
 
     struct recipe recipe;
+    struct views_variant *variants; // of `recipe`, when comparing: each image has a row for each
+    size_t variant_count;
     struct views_params drawn;
     struct views_input input;
     struct sheet sheet;
@@ -71,13 +80,24 @@ struct views {
 static enum status resolve_recipe(struct views *views, struct error *error)
 {
     const char *name = views->recipe_name ? views->recipe_name : "byol";
-    snprintf(views->drawn.recipe, sizeof views->drawn.recipe, "%s", name);
+    bool rows = views->compare && !views_compare_is_key(views->compare);
+    snprintf(views->drawn.recipe, sizeof views->drawn.recipe, "%s", rows ? views->compare : name);
     views->drawn.seed = (uint64_t)views->seed;
     enum status status = recipe_option_load(name, &views->recipe, error);
     if (status == STATUS_OK && views->size != NOT_GIVEN) {
         views->recipe.size = views->size;
     }
-    return status == STATUS_OK ? recipe_validate(&views->recipe, error) : status;
+    if (status == STATUS_OK) {
+        status = recipe_validate(&views->recipe, error);
+    }
+    if (status == STATUS_OK && views->compare) {
+        status = views_compare_open(views->compare, &views->recipe, &views->variants,
+                                    &views->variant_count, error);
+    }
+    if (status == STATUS_OK && views->compare) {
+        views->recipe = views->variants[0].recipe; // their common size and number
+    }
+    return status;
 }
 
 // --- planning ------------------------------------------------------------------------------------
@@ -88,9 +108,18 @@ static enum status no_memory(struct error *error)
                      "no memory for so many views: show fewer images or pairs");
 }
 
+static size_t rows_per_image(const struct views *views)
+{
+    return views->compare ? views->variant_count : 1;
+}
+
 static enum status plan_row(struct views *views, struct sheet_row *row, uint64_t record,
                             struct error *error)
 {
+    size_t which = (size_t)(row - views->sheet.rows) % rows_per_image(views);
+    if (views->compare) {
+        snprintf(row->label, sizeof row->label, "%s", views->variants[which].label);
+    }
     size_t per_epoch = (size_t)views->recipe.views, count = (size_t)views->pairs * per_epoch;
     row->record = record;
     snprintf(row->name, sizeof row->name, "%s", views_input_name(&views->input, record));
@@ -114,12 +143,13 @@ static enum status plan_rows(struct views *views, struct error *error)
         count = views->input.dataset ? DEFAULT_COUNT : total;
     }
     count = count < total ? count : total;
-    views->sheet.rows = calloc(count ? count : 1, sizeof *views->sheet.rows);
+    size_t per_image = rows_per_image(views), rows = (size_t)count * per_image;
+    views->sheet.rows = calloc(rows ? rows : 1, sizeof *views->sheet.rows);
     if (views->sheet.rows == NULL) {
         return no_memory(error);
     }
-    for (; views->sheet.count < count; views->sheet.count++) {
-        uint64_t record = views->sheet.count * total / count;
+    for (; views->sheet.count < rows; views->sheet.count++) {
+        uint64_t record = views->sheet.count / per_image * total / count;
         struct sheet_row *row = &views->sheet.rows[views->sheet.count];
         enum status status = plan_row(views, row, record, error);
         if (status != STATUS_OK) {
@@ -164,10 +194,12 @@ static enum status draw_row(const struct views *views, struct sheet_row *row,
     }
     row->width = info->width;
     row->height = info->height;
+    size_t which = (size_t)(row - views->sheet.rows) % rows_per_image(views);
+    const struct recipe *recipe = views->compare ? &views->variants[which].recipe : &views->recipe;
     for (size_t i = 0; !views->replay && i < row->count; i++) {
         struct sheet_view *view = &row->views[i];
         struct view_key key = {(uint64_t)views->seed, row->record, view->epoch, view->view};
-        view_draw(&views->recipe, key, info->width, info->height, &view->params);
+        view_draw(recipe, key, info->width, info->height, &view->params);
     }
     return STATUS_OK;
 }
@@ -234,6 +266,12 @@ static void describe_sheet(struct views *views)
              slash ? slash + 1 : views->drawn.recipe, sheet->size);
     if (views->replay) {
         snprintf(sheet->notes[0], sizeof sheet->notes[0], "replayed from %s", views->replay);
+        return;
+    }
+    if (views->compare) {
+        snprintf(sheet->notes[0], sizeof sheet->notes[0],
+                 "the same draws of seed %" PRId64 " in every row of an image; compared: %.150s",
+                 views->seed, views->compare);
         return;
     }
     size_t len = 0;
@@ -347,7 +385,7 @@ static enum status show(struct views *views, const struct option_list *operands,
     if (status == STATUS_OK && views->raw) {
         status = write_raw(views, error);
     }
-    if (status == STATUS_OK && views->params) {
+    if (status == STATUS_OK && (views->params || (views->compare && views->json))) {
         status = print_params(views, operands, error);
     } else if (status == STATUS_OK) {
         print_summary(views);
@@ -359,15 +397,20 @@ static enum status show(struct views *views, const struct option_list *operands,
 
 static int misused(const struct views *views, const struct option_list *operands)
 {
-    if (!views->output && !views->raw && !views->params) {
+    if (!views->output && !views->raw && !views->params && !(views->compare && views->json)) {
         return command_misused(&command_views, "nothing to write: give -o, --raw or --params");
     }
     if (operands->count == 0 && !views->replay) {
         return command_misused(&command_views, "which images? Give a dataset or image files");
     }
-    bool drawing = views->recipe_name || views->size != NOT_GIVEN || views->count != NOT_GIVEN ||
-                   views->pairs != NOT_GIVEN || views->seed != NOT_GIVEN ||
-                   views->epoch != NOT_GIVEN;
+    if (views->compare && (views->recipe_name || views->size != NOT_GIVEN) &&
+        !views_compare_is_key(views->compare)) {
+        return command_misused(&command_views,
+                               "--compare FILE brings its recipe: no --recipe or --size");
+    }
+    bool drawing = views->recipe_name || views->compare || views->size != NOT_GIVEN ||
+                   views->count != NOT_GIVEN || views->pairs != NOT_GIVEN ||
+                   views->seed != NOT_GIVEN || views->epoch != NOT_GIVEN;
     if (views->replay && drawing) {
         return command_misused(&command_views,
                                "--replay takes recipe, size, count, pairs, seed and epoch from "
@@ -392,6 +435,7 @@ static int run(int argc, char **argv)
         {"seed", 0, OPTION_INT, &views.seed, 0, 9007199254740992.0},
         {"epoch", 0, OPTION_INT, &views.epoch, 0, 4294966000.0},
         {"params", 0, OPTION_FLAG, &views.params, 0, 0},
+        {"compare", 0, OPTION_STRING, &views.compare, 0, 0},
         {"replay", 0, OPTION_STRING, &views.replay, 0, 0},
         {"raw", 0, OPTION_STRING, &views.raw, 0, 0},
         {"json", 0, OPTION_FLAG, &views.json, 0, 0},
@@ -416,6 +460,7 @@ static int run(int argc, char **argv)
     }
     sheet_renderer_close(&views.renderer);
     sheet_free(&views.sheet);
+    free(views.variants);
     views_input_close(&views.input);
     views_params_free(&views.drawn);
     return code;

@@ -47,3 +47,20 @@ enum status recipe_option_load(const char *value, struct recipe *out, struct err
                                                       : recipe_builtin(value, out, error);
     return status == STATUS_OK ? recipe_validate(out, error) : status;
 }
+
+static const char every_view[] = "views.*.";
+#define EVERY_VIEW_LEN (sizeof every_view - 1)
+
+size_t recipe_key_count(const char *key)
+{
+    return strncmp(key, every_view, EVERY_VIEW_LEN) == 0 ? RECIPE_MAX_VIEWS : 1;
+}
+
+void recipe_key(const char *key, size_t which, char *out, size_t capacity)
+{
+    if (recipe_key_count(key) == 1) {
+        snprintf(out, capacity, "%s", key);
+    } else {
+        snprintf(out, capacity, "views.view%zu.%s", which + 1, key + EVERY_VIEW_LEN);
+    }
+}

@@ -14,4 +14,9 @@ bool recipe_option_is_file(const char *value);
 // STATUS_NOT_FOUND names the nearest built-in.
 enum status recipe_option_load(const char *value, struct recipe *out, struct error *error);
 
+// "views.*.KEY" stands for that key of every view; any other key for itself. How many settings a
+// key stands for, and the key of each.
+size_t recipe_key_count(const char *key);
+void recipe_key(const char *key, size_t which, char *out, size_t capacity);
+
 #endif

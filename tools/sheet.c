@@ -248,6 +248,10 @@ static void draw_original(struct image *canvas, int64_t y, const struct sheet *s
     snprintf(size, sizeof size, "record %" PRIu64 ", %u x %u", row->record, row->width,
              row->height);
     int64_t top = y + caption_top(sheet);
+    if (row->label[0]) {
+        draw_name(canvas, MARGIN, top, original_width(sheet->size), row->label);
+        top += LINE;
+    }
     draw_name(canvas, MARGIN, top, original_width(sheet->size), row->name);
     canvas_text(canvas, MARGIN, top + LINE, TEXT, pale, size);
 }

@@ -14,6 +14,7 @@ struct sheet_view {
 struct sheet_row {
     uint64_t record;
     char name[256];         // of the record or file, as far as it fits
+    char label[128];        // of the variant that is compared, "" = none
     uint32_t width, height; // of the original
     struct image original;  // reduced by sheet_reduce, owned
     struct sheet_view *views;

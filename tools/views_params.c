@@ -2,6 +2,7 @@
 #include "tools/views_params.h"
 
 #include "formats/file.h"
+#include "tools/json_text.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -35,6 +36,9 @@ static json_t *row_object(const struct sheet_row *row)
     json_t *object = json_pack("{s:I, s:s, s:I, s:I, s:o}", "record", (json_int_t)row->record,
                                "name", row->name, "width", (json_int_t)row->width, "height",
                                (json_int_t)row->height, "views", views);
+    if (row->label[0]) {
+        failed |= json_object_set_new(object, "variant", json_text(row->label));
+    }
     if (failed) {
         json_decref(object);
         return NULL;
@@ -124,6 +128,8 @@ static enum status read_row(struct place *place, const json_t *json, struct shee
     row->width = (uint32_t)width;
     row->height = (uint32_t)height;
     snprintf(row->name, sizeof row->name, "%s", name);
+    const char *variant = json_string_value(json_object_get(json, "variant"));
+    snprintf(row->label, sizeof row->label, "%s", variant ? variant : "");
     row->views = calloc(json_array_size(views), sizeof *row->views);
     if (row->views == NULL) {
         return error_set(error, STATUS_NO_MEMORY, place->path, NOWHERE, NOWHERE, "no memory");

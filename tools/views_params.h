@@ -4,7 +4,8 @@
 //    "records": [{"record": 0, "name": "n01440764_18.jpg", "width": 500, "height": 375,
 //                 "views": [{"epoch": 0, "view": 0, "params": {…}}, …]}, …]}
 //
-// `params` is what augment/view.h writes. With the pictures, the file gives the same pixels.
+// A record of a comparison has its `variant` ("views.view1.blur = 0.5") too, and stands once for
+// each. `params` is what augment/view.h writes. With the pictures, the file gives the same pixels.
 #ifndef TOOLS_VIEWS_PARAMS_H
 #define TOOLS_VIEWS_PARAMS_H
 

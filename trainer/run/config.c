@@ -128,6 +128,8 @@ static const struct settings_field run_fields[] = {
           "4096)"),
     FIELD(tau_base, SETTINGS_FLOAT, 0, 1,
           "decay of the target's moving average at the start; rises to 1"),
+    CHOICE("tau_schedule", tau_schedule, RUN_TAU_SCHEDULE_CHOICES,
+           "cosine: tau rises from tau_base to 1 (the reference); constant: it stays"),
     FIELD(
         classifier, SETTINGS_BOOL, 0, 0,
         "train a linear classifier beside it when the data has labels (never moves the features)"),

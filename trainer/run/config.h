@@ -13,6 +13,10 @@ enum run_preset { RUN_PRESET_NONE, RUN_PRESET_40, RUN_PRESET_100, RUN_PRESET_300
 enum run_scaling { RUN_SCALING_LINEAR, RUN_SCALING_MOVING_AVERAGE };
 #define RUN_SCALING_CHOICES "linear|moving-average"
 
+// How tau goes on from tau_base: to 1 by a cosine (the reference), or not at all.
+enum run_tau_schedule { RUN_TAU_COSINE, RUN_TAU_CONSTANT };
+#define RUN_TAU_SCHEDULE_CHOICES "cosine|constant"
+
 // Who does what comes after a view's crop and resize (augment/record.h).
 enum run_augment { RUN_AUGMENT_HOST, RUN_AUGMENT_DEVICE };
 #define RUN_AUGMENT_CHOICES "host|device"
@@ -32,6 +36,7 @@ struct run_config {
     double warmup_epochs; // 10 in every preset
     double base_learning_rate; // at batch 256
     double weight_decay, momentum, trust, tau_base;
+    int tau_schedule;             // enum run_tau_schedule
     int optimizer, scaling;       // enum optimizer, enum run_scaling
     double beta1, beta2, epsilon; // AdamW
     double encoder_rate, projector_rate, predictor_rate, classifier_rate; // times learning rate

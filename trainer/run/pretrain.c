@@ -130,6 +130,14 @@ static enum status step_batch(struct run *run, const struct batch *batch,
                : ops->step(run->method, (const float *const *)batch->view, labels, step, error);
 }
 
+static float tau_of(const struct run *run)
+{
+    float base = (float)run->config.tau_base;
+    return run->config.tau_schedule == RUN_TAU_CONSTANT
+               ? base
+               : schedule_tau(run->queued, base, run->total);
+}
+
 static enum status queue_step(struct run *run, const struct batch *batch, double waited,
                               struct error *error)
 {
@@ -141,7 +149,7 @@ static enum status queue_step(struct run *run, const struct batch *batch, double
         run_config_scaled(config,
                           schedule_learning_rate(run->queued, (float)config->base_learning_rate,
                                                  (uint64_t)config->batch, run->warmup, run->total),
-                          schedule_tau(run->queued, (float)config->tau_base, run->total));
+                          tau_of(run));
     enum status status = step_batch(run, batch, &flight->step, error);
     loader_release(run->loader, batch);
     if (status != STATUS_OK) {
