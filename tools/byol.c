@@ -32,6 +32,7 @@ static const char lesson[] =
     "  byol views train -o sheet.png                       # what the network will see\n"
     "  byol pretrain --data train --run run                # Ctrl-C any time; --resume goes on\n"
     "  byol eval knn --run run --train train --test test   # how good are the features?\n"
+    "  byol ablate FILE -o DIR --data train --test test    # and which setting matters?\n"
     "\n"
     "A dataset is a folder that 'inspect' can describe and verify. A run is a folder too: its\n"
     "config.yaml, metrics.jsonl, and checkpoints that any safetensors reader opens.\n"

@@ -61,7 +61,7 @@ static int setup(void **state)
                            "     paper: 69.4}\n");
     write_file("long.yaml", BASE "    # long enough to be killed in the middle\n"
                                  "rows:\n"
-                                 "  - {name: long, set: {epochs: 150, log_steps: 1}}\n");
+                                 "  - {name: long, set: {epochs: 20, log_steps: 1}}\n");
     return 0;
 }
 
@@ -266,7 +266,8 @@ static void mistakes_are_refused_before_anything_runs(void **state)
     refuse("line 1: batch", "base: {set: {batch: one}}\nrows: [{name: a}]\n");
     refuse("accumulate 3 does not cut", "rows: [{name: a, set: {batch: 8, accumulate: 3}}]\n");
     refuse("would share the folder a-b", "rows: [{name: a b}, {name: a-b}]\n");
-    refuse("line 1: epochs is", "base: {set: {epochs: 1, epochs: 2}}\nrows: [{name: a}]\n");
+    refuse("line 1: epochs stands here twice",
+           "base: {set: {epochs: 1, epochs: 2}}\nrows: [{name: a}]\n");
     refuse("aliases", "base: {set: &x {epochs: 1}}\nrows: [{name: a, set: *x}]\n");
     refuse("not YAML", "rows: [{name: a\n");
     refuse("neither rows nor axes", "title: nothing\n");
