@@ -277,6 +277,18 @@ static void mistakes_are_refused_before_anything_runs(void **state)
     refuse("makes no folder name", "rows: [{name: \"..\"}]\n");
 }
 
+// What the rows without a moving average rely on.
+static void tau_may_stay_where_it_starts(void **state)
+{
+    (void)state;
+    write_file("tau.yaml",
+               BASE "rows:\n  - {name: a, set: {epochs: 2, log_steps: 1, tau_base: 0.5,\n"
+                    "     tau_schedule: constant}}\n");
+    program_expect(&scratch, 0, "4",
+                   "ablate \"$DIR/tau.yaml\" -o \"$DIR/tau\" " DATA "--json >/dev/null && "
+                   "grep -c '\"tau\":0.5,' \"$DIR/tau/a/seed-0/metrics.jsonl\"");
+}
+
 static void a_grid_has_every_combination(void **state)
 {
     (void)state;
@@ -327,6 +339,7 @@ int main(void)
         cmocka_unit_test(a_failing_row_does_not_stop_the_others),
         cmocka_unit_test(emitted_lines_do_the_work),
         cmocka_unit_test(mistakes_are_refused_before_anything_runs),
+        cmocka_unit_test(tau_may_stay_where_it_starts),
         cmocka_unit_test(a_grid_has_every_combination),
         cmocka_unit_test(every_ready_file_resolves),
     };
