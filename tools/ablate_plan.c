@@ -134,8 +134,10 @@ static enum status take_path(struct reader *reader, int index, const char *what,
     const char *file = reader->plan->path, *slash = strrchr(file, '/');
     int folder = slash && text[0] != '/' ? (int)(slash - file) + 1 : 0;
     int len = snprintf(out, ABLATE_PATH, "%.*s%s", folder, file, text);
-    return len < ABLATE_PATH ? STATUS_OK
-                             : refuse(reader, reader->plan->row_count, "%s: too long", what);
+    return len < ABLATE_PATH
+               ? STATUS_OK
+               : refuse(reader, line_of(yaml_document_get_node(&reader->document, index)),
+                        "%s: too long", what);
 }
 
 // --- mappings ------------------------------------------------------------------------------------

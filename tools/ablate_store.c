@@ -144,8 +144,6 @@ static void add_measure(struct ablate_command *command, const struct ablate_meas
     ablate_command_add(command, "byol");
     ablate_command_add(command, "eval");
     ablate_command_add(command, linear ? "linear" : "knn");
-    ablate_command_add(command, "--train=%s", measure->train);
-    ablate_command_add(command, "--test=%s", measure->test);
     if (measure->convention[0]) {
         ablate_command_add(command, "--convention=%s", measure->convention);
     }
@@ -175,6 +173,8 @@ enum status ablate_command_measure(struct ablate_command *command, const struct 
 {
     *command = (struct ablate_command){0};
     add_measure(command, &plan->measures[measure]);
+    ablate_command_add(command, "--train=%s", plan->measures[measure].train);
+    ablate_command_add(command, "--test=%s", plan->measures[measure].test);
     ablate_command_add(command, "--run=%s", directory);
     if (threads > 0) {
         ablate_command_add(command, "--threads=%lld", (long long)threads);
@@ -230,6 +230,24 @@ static void measure_name(const struct ablate_measure *measure, char *name, size_
     snprintf(name, capacity, "measure-%s.json", measure->name);
 }
 
+// One dataset may be named from anywhere.
+static json_t *whole_path(const char *path)
+{
+    char *whole = realpath(path, NULL);
+    json_t *text = json_text(whole ? whole : path);
+    free(whole);
+    return text;
+}
+
+// A table may be asked for without saying the datasets again: then any will do.
+static bool same_dataset(const json_t *object, const char *key, const char *wanted)
+{
+    json_t *whole = wanted[0] ? whole_path(wanted) : NULL;
+    bool same = wanted[0] == '\0' || json_equal(json_object_get(object, key), whole);
+    json_decref(whole);
+    return same;
+}
+
 // How a measure was asked for; a result that was asked for otherwise does not count.
 static char *measure_question(const struct ablate_measure *measure)
 {
@@ -246,8 +264,11 @@ enum status ablate_store_measure(const char *directory, const struct ablate_plan
     char name[64];
     measure_name(&plan->measures[measure], name, sizeof name);
     char *question = measure_question(&plan->measures[measure]);
-    json_t *object =
-        question ? json_pack("{s:o, s:O}", "command", json_text(question), "result", result) : NULL;
+    json_t *object = question
+                         ? json_pack("{s:o, s:o, s:o, s:O}", "command", json_text(question),
+                                     "train", whole_path(plan->measures[measure].train), "test",
+                                     whole_path(plan->measures[measure].test), "result", result)
+                         : NULL;
     free(question);
     return save(directory, name, object, error);
 }
@@ -312,6 +333,8 @@ static void read_measures(const struct ablate_plan *plan, const char *directory,
         json_t *object = load(directory, name);
         const json_t *result = json_object_get(object, "result");
         if (question && strcmp(text_of(object, "command"), question) == 0 &&
+            same_dataset(object, "train", plan->measures[i].train) &&
+            same_dataset(object, "test", plan->measures[i].test) &&
             strcmp(last_part(text_of(result, "checkpoint")), last_part(checkpoint)) == 0) {
             state->measured[i].top1 = number_of(result, "top1");
             state->measured[i].top5 = number_of(result, "top5");

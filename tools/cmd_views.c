@@ -355,15 +355,14 @@ static enum status print_params(struct views *views, const struct option_list *o
 static void print_summary(const struct views *views)
 {
     const struct sheet *sheet = &views->sheet;
-    size_t count = 0;
+    size_t count = 0, images = sheet->count / rows_per_image(views);
     for (size_t i = 0; i < sheet->count; i++) {
         count += sheet->rows[i].count;
     }
     if (views->json) {
-        printf("{\"images\": %zu, \"views\": %zu, \"size\": %u}\n", sheet->count, count,
-               sheet->size);
+        printf("{\"images\": %zu, \"views\": %zu, \"size\": %u}\n", images, count, sheet->size);
     } else {
-        printf("%zu views of %zu images at %u px%s%s%s%s\n", count, sheet->count, sheet->size,
+        printf("%zu views of %zu images at %u px%s%s%s%s\n", count, images, sheet->size,
                views->output ? ", sheet: " : "", views->output ? views->output : "",
                views->raw ? ", raw: " : "", views->raw ? views->raw : "");
     }

@@ -61,7 +61,7 @@ static int setup(void **state)
                            "     paper: 69.4}\n");
     write_file("long.yaml", BASE "    # long enough to be killed in the middle\n"
                                  "rows:\n"
-                                 "  - {name: long, set: {epochs: 150, log_steps: 1}}\n");
+                                 "  - {name: long, set: {epochs: 20, log_steps: 1}}\n");
     return 0;
 }
 
@@ -266,7 +266,8 @@ static void mistakes_are_refused_before_anything_runs(void **state)
     refuse("line 1: batch", "base: {set: {batch: one}}\nrows: [{name: a}]\n");
     refuse("accumulate 3 does not cut", "rows: [{name: a, set: {batch: 8, accumulate: 3}}]\n");
     refuse("would share the folder a-b", "rows: [{name: a b}, {name: a-b}]\n");
-    refuse("line 1: epochs is", "base: {set: {epochs: 1, epochs: 2}}\nrows: [{name: a}]\n");
+    refuse("line 1: epochs stands here twice",
+           "base: {set: {epochs: 1, epochs: 2}}\nrows: [{name: a}]\n");
     refuse("aliases", "base: {set: &x {epochs: 1}}\nrows: [{name: a, set: *x}]\n");
     refuse("not YAML", "rows: [{name: a\n");
     refuse("neither rows nor axes", "title: nothing\n");
@@ -274,6 +275,18 @@ static void mistakes_are_refused_before_anything_runs(void **state)
     refuse("unknown key 'kk'", "measure: {probe: knn, kk: 3}\nrows: [{name: a}]\n");
     refuse("key of the other probe", "measure: {probe: knn, epochs: 3}\nrows: [{name: a}]\n");
     refuse("makes no folder name", "rows: [{name: \"..\"}]\n");
+}
+
+// What the rows without a moving average rely on.
+static void tau_may_stay_where_it_starts(void **state)
+{
+    (void)state;
+    write_file("tau.yaml",
+               BASE "rows:\n  - {name: a, set: {epochs: 2, log_steps: 1, tau_base: 0.5,\n"
+                    "     tau_schedule: constant}}\n");
+    program_expect(&scratch, 0, "4",
+                   "ablate \"$DIR/tau.yaml\" -o \"$DIR/tau\" " DATA "--json >/dev/null && "
+                   "grep -c '\"tau\":0.5,' \"$DIR/tau/a/seed-0/metrics.jsonl\"");
 }
 
 static void a_grid_has_every_combination(void **state)
@@ -326,6 +339,7 @@ int main(void)
         cmocka_unit_test(a_failing_row_does_not_stop_the_others),
         cmocka_unit_test(emitted_lines_do_the_work),
         cmocka_unit_test(mistakes_are_refused_before_anything_runs),
+        cmocka_unit_test(tau_may_stay_where_it_starts),
         cmocka_unit_test(a_grid_has_every_combination),
         cmocka_unit_test(every_ready_file_resolves),
     };

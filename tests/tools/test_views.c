@@ -288,6 +288,28 @@ static void test_replay_refuses_what_does_not_fit(void **state)
     refuse(1, "records[0].views[0]", "--replay \"$DIR/order.json\" --params");
 }
 
+// The rows of an image differ in what is compared and in nothing else.
+static void test_compare_keeps_the_draws(void **state)
+{
+    (void)state;
+    views(TWO SMALL "--compare views.*.flip=0,1 --pairs 1 -o \"$DIR/compare.png\" --raw "
+                    "\"$DIR/compare.npy\" --params > \"$DIR/compare.json\"");
+    views(TWO SMALL "--compare flip=0 -o \"$DIR/x.png\" 2>\"$DIR/err\"; grep -q \"unknown key "
+                    "'views.flip'\" \"$DIR/err\"");
+    views("--replay \"$DIR/compare.json\" --raw \"$DIR/again.npy\"");
+    assert_true(same_files("compare.npy", "again.npy"));
+    program_expect(&scratch, 0, "2 4 0",
+                   "--version >/dev/null; echo $(grep -c 'flip = 1' \"$DIR/compare.json\") "
+                   "$(grep -c '\"flip\": true' \"$DIR/compare.json\") "
+                   "$(sed 's/\"flip\": .*//; /variant/d' \"$DIR/compare.json\" | "
+                   "awk '/\"crop\"/,/}/' | sort | uniq -c | awk '$1 % 2' | wc -l)");
+    views(TWO "--compare tools/ablations/cifar-augmentations.yaml --pairs 1 --json");
+    refuse(1, "did you mean 'views.view1.blur'", TWO "--compare view1.blurr=0,1 -o x.png");
+    refuse(1, "do not fit one sheet", TWO "--compare size=32,64 -o x.png");
+    refuse(2, "brings its recipe",
+           TWO SMALL "--compare tools/ablations/cifar-augmentations.yaml -o x.png");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -304,6 +326,7 @@ int main(void)
         cmocka_unit_test(test_wrong_usage),
         cmocka_unit_test(test_failures_name_the_cause),
         cmocka_unit_test(test_replay_refuses_what_does_not_fit),
+        cmocka_unit_test(test_compare_keeps_the_draws),
     };
     return cmocka_run_group_tests_name("views", tests, setup, teardown);
 }
