@@ -23,6 +23,7 @@
 #define LIMIT_PROVENANCE_BYTES    (UINT64_C(1) << 20)  //
 #define LIMIT_NAME_BYTES          4096u                // a member's or record's name
 #define LIMIT_SETTINGS_BYTES      (UINT64_C(1) << 20)  // a YAML file
+#define LIMIT_TFRECORD_BYTES      (UINT64_C(64) << 20) // an image with what is told of it
 #define LIMIT_TENSOR_HEADER_BYTES (UINT64_C(16) << 20) // JSON header of a .safetensors file
 #define LIMIT_TENSOR_DIMS         8u                   //
 
