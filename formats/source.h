@@ -112,6 +112,7 @@ struct source_kind {
 };
 extern const struct source_kind source_folder, source_tar;
 extern const struct source_kind source_dataset, source_lmdb, source_beton;
+extern const struct source_kind source_tfrecord, source_webdataset, source_ilsvrc, source_binary;
 extern const struct source_kind
     *const source_kinds[]; // in the order they are asked; ends with NULL
 

@@ -1,6 +1,6 @@
 // Reads a tar through libarchive, the fuzzed reader. Only tar and the filters that libarchive has
 // built in are allowed: some of its other filters would run programs.
-#include "formats/source.h"
+#include "formats/source_tar.h"
 
 #include <archive.h>
 #include <archive_entry.h>
@@ -20,6 +20,10 @@ struct tar {
     struct archive_entry *entry;
     bool inside;     // an entry's data may be left to skip
     locale_t locale; // UTF-8, so that names do not depend on the person's settings
+    // Of a tar inside something else.
+    struct source_tar_input input;
+    uint8_t *window; // [READ_BYTES]
+    struct error input_error;
 };
 
 static void tar_close(void **state)
@@ -31,6 +35,7 @@ static void tar_close(void **state)
         if (tar->locale != (locale_t)0) {
             freelocale(tar->locale);
         }
+        free(tar->window);
         free(tar);
         *state = NULL;
     }
@@ -43,6 +48,12 @@ static bool no_archive(const char *reason)
 
 static enum status failed(struct tar *tar, struct error *error)
 {
+    if (tar->input_error.status != STATUS_OK) {
+        if (error != NULL) {
+            *error = tar->input_error;
+        }
+        return tar->input_error.status;
+    }
     const char *reason = archive_error_string(tar->archive);
     reason = reason ? reason : "no reason given";
     int errnum = archive_errno(tar->archive);
@@ -69,7 +80,7 @@ static bool allow_formats(struct archive *archive)
            archive_read_support_filter_bzip2(archive) == ARCHIVE_OK;
 }
 
-static enum status tar_open(void **state, const char *path, struct error *error)
+static enum status prepare(void **state, const char *path, struct error *error)
 {
     struct tar *tar = calloc(1, sizeof *tar);
     *state = tar;
@@ -83,10 +94,66 @@ static enum status tar_open(void **state, const char *path, struct error *error)
         return error_set(error, STATUS_UNSUPPORTED, path, NOWHERE, NOWHERE,
                          "this system's libarchive lacks gzip, zstd, xz or bzip2");
     }
-    if (archive_read_open_filename(tar->archive, path, READ_BYTES) != ARCHIVE_OK) {
-        return failed(tar, error);
-    }
     return STATUS_OK;
+}
+
+static enum status tar_open(void **state, const char *path, struct error *error)
+{
+    enum status status = prepare(state, path, error);
+    struct tar *tar = *state;
+    if (status == STATUS_OK &&
+        archive_read_open_filename(tar->archive, path, READ_BYTES) != ARCHIVE_OK) {
+        status = failed(tar, error);
+    }
+    return status;
+}
+
+static la_ssize_t read_input(struct archive *archive, void *context, const void **bytes)
+{
+    struct tar *tar = context;
+    size_t got = 0;
+    *bytes = tar->window;
+    enum status status =
+        tar->input.read(tar->input.context, tar->window, READ_BYTES, &got, &tar->input_error);
+    if (status != STATUS_OK) {
+        tar->input_error.status = status;
+        archive_set_error(archive, EIO, "cannot read what is around it");
+        return ARCHIVE_FATAL;
+    }
+    return (la_ssize_t)got;
+}
+
+static la_int64_t skip_input(struct archive *archive, void *context, la_int64_t len)
+{
+    (void)archive;
+    struct tar *tar = context;
+    return len > 0 ? (la_int64_t)tar->input.skip(tar->input.context, (uint64_t)len) : 0;
+}
+
+enum status source_tar_open_input(void **state, const char *path,
+                                  const struct source_tar_input *input, struct error *error)
+{
+    enum status status = prepare(state, path, error);
+    struct tar *tar = *state;
+    if (status != STATUS_OK) {
+        return status;
+    }
+    tar->input = *input;
+    tar->window = malloc(READ_BYTES);
+    if (tar->window == NULL) {
+        return error_errno(error, ENOMEM, path, NOWHERE, "allocate memory to read");
+    }
+    return archive_read_open2(tar->archive, tar, NULL, read_input, skip_input, NULL) == ARCHIVE_OK
+               ? STATUS_OK
+               : failed(tar, error);
+}
+
+bool source_tar_place(void *state, uint64_t *offset)
+{
+    struct tar *tar = state;
+    int64_t at = archive_filter_bytes(tar->archive, 0);
+    *offset = at < 0 ? 0 : (uint64_t)at;
+    return tar->window == NULL && archive_filter_count(tar->archive) == 1 && at >= 0;
 }
 
 // libarchive takes a missing end mark for a proper end; we do not, because then a tar that was cut
