@@ -27,6 +27,10 @@ MPI_LIBRARY := $(if $(MPI_LINK),$(shell mkdir -p $(BUILD) && printf '$(hash)incl
 	readelf -d $(BUILD)/mpi-probe | sed -n 's/.*NEEDED.*\[\(libmpi[^]]*\)\].*/\1/p' | head -n 1; rm -f $(BUILD)/mpi-probe))
 MPI ?= $(if $(MPI_LIBRARY),1,0)
 endif
+# Only the program that reads HDF5 files is linked with libhdf5.
+HDF5_FLAGS := $(shell pkg-config --cflags hdf5-serial 2>/dev/null || pkg-config --cflags hdf5 2>/dev/null)
+HDF5_LIBS := $(or $(shell pkg-config --libs hdf5-serial 2>/dev/null || pkg-config --libs hdf5 2>/dev/null),-lhdf5)
+HDF5 ?= $(call have,hdf5.h,$(HDF5_FLAGS) $(HDF5_LIBS))
 # What of NVIDIA's is here: nvcc makes the plugin libbyol_cuda.so, which needs cuDNN and cuBLASLt too (and no sanitizer); cuDNN
 # alone is enough to test the plans of convolutions.
 NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
@@ -41,10 +45,11 @@ endif
 URING ?= 0
 DNNL  ?= 0
 MPI   ?= 0
+HDF5  ?= 0
 CUDA  ?= 0
 CUDNN ?= 0
 EMULATED ?= 0
-$(foreach part,URING DNNL MPI CUDNN CUDA EMULATED,$(eval $(part) := $($(part)))) # ask once
+$(foreach part,URING DNNL MPI HDF5 CUDNN CUDA EMULATED,$(eval $(part) := $($(part)))) # ask once
 
 # --- flags ------------------------------------------------------------------------------------------------------------------
 
@@ -102,12 +107,15 @@ programs = $(patsubst %.c,$(BUILD)/%,$(1))
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: parts $(BUILD)/byol $(BUILD)/libbyol.a $(if $(filter 1,$(CUDA)),$(BUILD)/libbyol_cuda.so)  ## release build of build/byol and build/libbyol.a
+STREAMS = $(BUILD)/parquet_stream.py $(if $(filter 1,$(HDF5)),$(BUILD)/byol-hdf5-stream)
+
+all: parts $(BUILD)/byol $(BUILD)/libbyol.a $(STREAMS) $(if $(filter 1,$(CUDA)),$(BUILD)/libbyol_cuda.so)  ## release build of build/byol and build/libbyol.a
 
 parts:
 	@echo "io_uring (liburing)  $(if $(filter 1,$(URING)),yes,no: reads fall back to pread)"
 	@echo "oneDNN (libdnnl)     $(if $(filter 1,$(DNNL)),yes,no: no device 'cpu'; training needs it)"
 	@echo "MPI (libopenmpi)     $(if $(filter 1,$(MPI)),yes,no: one process only)"
+	@echo "HDF5 (libhdf5)       $(if $(filter 1,$(HDF5)),yes,no: convert reads no HDF5 files)"
 	@echo "CUDA (nvcc, cuBLAS)  $(if $(filter 1,$(CUDA)),yes,no: no plugin for device 'cuda')"
 	@echo "cuDNN (libcudnn)     $(if $(filter 1,$(CUDNN)),yes,no: plans for GPUs are not tested)"
 	@echo "NCCL (libnccl.so.2)  $(if $(wildcard $(CUDA_HOME)/include/nccl.h),yes,not here: looked for when several GPUs train together)"
@@ -118,6 +126,15 @@ $(BUILD)/libbyol.a: $(call objects,$(LIB_SOURCES))
 
 $(BUILD)/byol: $(call objects,$(TOOL_SOURCES)) $(BUILD)/libbyol.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+# Programs that convert runs for what the library does not read itself (formats/source_stream.h).
+$(BUILD)/byol-hdf5-stream: tools/streams/hdf5_stream.c $(BUILD)/flags
+	$(CC) -D_GNU_SOURCE -std=gnu17 $(CFLAGS) $(WARNINGS) $(HARDENING) $(SANITIZE) $(patsubst -I%,-isystem %,$(HDF5_FLAGS)) \
+		-pie $(LDFLAGS) -o $@ $< $(HDF5_LIBS)
+
+$(BUILD)/parquet_stream.py: tools/streams/parquet_stream.py
+	@mkdir -p $(@D)
+	install -m 644 $< $@
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -240,6 +257,9 @@ install: all  ## into PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/share/byol/recipes
 	install -m 755 $(BUILD)/byol $(DESTDIR)$(PREFIX)/bin/byol
 	install -m 644 $(BUILD)/libbyol.a $(DESTDIR)$(PREFIX)/lib/libbyol.a
+	install -d $(DESTDIR)$(PREFIX)/libexec/byol
+	install -m 644 $(BUILD)/parquet_stream.py $(DESTDIR)$(PREFIX)/libexec/byol/parquet_stream.py
+	$(if $(filter 1,$(HDF5)),install -m 755 $(BUILD)/byol-hdf5-stream $(DESTDIR)$(PREFIX)/libexec/byol/byol-hdf5-stream)
 	$(if $(filter 1,$(CUDA)),install -D -m 755 $(BUILD)/libbyol_cuda.so $(DESTDIR)$(PREFIX)/lib/byol/libbyol_cuda.so)
 	install -m 644 $(wildcard tools/recipes/*.yaml) $(DESTDIR)$(PREFIX)/share/byol/recipes
 	for h in $(filter-out trainer/cuda/%,$(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h)); do \
@@ -247,7 +267,7 @@ install: all  ## into PREFIX (/usr/local)
 
 # --- tests ------------------------------------------------------------------------------------------------------------------
 
-tests: $(call programs,$(ALL_SUITES)) $(CHECK_SIMD) $(BUILD)/byol $(if $(filter 1,$(EMULATED)),$(BUILD)/libbyol_cuda_emulated.so)
+tests: $(call programs,$(ALL_SUITES)) $(CHECK_SIMD) $(BUILD)/byol $(STREAMS) $(if $(filter 1,$(EMULATED)),$(BUILD)/libbyol_cuda_emulated.so)
 
 test:  ## install what is missing, build, check layers and headers, run every suite
 	@sh tools/deps.sh --missing

@@ -111,7 +111,8 @@ struct source_kind {
     void (*close)(void **state); // accepts a pointer to NULL
 };
 extern const struct source_kind source_folder, source_tar;
-extern const struct source_kind source_dataset, source_lmdb, source_beton;
+extern const struct source_kind source_dataset, source_lmdb, source_beton, source_mds, source_hdf5,
+    source_parquet;
 extern const struct source_kind source_tfrecord, source_webdataset, source_ilsvrc, source_binary;
 extern const struct source_kind
     *const source_kinds[]; // in the order they are asked; ends with NULL

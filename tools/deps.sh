@@ -5,7 +5,8 @@
 set -u
 needed="gcc make pkg-config libjpeg62-turbo-dev libpng-dev libzstd-dev liblmdb-dev libarchive-dev libyaml-dev
 libjansson-dev liburing-dev libdnnl-dev libcmocka-dev zstd lmdb-utils"
-optional="libopenmpi-dev openmpi-bin g++" # several processes: trainer/README.md; kernels on the processor: tests/README.md
+# several processes: trainer/README.md; kernels on the processor: tests/README.md; convert of HDF5 files
+optional="libopenmpi-dev openmpi-bin g++ libhdf5-dev"
 silent=
 for argument in "$@"; do
     case $argument in

@@ -43,7 +43,7 @@ def raw_datum(label, data):
 def forms(path, label):
     data = path.read_bytes()
     raw, pixels = raw_datum(label, path)
-    yield "files", None, data, data
+    yield "files", label, data, data
     yield "datum", label, datum(label, data), data
     yield "raw", label, raw, pixels
     yield "msgpack", label, msgpack.packb((data, label)), data

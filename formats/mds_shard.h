@@ -1,0 +1,24 @@
+// One shard of a MosaicML streaming dataset, read from its first byte to its last: plain or zstd,
+// sizes and the checksums we know compared at the end.
+//
+// Layout (mosaicml/streaming: streaming/base/format/mds/writer.py), little-endian: u32 samples;
+// u32 offsets of the samples, one more than there are; JSON of the writer's settings; the samples.
+#ifndef FORMATS_MDS_SHARD_H
+#define FORMATS_MDS_SHARD_H
+
+#include "formats/status.h"
+
+#include <jansson.h>
+
+struct mds_shard;
+// `entry` is the shard's object of index.json; its strings must outlive the shard.
+enum status mds_shard_open(struct mds_shard **out, const char *directory, json_t *entry,
+                           struct error *error);
+void mds_shard_close(struct mds_shard **shard); // accepts a pointer to NULL
+const char *mds_shard_path(const struct mds_shard *shard);
+// The next sample's bytes, valid until the next call. STATUS_END after the last, when the whole
+// file was as the index says.
+enum status mds_shard_next(struct mds_shard *shard, const uint8_t **bytes, size_t *len,
+                           struct error *error);
+
+#endif
