@@ -12,7 +12,7 @@
 
 static const struct command *const commands[] = {
     &command_convert,  &command_inspect, &command_views, &command_example,
-    &command_pretrain, &command_eval,    &command_bench,
+    &command_pretrain, &command_eval,    &command_bench, &command_export_data,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 
@@ -44,7 +44,7 @@ static void print_help(FILE *stream)
 {
     fputs(introduction, stream);
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        fprintf(stream, "  %-9s %s\n", commands[i]->name, commands[i]->summary);
+        fprintf(stream, "  %-11s %s\n", commands[i]->name, commands[i]->summary);
     }
     fputs(lesson, stream);
 }
