@@ -102,7 +102,7 @@ objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
 .PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-step peer-gate \
-	bench-peers layers check-precision cuda-check gpu-bundle \
+	bench-peers layers check-stores check-precision cuda-check gpu-bundle \
 	headers lint format install clean parts tests benches fuzz fuzz-clang
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -351,6 +351,11 @@ check-precision: all  ## bf16 against f32: loss curves of 200 steps on CIFAR-10,
 	@command -v python3 >/dev/null || { echo "check-precision: python3 is not installed" >&2; exit 1; }
 	@python3 tests/bench/precision.py --byol $(BUILD)/byol --work $(BUILD)/precision \
 		$(if $(DATA),--data '$(DATA)') $(if $(STEPS),--steps $(STEPS))
+
+# VENVS: folder of Python environments, made by pip where they are missing. ONLY: regular expression of libraries.
+check-stores: all  ## conversions against what other libraries really write and read: check-stores VENVS=DIR
+	@test -n '$(VENVS)' || { echo "check-stores: VENVS=DIR, a folder for Python environments" >&2; exit 1; }
+	@python3 tests/stores/run.py '$(VENVS)' --byol $(BUILD)/byol --install $(if $(ONLY),--only '$(ONLY)')
 
 # DATA: folder with imagenet-sample.tar, cifar10-train.tar.zst and cifar10-test.tar.zst; what is missing there is left out.
 gpu-bundle: all tests  ## build/gpu-bundle: runs and is measured on a bare machine with a GPU (tests/README.md)
