@@ -20,7 +20,7 @@ HERE = pathlib.Path(__file__).parent
 LIBRARIES = {
     "tfrecord": ("tf", "tensorflow-cpu", "tensorflow"),
     "webdataset": ("webdataset", "webdataset numpy", "webdataset"),
-    "mds": ("stores", "mosaicml-streaming pillow lmdb msgpack h5py pyarrow numpy", "streaming, PIL"),
+    "mds": ("stores", "mosaicml-streaming transformers pillow lmdb msgpack h5py pyarrow numpy", "streaming, PIL"),
     "beton": ("ffcv", "ffcv torchvision numpy pillow", "ffcv"),
     "lmdb": ("stores", "", "lmdb, msgpack, PIL"),
     "cifar": ("stores", "", "numpy, PIL"),
