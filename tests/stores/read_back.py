@@ -19,17 +19,13 @@ def read_webdataset(*paths):
 def read_tfrecord(*paths):
     import tensorflow
 
-    keys = {
-        "image/encoded": tensorflow.io.FixedLenFeature([], tensorflow.string),
-        "image/filename": tensorflow.io.FixedLenFeature([], tensorflow.string),
-        "image/class/label": tensorflow.io.FixedLenFeature([], tensorflow.int64),
-        "image/class/text": tensorflow.io.FixedLenFeature([], tensorflow.string),
-    }
-    for record in tensorflow.data.TFRecordDataset(list(paths)):
-        one = tensorflow.io.parse_single_example(record, keys)
-        name = one["image/filename"].numpy().decode()
-        assert one["image/class/text"].numpy().decode() == name.split("/")[0]
-        yield name, int(one["image/class/label"]) - 1, one["image/encoded"].numpy()
+    for path in paths:
+        for record in tensorflow.compat.v1.io.tf_record_iterator(path):
+            features = tensorflow.train.Example.FromString(record).features.feature
+            name = features["image/filename"].bytes_list.value[0].decode()
+            assert features["image/class/text"].bytes_list.value[0].decode() == name.split("/")[0]
+            label = features["image/class/label"].int64_list.value[0] - 1
+            yield name, label, features["image/encoded"].bytes_list.value[0]
 
 
 def read_lmdb(path):
