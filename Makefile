@@ -102,7 +102,7 @@ objects = $(foreach s,$(1),$(if $(filter-out tests/%,$(filter %_simd.c,$(s))),$(
 programs = $(patsubst %.c,$(BUILD)/%,$(1))
 
 .PHONY: all help deps demo test test-golden check-simd asan tsan bench-loader bench-loader-cifar bench-step bench-python peer-gate \
-	bench-peers bench-scale layers check-precision check-export cuda-check gpu-bundle \
+	bench-peers bench-scale layers check-stores check-precision check-export cuda-check gpu-bundle \
 	headers lint format install clean parts tests benches fuzz fuzz-clang
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -438,6 +438,11 @@ bench-python: all  ## our loader in Python beside torchvision's DataLoader (tool
 		if [ -d "$$data" ]; then ln -s "$$(realpath "$$data")" "$$work/images"; else mkdir "$$work/images" && tar -xf "$$data" -C "$$work/images"; fi && \
 		PYTHONPATH=tools/python BYOL_LIBRARY=$(BUILD)/$(SONAME) '$(VENVS)/main/bin/python' tools/python/bench.py "$$work/images" "$$work/dataset" \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(WINDOW),--seconds $(WINDOW)) $(if $(CORES),--cores '$(CORES)')
+
+# VENVS: folder of Python environments, made by pip where they are missing. ONLY: regular expression of libraries.
+check-stores: all  ## conversions against what other libraries really write and read: check-stores VENVS=DIR
+	@test -n '$(VENVS)' || { echo "check-stores: VENVS=DIR, a folder for Python environments" >&2; exit 1; }
+	@python3 tests/stores/run.py '$(VENVS)' --byol $(BUILD)/byol --install $(if $(ONLY),--only '$(ONLY)')
 
 benches: $(call programs,$(BENCHES))  ## the programs that time parts of the library: build/tests/bench/*
 

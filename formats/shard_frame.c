@@ -3,13 +3,12 @@
 // image files do not compress, so zstd stores them as raw blocks and unpacking is a copy.
 #include "formats/limits.h"
 #include "formats/store.h"
+#include "formats/tar.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
 
-#define BLOCK       512u
 #define FRAME_LEVEL 1
 
 struct shard_framer {
@@ -43,91 +42,11 @@ void shard_framer_close(struct shard_framer **framer)
     }
 }
 
-// --- tar ---------------------------------------------------------------------------------------
-
-// Digits and a final NUL or space fill `field`, as ustar wants them.
-static void put_octal(uint8_t *field, size_t width, uint64_t value)
-{
-    for (size_t i = width - 1; i-- > 0; value >>= 3) {
-        field[i] = (uint8_t)('0' + (value & 7));
-    }
-    field[width - 1] = '\0';
-}
-
-static const uint8_t ustar[8] = {'u', 's', 't', 'a', 'r', '\0', '0', '0'}; // magic, version
-
-static void put_header(uint8_t *header, char type, uint64_t size)
-{
-    put_octal(header + 100, 8, 0644);
-    put_octal(header + 108, 8, 0);
-    put_octal(header + 116, 8, 0);
-    put_octal(header + 124, 12, size);
-    put_octal(header + 136, 12, 0);
-    header[156] = (uint8_t)type;
-    memcpy(header + 257, ustar, sizeof ustar);
-    memset(header + 148, ' ', 8);
-    unsigned sum = 0;
-    for (unsigned i = 0; i < BLOCK; i++) {
-        sum += header[i];
-    }
-    put_octal(header + 148, 7, sum);
-}
-
-// Puts `name` into the header's name and prefix fields; false when it does not fit.
-static bool put_name(uint8_t *header, const char *name, size_t len)
-{
-    if (len <= 100) {
-        memcpy(header, name, len);
-        return true;
-    }
-    for (size_t cut = len - 101; cut <= 155 && cut < len - 1; cut++) {
-        if (name[cut] == '/' && cut > 0) {
-            memcpy(header + 345, name, cut);
-            memcpy(header, name + cut + 1, len - cut - 1);
-            return true;
-        }
-    }
-    return false;
-}
-
-// "LENGTH path=NAME\n", where LENGTH counts its own digits.
-static size_t pax_record(char *text, size_t capacity, const char *name, size_t name_len)
-{
-    size_t rest = strlen(" path=") + name_len + 1, total = rest, last;
-    do {
-        last = total;
-        total = rest + (size_t)snprintf(NULL, 0, "%zu", last);
-    } while (total != last);
-    return (size_t)snprintf(text, capacity, "%zu path=%s\n", total, name);
-}
-
-static void put_pax(struct shard_framer *framer, const char *name, size_t name_len)
-{
-    char text[LIMIT_NAME_BYTES + 32];
-    size_t len = pax_record(text, sizeof text, name, name_len);
-    uint8_t *header = framer->content + framer->len;
-    snprintf((char *)header, 100, "PaxHeaders/name");
-    put_header(header, 'x', len);
-    memcpy(header + BLOCK, text, len);
-    framer->len += BLOCK + (len + BLOCK - 1) / BLOCK * BLOCK;
-}
-
 // Lays the tar member out in framer->content; returns where the image starts.
 static size_t lay_out_member(struct shard_framer *framer, const struct dataset_item *item)
 {
-    size_t name_len = strlen(item->name);
-    framer->len = 0;
-    memset(framer->content, 0, LIMIT_FRAME_OVERHEAD / 2);
-    uint8_t name_fields[BLOCK] = {0};
-    if (!put_name(name_fields, item->name, name_len)) {
-        put_pax(framer, item->name, name_len);
-        snprintf((char *)name_fields, 100, "long-name");
-    }
-    uint8_t *header = framer->content + framer->len;
-    memcpy(header, name_fields, sizeof name_fields);
-    put_header(header, '0', item->len);
-    size_t inner = framer->len + BLOCK;
-    size_t padding = (BLOCK - item->len % BLOCK) % BLOCK;
+    size_t inner = tar_head(framer->content, item->name, item->len);
+    size_t padding = tar_padding(item->len);
     memcpy(framer->content + inner, item->bytes, item->len);
     memset(framer->content + inner + item->len, 0, padding);
     framer->len = inner + item->len + padding;
@@ -211,11 +130,11 @@ enum status shard_framer_pack(struct shard_framer *framer, const struct dataset_
 enum status shard_framer_pack_end(struct shard_framer *framer, struct dataset_packed *packed,
                                   struct error *error)
 {
-    if (!grow(&framer->content, &framer->capacity, 2 * BLOCK)) {
+    if (!grow(&framer->content, &framer->capacity, TAR_END_BYTES)) {
         return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
                          "no memory for the end of a shard");
     }
-    memset(framer->content, 0, 2 * BLOCK);
-    framer->len = 2 * BLOCK;
+    memset(framer->content, 0, TAR_END_BYTES);
+    framer->len = TAR_END_BYTES;
     return compress(framer, packed, error);
 }

@@ -4,6 +4,7 @@
 #include "formats/dataset.h"
 #include "formats/limits.h"
 #include "formats/name.h"
+#include "formats/source_export.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -44,6 +45,7 @@ struct source {
     char base[256];           // of the path
     char name[NAME_CAPACITY]; // of a numbered entry
     char description[512];
+    struct source_export export;
 };
 
 // --- which kind --------------------------------------------------------------------------------
@@ -110,7 +112,10 @@ enum status source_open(struct source **out, const char *path, struct error *err
         return error_set(error, STATUS_LIMIT, path, NOWHERE, NOWHERE, "the path is too long");
     }
     set_base(source);
-    enum status status = choose_kind(source, error);
+    enum status status = source_export_read(&source->export, path, error);
+    if (status == STATUS_OK) {
+        status = choose_kind(source, error);
+    }
     if (status == STATUS_OK) {
         status = source->kind->open(&source->state, path, error);
     }
@@ -127,6 +132,7 @@ void source_close(struct source **source)
         if ((*source)->kind != NULL) {
             (*source)->kind->close(&(*source)->state);
         }
+        source_export_free(&(*source)->export);
         free(*source);
         *source = NULL;
     }
@@ -157,6 +163,10 @@ const char *source_describe(struct source *source)
 
 const char *const *source_classes(const struct source *source, uint32_t *count)
 {
+    if (source->export.count > 0) {
+        *count = source->export.count;
+        return source->export.classes;
+    }
     *count = 0;
     return source->kind->classes ? source->kind->classes(source->state, count) : NULL;
 }
@@ -214,6 +224,9 @@ static enum status make_member(struct source *source, const char *name,
                          (unsigned long long)LIMIT_CLASSES - 1);
     }
     member->label = entry->label;
+    if (source->export.found && member->label == SOURCE_LABEL_OF_NAME) {
+        member->label = source_export_label(&source->export, name);
+    }
     if (entry->numbered) {
         snprintf(source->name, sizeof source->name, "%s/%s", source->base, name);
         name = source->name;

@@ -267,7 +267,7 @@ enum status source_plan_finish(struct source_plan *plan, struct error *error)
     if (plan->by_number) {
         return take_own_classes(plan, error);
     }
-    enum status status = collect_classes(plan, error);
+    enum status status = plan->by_folder ? collect_classes(plan, error) : STATUS_OK;
     if (status != STATUS_OK) {
         return status;
     }

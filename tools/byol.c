@@ -11,8 +11,9 @@
 #include <unistd.h>
 
 static const struct command *const commands[] = {
-    &command_convert, &command_inspect, &command_views,  &command_example, &command_pretrain,
-    &command_eval,    &command_ablate,  &command_report, &command_export,  &command_bench,
+    &command_convert,  &command_inspect,     &command_views,  &command_example,
+    &command_pretrain, &command_eval,        &command_ablate, &command_report,
+    &command_export,   &command_export_data, &command_bench,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 
@@ -45,7 +46,7 @@ static void print_help(FILE *stream)
 {
     fputs(introduction, stream);
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        fprintf(stream, "  %-9s %s\n", commands[i]->name, commands[i]->summary);
+        fprintf(stream, "  %-11s %s\n", commands[i]->name, commands[i]->summary);
     }
     fputs(lesson, stream);
 }

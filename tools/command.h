@@ -16,7 +16,8 @@ struct command {
 };
 
 extern const struct command command_convert, command_inspect, command_views, command_example,
-    command_pretrain, command_eval, command_ablate, command_report, command_export, command_bench;
+    command_pretrain, command_eval, command_ablate, command_report, command_export,
+    command_export_data, command_bench;
 
 // Exit codes of the program: 0 success, 1 failure (message on stderr), 2 wrong usage. With --json
 // the failure is also an object on stdout: {"error": …, "status": …}.

@@ -23,8 +23,8 @@ static enum status write_file(const char *path, const uint8_t *bytes, size_t len
     return status ? status : closed;
 }
 
-static enum status write_named(const char *directory, const char *name, const uint8_t *bytes,
-                               size_t len, struct error *error)
+enum status extract_write(const char *directory, const char *name, const uint8_t *bytes, size_t len,
+                          struct error *error)
 {
     char *path;
     if (asprintf(&path, "%s/%s", directory, name) < 0) {
@@ -41,27 +41,33 @@ static enum status write_named(const char *directory, const char *name, const ui
     return status;
 }
 
-// From the bytes of a record to those of its image file.
+// From the bytes of a recoded record to those of its image file.
 static enum status restore(const struct dataset *dataset, uint64_t record, uint8_t **bytes,
-                           size_t *len, struct extract_report *report, struct error *error)
+                           size_t *len, bool *exact, struct error *error)
 {
-    struct dataset_record about = dataset_record(dataset, record);
-    if (about.kind != IMAGE_RECODED) {
-        return STATUS_OK;
-    }
     uint8_t *jpeg;
     size_t jpeg_len;
-    bool exact;
-    enum status status = recode_restore(*bytes, *len, &exact, &jpeg, &jpeg_len, error);
+    enum status status = recode_restore(*bytes, *len, exact, &jpeg, &jpeg_len, error);
     if (status != STATUS_OK) {
+        struct dataset_record about = dataset_record(dataset, record);
         return error_set(error, status, dataset_file_path(dataset, about.file), about.offset,
                          record, "%s", error->reason);
     }
     free(*bytes);
     *bytes = jpeg;
     *len = jpeg_len;
-    report->inexact += !exact;
     return STATUS_OK;
+}
+
+enum status extract_image(const struct dataset *dataset, uint64_t record, uint8_t **bytes,
+                          size_t *len, bool *exact, struct error *error)
+{
+    *exact = true;
+    enum status status = dataset_read(dataset, record, bytes, len, error);
+    if (status == STATUS_OK && dataset_record(dataset, record).kind == IMAGE_RECODED) {
+        status = restore(dataset, record, bytes, len, exact, error);
+    }
+    return status;
 }
 
 static enum status extract_record(const struct dataset *dataset, uint64_t record,
@@ -70,14 +76,13 @@ static enum status extract_record(const struct dataset *dataset, uint64_t record
 {
     uint8_t *bytes;
     size_t len;
-    enum status status = dataset_read(dataset, record, &bytes, &len, error);
+    bool exact;
+    enum status status = extract_image(dataset, record, &bytes, &len, &exact, error);
     if (status == STATUS_OK) {
-        status = restore(dataset, record, &bytes, &len, report, error);
-    }
-    if (status == STATUS_OK) {
-        status = write_named(directory, dataset_record_name(dataset, record), bytes, len, error);
+        status = extract_write(directory, dataset_record_name(dataset, record), bytes, len, error);
         report->images++;
         report->bytes += len;
+        report->inexact += !exact;
     }
     free(bytes);
     return status;

@@ -2,6 +2,8 @@
 #include "tools/output.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -51,4 +53,38 @@ enum status output_begin(const char *directory, char **partial, struct error *er
 enum status output_finish(const char *partial, const char *directory, struct error *error)
 {
     return file_rename(partial, directory, error);
+}
+
+enum status output_begin_beside(const char *directory, char **partial, struct error *error)
+{
+    enum status status = name_partial(directory, partial, error);
+    if (status == STATUS_OK) {
+        status = check(*partial, *partial, error);
+    }
+    return status == STATUS_OK ? file_make_directories(*partial, error) : status;
+}
+
+enum status output_replace(const char *partial, const char *directory, struct error *error)
+{
+    if (!file_exists(directory)) {
+        return output_finish(partial, directory, error);
+    }
+    if (renameat2(AT_FDCWD, partial, AT_FDCWD, directory, RENAME_EXCHANGE) != 0) {
+        return error_errno(error, errno, directory, NOWHERE,
+                           "put the new one in the old one's place");
+    }
+    return output_remove(partial, error);
+}
+
+static int remove_entry(const char *path, const struct stat *about, int type, struct FTW *where)
+{
+    (void)about, (void)type, (void)where;
+    return remove(path);
+}
+
+enum status output_remove(const char *directory, struct error *error)
+{
+    return nftw(directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS) == 0
+               ? STATUS_OK
+               : error_errno(error, errno, directory, NOWHERE, "remove");
 }

@@ -13,4 +13,12 @@ enum status output_check(const char *directory, struct error *error);
 enum status output_begin(const char *directory, char **partial, struct error *error);
 enum status output_finish(const char *partial, const char *directory, struct error *error);
 
+// The same where a directory that is there already is to be replaced: only DIRECTORY.partial must
+// not be there, and output_replace lets the two change places and removes the old one.
+enum status output_begin_beside(const char *directory, char **partial, struct error *error);
+enum status output_replace(const char *partial, const char *directory, struct error *error);
+
+// Removes a directory with all that is in it; links are removed, not followed.
+enum status output_remove(const char *directory, struct error *error);
+
 #endif
