@@ -247,7 +247,7 @@ static enum status profile(struct step_bench *bench, struct error *error)
     return status;
 }
 
-static enum status measure(struct step_bench *bench, struct error *error)
+enum status step_bench_run(struct step_bench *bench, struct error *error)
 {
     enum status status = device_open(&bench->device, bench->device_name, (int)bench->threads,
                                      (enum device_precision)bench->precision, error);
@@ -270,6 +270,14 @@ static enum status measure(struct step_bench *bench, struct error *error)
     }
     progress_end(&bench->progress);
     return status;
+}
+
+void step_bench_close(struct step_bench *bench)
+{
+    free(bench->images);
+    free(bench->labels);
+    method_close(&bench->method);
+    device_close(&bench->device);
 }
 
 int bench_step(int argc, char **argv)
@@ -295,7 +303,7 @@ int bench_step(int argc, char **argv)
     if (code != EXIT_OK) {
         return code;
     }
-    enum status status = measure(&bench, &error);
+    enum status status = step_bench_run(&bench, &error);
     if (status != STATUS_OK) {
         code = command_failed(&command, &error, bench.json);
     } else if (bench.json) {
@@ -303,9 +311,6 @@ int bench_step(int argc, char **argv)
     } else {
         step_bench_print_text(&bench);
     }
-    free(bench.images);
-    free(bench.labels);
-    method_close(&bench.method);
-    device_close(&bench.device);
+    step_bench_close(&bench);
     return code;
 }

@@ -11,7 +11,7 @@
 
 static const struct command *const commands[] = {
     &command_convert, &command_inspect, &command_views,  &command_example, &command_pretrain,
-    &command_eval,    &command_report,  &command_export, &command_bench,
+    &command_eval,    &command_report,  &command_export, &command_bench,   &command_doctor,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 

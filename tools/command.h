@@ -16,7 +16,7 @@ struct command {
 };
 
 extern const struct command command_convert, command_inspect, command_views, command_example,
-    command_pretrain, command_eval, command_report, command_export, command_bench;
+    command_pretrain, command_eval, command_report, command_export, command_bench, command_doctor;
 
 // Exit codes of the program: 0 success, 1 failure (message on stderr), 2 wrong usage. With --json
 // the failure is also an object on stdout: {"error": …, "status": …}.

@@ -13,4 +13,7 @@ enum status output_check(const char *directory, struct error *error);
 enum status output_begin(const char *directory, char **partial, struct error *error);
 enum status output_finish(const char *partial, const char *directory, struct error *error);
 
+// Removes `directory` and all that is in it, as far as it goes.
+void output_remove(const char *directory);
+
 #endif
