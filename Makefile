@@ -268,6 +268,10 @@ install: all  ## into PREFIX (/usr/local)
 	$(if $(filter 1,$(CUDA)),install -D -m 755 $(BUILD)/libbyol_cuda.so $(DESTDIR)$(PREFIX)/lib/byol/libbyol_cuda.so)
 	install -m 644 $(wildcard tools/recipes/*.yaml) $(DESTDIR)$(PREFIX)/share/byol/recipes
 	install -m 644 tools/byol_resnet.py $(DESTDIR)$(PREFIX)/share/byol/byol_resnet.py
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,man/man1 bash-completion/completions zsh/site-functions)
+	$(BUILD)/byol manual -o $(DESTDIR)$(PREFIX)/share/man/man1
+	$(BUILD)/byol completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/byol
+	$(BUILD)/byol completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_byol
 	for h in $(filter-out trainer/cuda/%,$(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h)); do \
 		install -D -m 644 $$h $(DESTDIR)$(PREFIX)/include/byol/$$h; done
 

@@ -379,7 +379,7 @@ static int run(int argc, char **argv)
 
 const struct command command_example = {
     .name = "example",
-    .summary = "draw a small labelled image collection to try everything on",
+    .summary = "draw pictures to try on",
     .help = help,
     .run = run,
 };
