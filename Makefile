@@ -289,6 +289,10 @@ install: all  ## into PREFIX (/usr/local)
 	$(if $(filter 1,$(CUDA)),install -D -m 755 $(BUILD)/libbyol_cuda.so $(DESTDIR)$(PREFIX)/lib/byol/libbyol_cuda.so)
 	install -m 644 $(wildcard tools/recipes/*.yaml) $(DESTDIR)$(PREFIX)/share/byol/recipes
 	install -m 644 tools/byol_resnet.py $(DESTDIR)$(PREFIX)/share/byol/byol_resnet.py
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,man/man1 bash-completion/completions zsh/site-functions)
+	$(BUILD)/byol manual -o $(DESTDIR)$(PREFIX)/share/man/man1
+	$(BUILD)/byol completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/byol
+	$(BUILD)/byol completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_byol
 	for h in $(INSTALLED_HEADERS); do install -D -m 644 $$h $(DESTDIR)$(PREFIX)/include/byol/$$h; done
 	$(INSTALL_API)
 
@@ -308,6 +312,8 @@ install-api: $(BUILD)/$(SONAME)  ## libbyol.so, byol.h and byol.pc alone into PR
 uninstall:  ## what install put into PREFIX
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/byol lib/libbyol.a lib/$(SONAME) lib/libbyol.so lib/byol/libbyol_cuda.so include/byol.h lib/pkgconfig/byol.pc)
 	rm -rf $(addprefix $(DESTDIR)$(PREFIX)/,share/byol include/byol libexec/byol)
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/byol.1 $(DESTDIR)$(PREFIX)/share/man/man1/byol-*.1 \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/byol $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_byol
 	-rmdir $(DESTDIR)$(PREFIX)/lib/byol 2>/dev/null
 
 # --- tests ------------------------------------------------------------------------------------------------------------------

@@ -10,8 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct command command = {
+static int run_bench(int argc, char **argv);
+
+const struct command command_bench_device = {
     .name = "bench device",
+    .summary = "copies, products, layers",
     .help =
         "Usage: byol bench device [options]\n"
         "\n"
@@ -19,6 +22,7 @@ static const struct command command = {
         "large as those of a ResNet-50, and the loops that only move memory, which are told as\n"
         "a share of the copy. On random numbers. Medians.\n"
         "\n"
+        "Options:\n"
         "  --device NAME     cpu, cuda, ref (cpu)\n"
         "  --precision P     of images and convolutions: f32, bf16 or auto (auto)\n"
         "  --threads N       (0: one per core)\n"
@@ -30,6 +34,7 @@ static const struct command command = {
         "  byol bench device --device cuda --mib 512\n"
         "\n"
         "Exit codes: 0 success, 1 failure, 2 wrong usage.\n",
+    .run = run_bench,
 };
 
 #define MAX_ROUNDS 100
@@ -437,7 +442,7 @@ static enum status bench_all(struct device_bench *bench, int precision, struct e
     return status;
 }
 
-int bench_device(int argc, char **argv)
+static int run_bench(int argc, char **argv)
 {
     struct device_bench bench = {
         .device_name = "cpu", .precision_name = "auto", .mib = 64, .rounds = 5};
@@ -452,20 +457,22 @@ int bench_device(int argc, char **argv)
     struct option_list operands;
     struct error error;
     bool done;
-    int code = command_options(&command, argc, argv, options, sizeof options / sizeof options[0],
-                               &operands, &done);
+    int code = command_options(&command_bench_device, argc, argv, options,
+                               sizeof options / sizeof options[0], &operands, &done);
     if (code != EXIT_OK || done) {
         return code;
     }
-    int precision =
-        command_choice(&command, "precision", bench.precision_name, DEVICE_PRECISION_CHOICES);
+    int precision = command_choice(&command_bench_device, "precision", bench.precision_name,
+                                   DEVICE_PRECISION_CHOICES);
     if (precision < 0 || operands.count != 0) {
         return precision < 0 ? EXIT_USAGE
-                             : command_misused(&command, "'%s' is not an option", operands.item[0]);
+                             : command_misused(&command_bench_device, "'%s' is not an option",
+                                               operands.item[0]);
     }
     bench.rows = json_array();
     enum status status = bench_all(&bench, precision, &error);
-    code = status == STATUS_OK ? EXIT_OK : command_failed(&command, &error, bench.json);
+    code =
+        status == STATUS_OK ? EXIT_OK : command_failed(&command_bench_device, &error, bench.json);
     close(&bench);
     return code;
 }

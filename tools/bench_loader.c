@@ -15,8 +15,11 @@
 #define DEFAULT_WARM_UP 1 // seconds
 #define NOT_GIVEN       (-1)
 
-static const struct command command = {
+static int run(int argc, char **argv);
+
+const struct command command_bench_loader = {
     .name = "bench loader",
+    .summary = "batches of views",
     .help =
         "Usage: byol bench loader DATASET [options]\n"
         "\n"
@@ -75,6 +78,7 @@ static const struct command command = {
         "  byol bench loader train --epochs 2 --hash $(cat position)   # the hash of both epochs\n"
         "\n"
         "Exit codes: 0 success, 1 failure, 2 wrong usage.\n",
+    .run = run,
 };
 
 // --- from options to a config --------------------------------------------------------------------
@@ -124,13 +128,13 @@ static int parse(struct loader_bench *bench, int argc, char **argv, bool *done)
         {"quiet", 'q', OPTION_FLAG, &bench->quiet, 0, 0},
     };
     struct option_list operands;
-    int code = command_options(&command, argc, argv, options, sizeof options / sizeof options[0],
-                               &operands, done);
+    int code = command_options(&command_bench_loader, argc, argv, options,
+                               sizeof options / sizeof options[0], &operands, done);
     if (code != EXIT_OK || *done) {
         return code;
     }
     if (operands.count != 1) {
-        return command_misused(&command, "name one dataset");
+        return command_misused(&command_bench_loader, "name one dataset");
     }
     bench->directory = operands.item[0];
     return EXIT_OK;
@@ -149,12 +153,14 @@ static int parse_start(struct loader_bench *bench)
         sscanf(bench->start, "%9" SCNu32 ":%18" SCNu64 "%n", &start->epoch, &start->batch, &used) !=
             2 ||
         bench->start[used] != 0) {
-        return command_misused(&command, "--start wants EPOCH:BATCH, not '%s'", bench->start);
+        return command_misused(&command_bench_loader, "--start wants EPOCH:BATCH, not '%s'",
+                               bench->start);
     }
     if (bench->hash_from &&
         (!only(bench->hash_from, "0123456789abcdefABCDEF") || strlen(bench->hash_from) > 16 ||
          sscanf(bench->hash_from, "%" SCNx64, &bench->state) != 1)) {
-        return command_misused(&command, "--hash-from wants 16 hexadecimal digits, not '%s'",
+        return command_misused(&command_bench_loader,
+                               "--hash-from wants 16 hexadecimal digits, not '%s'",
                                bench->hash_from);
     }
     return EXIT_OK;
@@ -168,7 +174,7 @@ static int choose(const char *option, const char *value, const char *const *name
             return i;
         }
     }
-    command_misused(&command, "--%s does not know '%s'", option, value);
+    command_misused(&command_bench_loader, "--%s does not know '%s'", option, value);
     return -1;
 }
 
@@ -177,13 +183,14 @@ static int configure_measuring(struct loader_bench *bench)
 {
     bool timed = bench->window_seconds > 0;
     if (!timed && (bench->windows > 0 || bench->warm_up >= 0)) {
-        return command_misused(&command, "--windows and --warm-up want --seconds");
+        return command_misused(&command_bench_loader, "--windows and --warm-up want --seconds");
     }
     if (timed && (bench->epochs > 0 || bench->hash || bench->stop_after > 0 ||
                   bench->position_out || bench->hash_from)) {
-        return command_misused(&command, "--seconds measures an endless stream: --epochs, --hash, "
-                                         "--stop-after, --position-out and --hash-from do not go "
-                                         "with it");
+        return command_misused(&command_bench_loader,
+                               "--seconds measures an endless stream: --epochs, --hash, "
+                               "--stop-after, --position-out and --hash-from do not go "
+                               "with it");
     }
     bench->windows = bench->windows > 0 ? bench->windows : DEFAULT_WINDOWS;
     bench->warm_up = bench->warm_up >= 0 ? bench->warm_up : DEFAULT_WARM_UP;
@@ -229,7 +236,7 @@ static enum status load_recipe(struct loader_bench *bench, struct error *error)
     return status;
 }
 
-int bench_loader(int argc, char **argv)
+static int run(int argc, char **argv)
 {
     struct loader_bench bench;
     struct error error;
@@ -248,7 +255,7 @@ int bench_loader(int argc, char **argv)
     }
     loader_bench_print_skips(&bench);
     if (status != STATUS_OK) {
-        code = command_failed(&command, &error, bench.json);
+        code = command_failed(&command_bench_loader, &error, bench.json);
     } else if (bench.json) {
         loader_bench_print_json(&bench);
     } else {

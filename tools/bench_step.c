@@ -14,8 +14,11 @@
 
 #define PROFILED_STEPS 3
 
-static const struct command command = {
+static int run(int argc, char **argv);
+
+const struct command command_bench_step = {
     .name = "bench step",
+    .summary = "training steps",
     .help = "Usage: byol bench step [options]\n"
             "\n"
             "Times whole training steps (both networks, both views, losses, gradients, update) on\n"
@@ -52,6 +55,7 @@ static const struct command command = {
             "  byol bench step --net resnet18 --stem small --size 32 --batch 64\n"
             "\n"
             "Exit codes: 0 success, 1 failure, 2 wrong usage.\n",
+    .run = run,
 };
 
 // --- from options to a config --------------------------------------------------------------------
@@ -80,13 +84,13 @@ static int parse(struct step_bench *bench, int argc, char **argv, bool *done)
         {"quiet", 'q', OPTION_FLAG, &bench->quiet, 0, 0},
     };
     struct option_list operands;
-    int code = command_options(&command, argc, argv, options, sizeof options / sizeof options[0],
-                               &operands, done);
+    int code = command_options(&command_bench_step, argc, argv, options,
+                               sizeof options / sizeof options[0], &operands, done);
     if (code != EXIT_OK || *done) {
         return code;
     }
     if (operands.count != 0) {
-        return command_misused(&command, "'%s' is not an option", operands.item[0]);
+        return command_misused(&command_bench_step, "'%s' is not an option", operands.item[0]);
     }
     return EXIT_OK;
 }
@@ -94,12 +98,14 @@ static int parse(struct step_bench *bench, int argc, char **argv, bool *done)
 static int configure(struct step_bench *bench)
 {
     struct model_config *model = &bench->config.model;
-    model->encoder = command_choice(&command, "net", bench->net, MODEL_ENCODER_CHOICES);
-    model->stem = command_choice(&command, "stem", bench->stem, MODEL_STEM_CHOICES);
-    model->padding = command_choice(&command, "padding", bench->padding, MODEL_PADDING_CHOICES);
-    model->shortcut = command_choice(&command, "shortcut", bench->shortcut, MODEL_SHORTCUT_CHOICES);
-    bench->precision =
-        command_choice(&command, "precision", bench->precision_name, DEVICE_PRECISION_CHOICES);
+    model->encoder = command_choice(&command_bench_step, "net", bench->net, MODEL_ENCODER_CHOICES);
+    model->stem = command_choice(&command_bench_step, "stem", bench->stem, MODEL_STEM_CHOICES);
+    model->padding =
+        command_choice(&command_bench_step, "padding", bench->padding, MODEL_PADDING_CHOICES);
+    model->shortcut =
+        command_choice(&command_bench_step, "shortcut", bench->shortcut, MODEL_SHORTCUT_CHOICES);
+    bench->precision = command_choice(&command_bench_step, "precision", bench->precision_name,
+                                      DEVICE_PRECISION_CHOICES);
     if (model->encoder < 0 || model->stem < 0 || model->padding < 0 || model->shortcut < 0 ||
         bench->precision < 0) {
         return EXIT_USAGE;
@@ -247,7 +253,7 @@ static enum status profile(struct step_bench *bench, struct error *error)
     return status;
 }
 
-static enum status measure(struct step_bench *bench, struct error *error)
+enum status step_bench_run(struct step_bench *bench, struct error *error)
 {
     enum status status = device_open(&bench->device, bench->device_name, (int)bench->threads,
                                      (enum device_precision)bench->precision, error);
@@ -272,7 +278,15 @@ static enum status measure(struct step_bench *bench, struct error *error)
     return status;
 }
 
-int bench_step(int argc, char **argv)
+void step_bench_close(struct step_bench *bench)
+{
+    free(bench->images);
+    free(bench->labels);
+    method_close(&bench->method);
+    device_close(&bench->device);
+}
+
+static int run(int argc, char **argv)
 {
     struct step_bench bench = {.net = "resnet50",
                                .stem = "imagenet",
@@ -295,17 +309,14 @@ int bench_step(int argc, char **argv)
     if (code != EXIT_OK) {
         return code;
     }
-    enum status status = measure(&bench, &error);
+    enum status status = step_bench_run(&bench, &error);
     if (status != STATUS_OK) {
-        code = command_failed(&command, &error, bench.json);
+        code = command_failed(&command_bench_step, &error, bench.json);
     } else if (bench.json) {
         step_bench_print_json(&bench);
     } else {
         step_bench_print_text(&bench);
     }
-    free(bench.images);
-    free(bench.labels);
-    method_close(&bench.method);
-    device_close(&bench.device);
+    step_bench_close(&bench);
     return code;
 }

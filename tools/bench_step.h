@@ -34,6 +34,11 @@ struct step_bench {
     double last_collected;
 };
 
+// Opens device and method, measures; says the plan and shows progress unless `json`. Close in any
+// case.
+enum status step_bench_run(struct step_bench *bench, struct error *error);
+void step_bench_close(struct step_bench *bench);
+
 void step_bench_print_plan(const struct step_bench *bench);
 void step_bench_print_text(const struct step_bench *bench);
 void step_bench_print_json(const struct step_bench *bench);

@@ -3,6 +3,7 @@
 #include "formats/isa.h"
 #include "formats/nearest.h"
 #include "tools/command.h"
+#include "tools/help_text.h"
 #include "tools/version.h"
 
 #include <stdio.h>
@@ -10,43 +11,55 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct command *const commands[] = {
-    &command_convert,  &command_inspect,     &command_views,  &command_example,
-    &command_pretrain, &command_eval,        &command_ablate, &command_report,
-    &command_export,   &command_export_data, &command_bench,
+const struct command *const command_table[] = {
+    &command_example, &command_convert, &command_inspect,    &command_views,  &command_pretrain,
+    &command_eval,    &command_ablate,  &command_report,     &command_export, &command_export_data,
+    &command_bench,   &command_doctor,  &command_completion, &command_manual, NULL,
 };
-enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
+enum { COMMAND_COUNT = sizeof command_table / sizeof command_table[0] - 1 };
 
+// With up to 16 commands it all fits a screen of 24 lines.
 static const char introduction[] =
     "byol learns image features without labels (BYOL: Bootstrap Your Own Latent).\n"
     "\n"
-    "Usage: byol COMMAND [options]        byol COMMAND --help explains each, with an example\n"
+    "Usage: byol COMMAND [options]    byol COMMAND --help explains each, by example\n"
     "\n"
-    "Commands, in the order you will want them:\n";
+    "A first run, from nothing to a number, all offline:\n"
+    "  byol example pictures                   # draw 4,000 labelled JPEGs\n"
+    "  byol convert pictures/train -o train    # any folder or tar; test too\n"
+    "  byol views train -o sheet.png           # what the network will see\n"
+    "  byol pretrain --data train --run run    # Ctrl-C any time; --resume goes on\n"
+    "  byol eval knn --run run --train train --test test\n"
+    "\n"
+    "Commands:\n";
 
 static const char lesson[] =
     "\n"
-    "From nothing to a number, all offline:\n"
-    "  byol example pictures                               # draw 4,000 labelled JPEGs\n"
-    "  byol convert pictures/train -o train                # a folder or a tar, in any layout\n"
-    "  byol convert pictures/test  -o test\n"
-    "  byol views train -o sheet.png                       # what the network will see\n"
-    "  byol pretrain --data train --run run                # Ctrl-C any time; --resume goes on\n"
-    "  byol eval knn --run run --train train --test test   # how good are the features?\n"
-    "  byol report run -o report.html                      # curves, views, settings: one page\n"
-    "\n"
-    "A dataset is a folder that 'inspect' can describe and verify. A run is a folder too: its\n"
-    "config.yaml, metrics.jsonl, and checkpoints that any safetensors reader opens.\n"
-    "Results go to stdout (as JSON with --json), messages to stderr. Exit codes: 0 success,\n"
-    "1 failure, 2 wrong usage. BYOL_ISA=v2|v3|v4 (neon on ARM) forces the vector instructions; "
-    "the\n"
-    "widest are the default, and all give the same bytes.\n";
+    "To read on: byol COMMAND --help, or man byol-COMMAND. Results go to stdout (as\n"
+    "JSON with --json), messages to stderr. Exit codes: 0 success, 1 failure, 2 wrong\n"
+    "usage. BYOL_ISA=v2|v3|v4 forces vector instructions; all give the same bytes.\n";
 
-static void print_help(FILE *stream)
+#define COLUMN  39 // of the second of two commands on a line
+#define SUMMARY 25 // columns of one that leaves room for another
+
+// Two commands a line; one where words are longer.
+void command_overview(FILE *stream)
 {
+    int used = 0;
     fputs(introduction, stream);
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        fprintf(stream, "  %-11s %s\n", commands[i]->name, commands[i]->summary);
+        const struct command *command = command_table[i];
+        bool wide = strlen(command->summary) > SUMMARY;
+        if (used > 0) {
+            fprintf(stream, "%*s", wide ? 0 : COLUMN - used, wide ? "\n" : "");
+            used = wide ? 0 : COLUMN;
+        }
+        bool second = used > 0;
+        used += fprintf(stream, "  %-11s %s", command->name, command->summary);
+        if (second || wide || i + 1 == COMMAND_COUNT) {
+            fputc('\n', stream);
+            used = 0;
+        }
     }
     fputs(lesson, stream);
 }
@@ -54,8 +67,8 @@ static void print_help(FILE *stream)
 static const struct command *find_command(const char *name)
 {
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        if (strcmp(commands[i]->name, name) == 0) {
-            return commands[i];
+        if (strcmp(command_table[i]->name, name) == 0) {
+            return command_table[i];
         }
     }
     return NULL;
@@ -65,7 +78,7 @@ static int unknown_command(const char *name)
 {
     const char *names[COMMAND_COUNT];
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        names[i] = commands[i]->name;
+        names[i] = command_table[i]->name;
     }
     const char *nearest = nearest_name(name, names, COMMAND_COUNT);
     fprintf(stderr, "byol: unknown command '%s'", name);
@@ -106,7 +119,7 @@ int main(int argc, char **argv)
 {
     wait_without_spinning(argv);
     if (argc < 2) {
-        print_help(stderr);
+        command_overview(stderr);
         return EXIT_USAGE;
     }
     const char *name = argv[1];
@@ -117,9 +130,9 @@ int main(int argc, char **argv)
     if (is_any(name, "--help", "-h", "help")) {
         const struct command *topic = argc > 2 ? find_command(argv[2]) : NULL;
         if (topic != NULL) {
-            fputs(topic->help, stdout);
+            help_print(topic->help, HELP_COLUMNS, stdout);
         } else {
-            print_help(stdout);
+            command_overview(stdout);
         }
         return flushed(EXIT_OK);
     }

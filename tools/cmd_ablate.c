@@ -513,7 +513,7 @@ static int run(int argc, char **argv)
 
 const struct command command_ablate = {
     .name = "ablate",
-    .summary = "compare settings: train rows with several seeds, one table",
+    .summary = "which setting matters",
     .help = help,
     .run = run,
 };

@@ -2,25 +2,24 @@
 #include "formats/nearest.h"
 #include "tools/bench.h"
 #include "tools/command.h"
+#include "tools/help_text.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static const struct subject {
-    const char *name;
-    int (*run)(int argc, char **argv);
-} subjects[] = {
-    {"device", bench_device},
-    {"loader", bench_loader},
-    {"step", bench_step},
+static const struct command *const subjects[] = {
+    &command_bench_device,
+    &command_bench_loader,
+    &command_bench_step,
+    NULL,
 };
-enum { SUBJECT_COUNT = sizeof subjects / sizeof subjects[0] };
+enum { SUBJECT_COUNT = sizeof subjects / sizeof subjects[0] - 1 };
 
 static int unknown_subject(const char *name)
 {
     const char *names[SUBJECT_COUNT];
     for (size_t i = 0; i < SUBJECT_COUNT; i++) {
-        names[i] = subjects[i].name;
+        names[i] = command_own_name(subjects[i]);
     }
     const char *nearest = nearest_name(name, names, SUBJECT_COUNT);
     if (nearest) {
@@ -36,12 +35,12 @@ static int run(int argc, char **argv)
         return command_misused(&command_bench, "say what to measure");
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        fputs(command_bench.help, stdout);
+        help_print(command_bench.help, HELP_COLUMNS, stdout);
         return EXIT_OK;
     }
     for (size_t i = 0; i < SUBJECT_COUNT; i++) {
-        if (strcmp(argv[1], subjects[i].name) == 0) {
-            return subjects[i].run(argc - 1, argv + 1);
+        if (strcmp(argv[1], command_own_name(subjects[i])) == 0) {
+            return subjects[i]->run(argc - 1, argv + 1);
         }
     }
     return unknown_subject(argv[1]);
@@ -49,7 +48,7 @@ static int run(int argc, char **argv)
 
 const struct command command_bench = {
     .name = "bench",
-    .summary = "measure the speed of the loader, of training steps and of a device",
+    .summary = "measure speed",
     .help = "Usage: byol bench SUBJECT [options]\n"
             "\n"
             "Subjects:\n"
@@ -64,4 +63,5 @@ const struct command command_bench = {
             "\n"
             "Exit codes: 0 success, 1 failure, 2 wrong usage.\n",
     .run = run,
+    .subjects = subjects,
 };

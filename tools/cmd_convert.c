@@ -38,8 +38,7 @@ static const char help[] =
     "  --resize short=N[,quality=Q]\n"
     "                         scale what is larger down to a short side of N pixels, as JPEGs of\n"
     "                         quality Q (90). The dataset is marked 'not exact'\n"
-    "  --verify               decode every image (the default); --no-verify reads the headers "
-    "only\n"
+    "  --verify, --no-verify  decode every image (the default), or read the headers only\n"
     "  --threads N            0 = one per core (0); the bytes do not depend on it\n"
     "  --force                replace a dataset that is there already\n"
     "  --restart              begin anew where a killed conversion could be gone on with\n"
@@ -222,7 +221,7 @@ static int run(int argc, char **argv)
 
 const struct command command_convert = {
     .name = "convert",
-    .summary = "turn a folder, a tar or another collection of images into a dataset",
+    .summary = "images into a dataset",
     .help = help,
     .run = run,
 };

@@ -37,8 +37,9 @@ static const char help[] =
     "  --weights FILE     weights of an export, or anybody's ResNet under torchvision's names\n"
     "  --set KEY=VALUE    what others' weights are: encoder=resnet18, width=2, views.size=96, …\n"
     "                     (resnet50 padding=torch shortcut=torch, 224 pixels)\n"
-    "  --train, --test    linear, knn: datasets with the same classes\n"
-    "  --data             quality, features: a dataset, with labels or without\n"
+    "  --train, --test DATASET\n"
+    "                     linear, knn: with the same classes\n"
+    "  --data DATASET     quality, features: with labels or without\n"
     "  --untrained        the same encoder as it was before training: the baseline to beat\n"
     "  --epochs N         linear: passes over the training set (80)\n"
     "  --batch N          linear: images per step, best a multiple of 128 (1024)\n"
@@ -383,7 +384,7 @@ static int run(int argc, char **argv)
 
 const struct command command_eval = {
     .name = "eval",
-    .summary = "measure features, with labels or without; write them out",
+    .summary = "how good the features are",
     .help = help,
     .run = run,
 };

@@ -7,12 +7,12 @@
 #include "formats/file.h"
 #include "tools/command.h"
 #include "tools/example_render.h"
+#include "tools/output.h"
 #include "tools/progress.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -290,16 +290,10 @@ static enum status finish_directory(struct example *example, struct error *error
     return STATUS_OK;
 }
 
-static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *where)
-{
-    (void)status, (void)type, (void)where;
-    return remove(path);
-}
-
 static void drop_directory(struct example *example)
 {
     if (example->building[0] != 0) {
-        nftw(example->building, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+        output_remove(example->building, NULL);
     }
 }
 
@@ -385,7 +379,7 @@ static int run(int argc, char **argv)
 
 const struct command command_example = {
     .name = "example",
-    .summary = "draw a small labelled image collection to try everything on",
+    .summary = "draw pictures to try on",
     .help = help,
     .run = run,
 };

@@ -436,7 +436,7 @@ static int run(int argc, char **argv)
 
 const struct command command_export = {
     .name = "export",
-    .summary = "weights for other programs: torchvision's names, ONNX",
+    .summary = "weights for other tools",
     .help = help,
     .run = run,
 };

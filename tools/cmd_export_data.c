@@ -146,7 +146,7 @@ static int run(int argc, char **argv)
 
 const struct command command_export_data = {
     .name = "export-data",
-    .summary = "write a dataset out as folders, WebDataset or TFRecord",
+    .summary = "a dataset as files again",
     .help = help,
     .run = run,
 };

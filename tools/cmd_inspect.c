@@ -382,7 +382,7 @@ static int run(int argc, char **argv)
 
 const struct command command_inspect = {
     .name = "inspect",
-    .summary = "say what a dataset holds, and whether it is whole; or what a source is",
+    .summary = "describe, verify, extract",
     .help = help,
     .run = run,
 };

@@ -375,7 +375,7 @@ static int run(int argc, char **argv)
 
 const struct command command_pretrain = {
     .name = "pretrain",
-    .summary = "learn features from a dataset; stop and resume any time",
+    .summary = "learn without labels",
     .help = help,
     .run = run,
 };

@@ -207,7 +207,7 @@ static int run(int argc, char **argv)
 
 const struct command command_report = {
     .name = "report",
-    .summary = "draw runs as one HTML page: curves, views, neighbours, settings",
+    .summary = "curves of runs, one page",
     .help = help,
     .run = run,
 };

@@ -467,7 +467,7 @@ static int run(int argc, char **argv)
 
 const struct command command_views = {
     .name = "views",
-    .summary = "show what a recipe makes of images",
+    .summary = "see what training sees",
     .help = help,
     .run = run,
 };

@@ -2,6 +2,7 @@
 #include "tools/command.h"
 
 #include "formats/nearest.h"
+#include "tools/help_text.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -12,6 +13,12 @@
 
 #define MESSAGE_SIZE     1200 // a path and a reason of struct error, and the words around them
 #define MOST_SUGGESTIONS 64   // options of one command
+
+const char *command_own_name(const struct command *command)
+{
+    const char *space = strrchr(command->name, ' ');
+    return space ? space + 1 : command->name;
+}
 
 static void print_hint(const struct command *command)
 {
@@ -221,7 +228,7 @@ int command_options(const struct command *command, int argc, char **argv,
         } else if (strcmp(argument, "--") == 0) {
             only_operands = true;
         } else if (strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0) {
-            fputs(command->help, stdout);
+            help_print(command->help, HELP_COLUMNS, stdout);
             *done = true;
             return EXIT_OK;
         } else {

@@ -6,18 +6,25 @@
 #include "formats/status.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 
 // A subcommand of `byol`. One per tools/cmd_NAME.c, listed in tools/byol.c.
 struct command {
     const char *name;
-    const char *summary; // one line for `byol --help`
+    const char *summary; // for `byol --help`, where 25 columns have room
     const char *help;    // the whole --help text: usage, options, an example, exit codes
     int (*run)(int argc, char **argv); // argv[0] is the subcommand's name; returns the exit code
+    const struct command *const *subjects; // "bench loader" of "bench", NULL-terminated; NULL: none
 };
+
+extern const struct command
+    *const command_table[]; // in the order of `byol --help`, NULL-terminated
+const char *command_own_name(const struct command *command); // "loader" of "bench loader"
+void command_overview(FILE *stream);                         // what `byol --help` prints
 
 extern const struct command command_convert, command_inspect, command_views, command_example,
     command_pretrain, command_eval, command_ablate, command_report, command_export,
-    command_export_data, command_bench;
+    command_export_data, command_bench, command_doctor, command_completion, command_manual;
 
 // Exit codes of the program: 0 success, 1 failure (message on stderr), 2 wrong usage. With --json
 // the failure is also an object on stdout: {"error": …, "status": …}.

@@ -307,6 +307,17 @@ static enum status open_transport(struct comm **out, struct error *error)
 #endif
 }
 
+enum status comm_usable(const char **library, struct error *error)
+{
+#if HAVE_MPI
+    return comm_mpi_usable(library, error);
+#else
+    *library = NULL;
+    return error_set(error, STATUS_UNSUPPORTED, NULL, NOWHERE, NOWHERE,
+                     "built without MPI: install it (Debian: libopenmpi-dev) and build again");
+#endif
+}
+
 static void release(struct comm *comm)
 {
     free(comm->gathered);

@@ -22,6 +22,9 @@ struct comm;
 // *out is NULL when no launcher, or one of a single process, started this one. STATUS_UNSUPPORTED
 // when there are others but no MPI in this build or on this machine. At most once in a process.
 enum status comm_open(struct comm **out, struct error *error);
+// Whether processes that a launcher starts could talk here; STATUS_UNSUPPORTED says what is missing.
+// *library is MPI's as the loader knows it.
+enum status comm_usable(const char **library, struct error *error);
 // Waits for all ranks, then leaves. NULL and pointers to NULL are fine.
 void comm_close(struct comm **comm);
 // Ends all ranks at once, this one with `code`. Does not return unless `comm` is NULL.

@@ -28,6 +28,7 @@ struct comm {
 
 #if HAVE_MPI
 enum status comm_mpi_open(struct comm **out, struct error *error);
+enum status comm_mpi_usable(const char **library, struct error *error);
 #endif
 
 #endif

@@ -167,6 +167,17 @@ static enum status begin(struct comm_mpi *mpi)
     return status;
 }
 
+enum status comm_mpi_usable(const char **library, struct error *error)
+{
+    *library = MPI_LIBRARY;
+    void *opened = dlopen(MPI_LIBRARY, RTLD_LAZY | RTLD_LOCAL);
+    if (opened == NULL) {
+        return error_set(error, STATUS_UNSUPPORTED, NULL, NOWHERE, NOWHERE, "%s", dlerror());
+    }
+    dlclose(opened);
+    return STATUS_OK;
+}
+
 enum status comm_mpi_open(struct comm **out, struct error *error)
 {
     *out = NULL;

@@ -429,6 +429,31 @@ static const struct method_ops *find_method(const char *name)
     return NULL; // method_open names the nearest
 }
 
+struct method_config run_config_method(const struct run_config *config)
+{
+    return (struct method_config){
+        .model = config->model,
+        .batch = (uint32_t)config->batch,
+        .accumulate = (uint32_t)config->accumulate,
+        .bytes = config->augment == RUN_AUGMENT_DEVICE,
+        .recompute = config->recompute,
+        .seed = (uint64_t)config->seed,
+        .weight_decay = config->weight_decay,
+        .momentum = config->momentum,
+        .trust = config->trust,
+        .optimizer = config->optimizer,
+        .nesterov = config->nesterov,
+        .lars_clip = config->lars_clip,
+        .beta1 = config->beta1,
+        .beta2 = config->beta2,
+        .epsilon = config->epsilon,
+        .rates = {{"resnet", config->encoder_rate},
+                  {"projector", config->projector_rate},
+                  {"predictor", config->predictor_rate},
+                  {"classifier", config->classifier_rate}},
+    };
+}
+
 struct method_step run_config_scaled(const struct run_config *config, float learning_rate,
                                      float tau)
 {

@@ -89,6 +89,9 @@ enum status run_config_print(const struct run_config *config, bool with_help, ch
 enum status run_config_compare(const struct run_config *stored, const struct run_config *wanted,
                                struct error *error);
 
+// What the method is opened with.
+struct method_config run_config_method(const struct run_config *config);
+
 // What the method's step gets for the values of the schedules (schedule.h), which know the linear
 // rule only. linear: the same. moving-average (Busbridge et al. 2023), kappa = batch / tuned_batch:
 // tau^kappa, and AdamW's rate grows with sqrt(kappa) in place of kappa.

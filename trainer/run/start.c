@@ -219,27 +219,7 @@ static enum status begin_from_weights(struct run *run, struct error *error)
 static enum status open_method(struct run *run, struct error *error)
 {
     const struct run_config *config = &run->config;
-    const struct method_config method = {
-        .model = config->model,
-        .batch = (uint32_t)config->batch,
-        .accumulate = (uint32_t)config->accumulate,
-        .bytes = config->augment == RUN_AUGMENT_DEVICE,
-        .recompute = config->recompute,
-        .seed = (uint64_t)config->seed,
-        .weight_decay = config->weight_decay,
-        .momentum = config->momentum,
-        .trust = config->trust,
-        .optimizer = config->optimizer,
-        .nesterov = config->nesterov,
-        .lars_clip = config->lars_clip,
-        .beta1 = config->beta1,
-        .beta2 = config->beta2,
-        .epsilon = config->epsilon,
-        .rates = {{"resnet", config->encoder_rate},
-                  {"projector", config->projector_rate},
-                  {"predictor", config->predictor_rate},
-                  {"classifier", config->classifier_rate}},
-    };
+    const struct method_config method = run_config_method(config);
     enum status status = method_open(&run->method, config->method, run->device, &method, error);
     if (status == STATUS_OK && run->resumed) {
         status = checkpoint_restore(run->resumed, run->device, run->method, error);
