@@ -161,6 +161,7 @@ void help_operands(const char *help, const char *name,
 
 #define LINE_ROOM 1024u
 #define COMMAND   "  byol "
+#define USAGE     "Usage: "
 
 // Columns of UTF-8 text: bytes that begin a character.
 static size_t width(const char *text, size_t len)
@@ -230,16 +231,20 @@ static bool print_fitting(char *line, size_t hang, bool command, size_t columns,
 void help_print(const char *help, size_t columns, FILE *stream)
 {
     char line[LINE_ROOM];
+    bool usage = true;
     for (const char *at = help; *at;) {
         struct help_piece piece = help_line(at);
         at = help_next_line(at);
         snprintf(line, sizeof line, "%.*s", (int)piece.len, piece.at);
         bool command = strncmp(line, COMMAND, strlen(COMMAND)) == 0;
-        size_t hang = command ? help_indent(piece) + 4 : hang_below(piece, help_line(at));
+        usage = usage && piece.len > 0;
+        size_t hang = usage     ? strlen(USAGE) + 4
+                      : command ? help_indent(piece) + 4
+                                : hang_below(piece, help_line(at));
         while (print_fitting(line, hang, command, columns, stream)) {
             struct help_piece next = help_line(at);
-            if (!command && next.len > 0 && help_indent(next) == hang && hang_of(next) == hang &&
-                !help_begins_option(next)) {
+            if (!command && !usage && next.len > 0 && help_indent(next) == hang &&
+                hang_of(next) == hang && !help_begins_option(next)) {
                 size_t len = strlen(line);
                 snprintf(line + len, sizeof line - len, " %.*s", (int)(next.len - hang),
                          next.at + hang);
