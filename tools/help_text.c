@@ -197,13 +197,16 @@ static size_t hang_below(struct help_piece line, struct help_piece next)
     return goes_on ? indent : hang_of(line);
 }
 
-// How much of a line fits, up to a space past `from`; all of it where there is none.
-static size_t fitting(const char *text, size_t len, size_t from, size_t columns)
+// How much of a line fits, up to a space past `from`, of a command one before an option; all of it
+// where there is none.
+static size_t fitting(const char *text, size_t len, size_t from, bool command, size_t columns)
 {
-    size_t end = 0;
+    size_t end = 0, option = 0;
     for (size_t i = from + 1; i < len && width(text, i) <= columns; i++) {
         end = text[i] == ' ' ? i : end;
+        option = text[i] == ' ' && text[i + 1] == '-' ? i : option;
     }
+    end = command && option > 0 ? option : end;
     return end > 0 ? end : len;
 }
 
@@ -216,8 +219,8 @@ static bool print_fitting(char *line, size_t hang, bool command, size_t columns,
         fprintf(stream, "%s\n", line);
         return false;
     }
-    size_t end =
-        fitting(line, len, hang_of((struct help_piece){line, len}), columns - (command ? 2 : 0));
+    size_t from = hang_of((struct help_piece){line, len});
+    size_t end = fitting(line, len, from, command, columns - (command ? 2 : 0));
     fprintf(stream, "%.*s%s\n", (int)end, line, command && end < len ? " \\" : "");
     if (end == len) {
         return false;
