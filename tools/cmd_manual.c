@@ -76,7 +76,7 @@ static struct help_piece trimmed(struct help_piece line)
 static const char *put_literal(const char *at, FILE *page)
 {
     fputs(".PP\n.nf\n", page);
-    while (*at && *at == ' ' && !help_begins_option(help_line(at))) {
+    while (*at == ' ' && !help_begins_option(help_line(at))) {
         put_line(help_line(at), page);
         at = help_next_line(at);
     }

@@ -93,13 +93,13 @@ static enum status fill(int fd, struct error *error)
 // A file without a name is gone when it is closed, however this ends.
 static enum status open_own(struct trial *trial, struct error *error)
 {
-    char path[64];
     int fd = open(".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (fd < 0) {
         return error_errno(error, errno, ".", NOWHERE, "make a file to read from");
     }
     enum status status = fill(fd, error);
     if (status == STATUS_OK) {
+        char path[64];
         snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
         status = add_file(trial, path, OWN_BYTES, error);
     }

@@ -110,7 +110,9 @@ static void ask_uring(struct doctor_part *part)
         snprintf(part->words, sizeof part->words, "could not be tried");
     } else if (reader_open(&reader, &setup, LOADER_IO_URING, &error) == STATUS_OK) {
         part->usable = true;
-        snprintf(part->words, sizeof part->words, "many reads in flight for one thread");
+        struct utsname names = {0};
+        uname(&names);
+        snprintf(part->words, sizeof part->words, "yes, Linux %s", names.release);
         reader_drain(&reader);
         reader_close(&reader);
     } else {

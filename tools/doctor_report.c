@@ -7,10 +7,12 @@
 
 #include <jansson.h>
 #include <jpeglib.h>
+#if HAVE_URING
+#include <liburing.h>
+#endif
 #include <lmdb.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/utsname.h>
 #include <zstd.h>
 
 #define GB   1e9
@@ -22,6 +24,14 @@
 #define JPEG_VERSION "libjpeg-turbo " TEXT_OF(LIBJPEG_TURBO_VERSION)
 #else
 #define JPEG_VERSION "libjpeg " TEXT_OF(JPEG_LIB_VERSION)
+#endif
+
+// Before 2.4 it does not say.
+#if HAVE_URING && defined(IO_URING_VERSION_MAJOR)
+#define URING_VERSION                                                                              \
+    ", liburing " TEXT_OF(IO_URING_VERSION_MAJOR) "." TEXT_OF(IO_URING_VERSION_MINOR)
+#else
+#define URING_VERSION ""
 #endif
 
 // --- text ----------------------------------------------------------------------------------------
@@ -85,7 +95,7 @@ static void print_machine(const struct doctor_machine *machine)
     }
     print_part("MPI", &machine->mpi);
     snprintf(
-        words, sizeof words, "zstd %s, LMDB %s, " JPEG_VERSION, ZSTD_versionString(),
+        words, sizeof words, "zstd %s, LMDB %s, " JPEG_VERSION URING_VERSION, ZSTD_versionString(),
         TEXT_OF(MDB_VERSION_MAJOR) "." TEXT_OF(MDB_VERSION_MINOR) "." TEXT_OF(MDB_VERSION_PATCH));
     print_row("libraries", words);
 }

@@ -161,6 +161,7 @@ void help_operands(const char *help, const char *name,
 
 #define LINE_ROOM 1024u
 #define COMMAND   "  byol "
+#define USAGE     "Usage: "
 
 // Columns of UTF-8 text: bytes that begin a character.
 static size_t width(const char *text, size_t len)
@@ -196,13 +197,16 @@ static size_t hang_below(struct help_piece line, struct help_piece next)
     return goes_on ? indent : hang_of(line);
 }
 
-// How much of a line fits, up to a space past `from`; all of it where there is none.
-static size_t fitting(const char *text, size_t len, size_t from, size_t columns)
+// How much of a line fits, up to a space past `from`, of a command one before an option; all of it
+// where there is none.
+static size_t fitting(const char *text, size_t len, size_t from, bool command, size_t columns)
 {
-    size_t end = 0;
+    size_t end = 0, option = 0;
     for (size_t i = from + 1; i < len && width(text, i) <= columns; i++) {
         end = text[i] == ' ' ? i : end;
+        option = text[i] == ' ' && text[i + 1] == '-' ? i : option;
     }
+    end = command && option > 0 ? option : end;
     return end > 0 ? end : len;
 }
 
@@ -215,8 +219,8 @@ static bool print_fitting(char *line, size_t hang, bool command, size_t columns,
         fprintf(stream, "%s\n", line);
         return false;
     }
-    size_t end =
-        fitting(line, len, hang_of((struct help_piece){line, len}), columns - (command ? 2 : 0));
+    size_t from = hang_of((struct help_piece){line, len});
+    size_t end = fitting(line, len, from, command, columns - (command ? 2 : 0));
     fprintf(stream, "%.*s%s\n", (int)end, line, command && end < len ? " \\" : "");
     if (end == len) {
         return false;
@@ -230,16 +234,20 @@ static bool print_fitting(char *line, size_t hang, bool command, size_t columns,
 void help_print(const char *help, size_t columns, FILE *stream)
 {
     char line[LINE_ROOM];
+    bool usage = true;
     for (const char *at = help; *at;) {
         struct help_piece piece = help_line(at);
         at = help_next_line(at);
         snprintf(line, sizeof line, "%.*s", (int)piece.len, piece.at);
         bool command = strncmp(line, COMMAND, strlen(COMMAND)) == 0;
-        size_t hang = command ? help_indent(piece) + 4 : hang_below(piece, help_line(at));
+        usage = usage && piece.len > 0;
+        size_t hang = usage     ? strlen(USAGE) + 4
+                      : command ? help_indent(piece) + 4
+                                : hang_below(piece, help_line(at));
         while (print_fitting(line, hang, command, columns, stream)) {
             struct help_piece next = help_line(at);
-            if (!command && next.len > 0 && help_indent(next) == hang && hang_of(next) == hang &&
-                !help_begins_option(next)) {
+            if (!command && !usage && next.len > 0 && help_indent(next) == hang &&
+                hang_of(next) == hang && !help_begins_option(next)) {
                 size_t len = strlen(line);
                 snprintf(line + len, sizeof line - len, " %.*s", (int)(next.len - hang),
                          next.at + hang);
