@@ -365,6 +365,13 @@ static void killed_conversions_go_on(void **state)
         convert_until(options[s], "sleep 0.1; true"); // and again, soon after it went on
         snprintf(line, sizeof line, "convert $DIR/big -o $DIR/part --bad skip --json %s",
                  options[s]);
+        // Killed after the first of a split's datasets was put in its place: that one is not
+        // replaced.
+        if (shell("test -e $DIR/part/a/index.byol && ! test -e $DIR/part/b/index.byol") == 0) {
+            program_expect(&scratch, 1, "exists already", line);
+            assert_int_equal(shell("rm -r $DIR/whole $DIR/part"), 0);
+            continue;
+        }
         if (shell("test -e $DIR/part/index.byol || test -e $DIR/part/b/index.byol") != 0) {
             struct program_result result;
             program_run(&result, &scratch, line);
