@@ -36,6 +36,26 @@ void scratch_remove(struct scratch *scratch)
     nftw(scratch->path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+const char *scratch_path(const struct scratch *scratch, const char *name)
+{
+    static char paths[4][700];
+    static unsigned next;
+    char *path = paths[next++ % 4];
+    snprintf(path, sizeof paths[0], "%s/%s", scratch->path, name);
+    return path;
+}
+
+int scratch_shell(const struct scratch *scratch, const char *line)
+{
+    char command[4000];
+    const char *program = getenv("BYOL_PROGRAM");
+    int len = snprintf(command, sizeof command, "DIR='%s'; BYOL='%s'; { %s ; } >/dev/null 2>&1",
+                       scratch->path, program ? program : "build/byol", line);
+    assert_true(len > 0 && (size_t)len < sizeof command);
+    int status = system(command);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
 static char *read_output(const struct scratch *scratch, const char *name)
 {
     char path[300];

@@ -8,6 +8,10 @@ struct scratch {
 };
 void scratch_make(struct scratch *scratch);
 void scratch_remove(struct scratch *scratch); // with everything in it
+// DIR/NAME; valid for the next three calls too.
+const char *scratch_path(const struct scratch *scratch, const char *name);
+// Runs a line of shell with $DIR and $BYOL, silently; returns its exit code.
+int scratch_shell(const struct scratch *scratch, const char *line);
 
 struct program_result {
     int code; // exit code; 128 + signal when one ended it

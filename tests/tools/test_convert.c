@@ -43,26 +43,6 @@ static int teardown(void **state)
     return 0;
 }
 
-static const char *in_scratch(const char *name)
-{
-    static char paths[4][700];
-    static unsigned next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", scratch.path, name);
-    return path;
-}
-
-// Runs a line of shell with $DIR and $BYOL; returns its exit code.
-static int shell(const char *line)
-{
-    char command[4000];
-    const char *program = getenv("BYOL_PROGRAM");
-    snprintf(command, sizeof command, "DIR='%s'; BYOL='%s'; { %s ; } >/dev/null 2>&1", scratch.path,
-             program ? program : "build/byol", line);
-    int status = system(command);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
 static void write_bytes(const char *path, const void *bytes, size_t len)
 {
     FILE *file = fopen(path, "wb");
@@ -90,9 +70,9 @@ static void draw_images(unsigned count, uint32_t side)
                                  : image_encode_jpeg(&image, 80, &bytes, &len, NULL);
         assert_int_equal(status, STATUS_OK);
         snprintf(name, sizeof name, "in/%s", classes[i % 3]);
-        assert_int_equal(file_make_directories(in_scratch(name), NULL), STATUS_OK);
+        assert_int_equal(file_make_directories(scratch_path(&scratch, name), NULL), STATUS_OK);
         snprintf(name, sizeof name, "in/%s/%03u.%s", classes[i % 3], i, png ? "png" : "jpg");
-        write_bytes(in_scratch(name), bytes, len);
+        write_bytes(scratch_path(&scratch, name), bytes, len);
         free(bytes);
     }
     image_free(&image);
@@ -119,8 +99,9 @@ static void expect_same_bytes_as_files(const char *directory, unsigned count)
         snprintf(name, sizeof name, "in/%s", dataset_record_name(dataset, i));
         uint8_t *want, *got;
         size_t want_len, got_len;
-        assert_int_equal(file_read_all(in_scratch(name), 1 << 24, &want, &want_len, NULL),
-                         STATUS_OK);
+        assert_int_equal(
+            file_read_all(scratch_path(&scratch, name), 1 << 24, &want, &want_len, NULL),
+            STATUS_OK);
         assert_int_equal(dataset_read(dataset, i, &got, &got_len, NULL), STATUS_OK);
         assert_int_equal(want_len, got_len);
         assert_memory_equal(want, got, got_len);
@@ -138,12 +119,12 @@ static void folders_convert_to_both_stores(void **state)
 {
     (void)state;
     draw_images(31, 40);
-    write_bytes(in_scratch("in/README"), "text", 4);
+    write_bytes(scratch_path(&scratch, "in/README"), "text", 4);
     program_expect(&scratch, 0, "31 images", "convert $DIR/in -o $DIR/lmdb");
     program_expect(&scratch, 0, "passed over: 1 files",
                    "convert $DIR/in -o $DIR/shards --store=shards");
-    expect_same_bytes_as_files(in_scratch("lmdb"), 31);
-    expect_same_bytes_as_files(in_scratch("shards"), 31);
+    expect_same_bytes_as_files(scratch_path(&scratch, "lmdb"), 31);
+    expect_same_bytes_as_files(scratch_path(&scratch, "shards"), 31);
     program_expect(&scratch, 0, "verified", "inspect $DIR/lmdb --verify");
     program_expect(&scratch, 0, "verified", "inspect $DIR/shards --verify");
     program_expect(&scratch, 0, "31 (25 JPEG, 6 PNG)", "inspect $DIR/shards");
@@ -162,7 +143,7 @@ static void json_tells_the_same(void **state)
     char store[16];
     program_string(&scratch, "store", store, sizeof store, "inspect $DIR/set --json --records");
     assert_string_equal(store, "lmdb");
-    assert_int_equal(shell("mv $DIR/in/cat $DIR/in/seal"), 0);
+    assert_int_equal(scratch_shell(&scratch, "mv $DIR/in/cat $DIR/in/seal"), 0);
     program_expect(&scratch, 0, NULL, "convert $DIR/in -o $DIR/set2 --quiet");
     program_expect(&scratch, 0, "\"seal\"", "inspect $DIR/set2 --json");
 }
@@ -172,23 +153,23 @@ static void json_tells_the_same(void **state)
 static void tars_and_folders_agree(void **state)
 {
     (void)state;
-    if (shell("command -v tar && command -v gzip") != 0) {
+    if (scratch_shell(&scratch, "command -v tar && command -v gzip") != 0) {
         printf("skipped: tar or gzip is not installed\n");
         skip();
     }
     draw_images(20, 20);
-    assert_int_equal(shell("mkdir $DIR/1 $DIR/2 $DIR/3; cd $DIR/in && "
-                           "tar --sort=name -cf $DIR/1/in cat dog eel && "
-                           "tar --sort=name -czf $DIR/2/in . && cd .. && "
-                           "tar --sort=name -cf $DIR/3/in in"),
+    assert_int_equal(scratch_shell(&scratch, "mkdir $DIR/1 $DIR/2 $DIR/3; cd $DIR/in && "
+                                             "tar --sort=name -cf $DIR/1/in cat dog eel && "
+                                             "tar --sort=name -czf $DIR/2/in . && cd .. && "
+                                             "tar --sort=name -cf $DIR/3/in in"),
                      0);
     program_expect(&scratch, 0, NULL, "convert $DIR/in -o $DIR/set");
     program_expect(&scratch, 0, NULL, "convert $DIR/1/in -o $DIR/set1");
     program_expect(&scratch, 0, NULL, "convert $DIR/2/in -o $DIR/set2");
     program_expect(&scratch, 0, NULL, "convert $DIR/3/in -o $DIR/set3");
-    assert_int_equal(shell("diff -r $DIR/set $DIR/set1"), 0);
-    assert_int_equal(shell("diff -r $DIR/set $DIR/set2"), 0);
-    assert_int_equal(shell("diff -r $DIR/set $DIR/set3"), 0);
+    assert_int_equal(scratch_shell(&scratch, "diff -r $DIR/set $DIR/set1"), 0);
+    assert_int_equal(scratch_shell(&scratch, "diff -r $DIR/set $DIR/set2"), 0);
+    assert_int_equal(scratch_shell(&scratch, "diff -r $DIR/set $DIR/set3"), 0);
 }
 
 static void flat_folders_have_no_labels(void **state)
@@ -213,9 +194,10 @@ static void threads_do_not_change_the_bytes(void **state)
                      threads[t], stores[s]);
             program_expect(&scratch, 0, NULL, arguments);
         }
-        assert_int_equal(shell("diff -r $DIR/set1 $DIR/set2 && diff -r $DIR/set1 $DIR/set3 && "
-                               "diff -r $DIR/set1 $DIR/set7 && rm -r $DIR/set*"),
-                         0);
+        assert_int_equal(
+            scratch_shell(&scratch, "diff -r $DIR/set1 $DIR/set2 && diff -r $DIR/set1 $DIR/set3 && "
+                                    "diff -r $DIR/set1 $DIR/set7 && rm -r $DIR/set*"),
+            0);
     }
 }
 
@@ -226,12 +208,13 @@ static void draw_with_bad_ones(void)
     draw_images(12, 120); // large enough to be cut behind their headers
     uint8_t *bytes;
     size_t len;
-    assert_int_equal(file_read_all(in_scratch("in/cat/003.jpg"), 1 << 20, &bytes, &len, NULL),
-                     STATUS_OK);
-    write_bytes(in_scratch("in/cat/short.jpg"), bytes, len / 2);
-    write_bytes(in_scratch("in/dog/empty.jpg"), "", 0);
-    write_bytes(in_scratch("in/dog/text.jpg"), "this is no picture", 18);
-    write_bytes(in_scratch("in/eel/alias.jpg"), bytes, len); // a good one
+    assert_int_equal(
+        file_read_all(scratch_path(&scratch, "in/cat/003.jpg"), 1 << 20, &bytes, &len, NULL),
+        STATUS_OK);
+    write_bytes(scratch_path(&scratch, "in/cat/short.jpg"), bytes, len / 2);
+    write_bytes(scratch_path(&scratch, "in/dog/empty.jpg"), "", 0);
+    write_bytes(scratch_path(&scratch, "in/dog/text.jpg"), "this is no picture", 18);
+    write_bytes(scratch_path(&scratch, "in/eel/alias.jpg"), bytes, len); // a good one
     free(bytes);
 }
 
@@ -240,12 +223,12 @@ static void bad_images_stop_the_conversion_by_name(void **state)
     (void)state;
     draw_with_bad_ones();
     program_expect(&scratch, 1, "in/cat/short.jpg", "convert $DIR/in -o $DIR/set");
-    assert_false(file_exists(in_scratch("set")));
-    assert_false(file_exists(in_scratch("set.partial")));
-    assert_int_equal(shell("rm $DIR/in/cat/short.jpg"), 0);
+    assert_false(file_exists(scratch_path(&scratch, "set")));
+    assert_false(file_exists(scratch_path(&scratch, "set.partial")));
+    assert_int_equal(scratch_shell(&scratch, "rm $DIR/in/cat/short.jpg"), 0);
     program_expect(&scratch, 1, "in/dog/empty.jpg: an empty file",
                    "convert $DIR/in -o $DIR/set --threads 7");
-    assert_int_equal(shell("rm $DIR/in/dog/empty.jpg"), 0);
+    assert_int_equal(scratch_shell(&scratch, "rm $DIR/in/dog/empty.jpg"), 0);
     program_expect(&scratch, 1, "in/dog/text.jpg", "convert $DIR/in -o $DIR/set --no-verify");
     struct program_result result;
     program_run(&result, &scratch, "convert $DIR/in -o $DIR/set --json");
@@ -274,7 +257,7 @@ static void bad_images_are_skipped_counted_and_listed(void **state)
     program_expect(&scratch, 0, "left out: 2",
                    "convert $DIR/in -o $DIR/probed --bad skip --no-verify");
     program_expect(&scratch, 1, "1 of 14 images", "inspect $DIR/probed --verify");
-    assert_int_equal(shell("rm -r $DIR/in/eel $DIR/in/cat $DIR/in/dog/0*"), 0);
+    assert_int_equal(scratch_shell(&scratch, "rm -r $DIR/in/eel $DIR/in/cat $DIR/in/dog/0*"), 0);
     program_expect(&scratch, 1, "none of its 2 images is usable",
                    "convert $DIR/in -o $DIR/none --bad skip");
 }
@@ -285,21 +268,21 @@ static void names_that_come_twice_are_refused(void **state)
     draw_images(6, 20);
     program_expect(&scratch, 1, "names must be unique",
                    "convert $DIR/in $DIR/in -o $DIR/set --bad skip");
-    assert_false(file_exists(in_scratch("set")));
-    assert_false(file_exists(in_scratch("set.partial")));
+    assert_false(file_exists(scratch_path(&scratch, "set")));
+    assert_false(file_exists(scratch_path(&scratch, "set.partial")));
 }
 
 static void cut_tars_are_errors_even_when_skipping(void **state)
 {
     (void)state;
     draw_images(10, 20);
-    if (shell("tar -cf $DIR/whole.tar -C $DIR in && "
-              "head -c 9000 $DIR/whole.tar >$DIR/cut.tar") != 0) {
+    if (scratch_shell(&scratch, "tar -cf $DIR/whole.tar -C $DIR in && "
+                                "head -c 9000 $DIR/whole.tar >$DIR/cut.tar") != 0) {
         printf("skipped: tar is not installed\n");
         skip();
     }
     program_expect(&scratch, 1, "cut.tar", "convert $DIR/cut.tar -o $DIR/set --bad skip");
-    assert_false(file_exists(in_scratch("set")));
+    assert_false(file_exists(scratch_path(&scratch, "set")));
 }
 
 // --- misuse ------------------------------------------------------------------------------------
@@ -315,15 +298,15 @@ static void mistakes_are_explained(void **state)
     program_expect(&scratch, 1, "nowhere", "convert $DIR/nowhere -o $DIR/set");
     program_expect(&scratch, 1, "a single JPEG file, nothing that images are read from",
                    "convert $DIR/in/cat/000.jpg -o $DIR/set");
-    assert_int_equal(mkdir(in_scratch("void"), 0755), 0);
+    assert_int_equal(mkdir(scratch_path(&scratch, "void"), 0755), 0);
     program_expect(&scratch, 1, "no JPEG or PNG", "convert $DIR/void -o $DIR/set");
     program_expect(&scratch, 1, "not a dataset", "inspect $DIR/in --verify");
     program_expect(&scratch, 0, "byol convert ", "inspect $DIR/in");
     program_expect(&scratch, 1, "no JPEG or PNG", "inspect $DIR/void");
     program_expect(&scratch, 1, "nowhere", "inspect $DIR/nowhere");
     program_expect(&scratch, 2, "one dataset", "inspect");
-    assert_false(file_exists(in_scratch("set")));
-    assert_false(file_exists(in_scratch("set.partial")));
+    assert_false(file_exists(scratch_path(&scratch, "set")));
+    assert_false(file_exists(scratch_path(&scratch, "set.partial")));
 }
 
 static void datasets_are_replaced_only_by_force(void **state)
@@ -336,7 +319,7 @@ static void datasets_are_replaced_only_by_force(void **state)
     program_expect(&scratch, 0, "images    3 ", "inspect $DIR/set");
     program_expect(&scratch, 0, "4 images", "convert $DIR/in -o $DIR/set --force");
     program_expect(&scratch, 0, "images    4 ", "inspect $DIR/set --verify");
-    assert_false(file_exists(in_scratch("set.partial")));
+    assert_false(file_exists(scratch_path(&scratch, "set.partial")));
     program_expect(&scratch, 1, "not a dataset", "convert $DIR/in -o $DIR/in --force");
     program_expect(&scratch, 0, "4 images", "convert $DIR/in -o $DIR/again");
 }
@@ -348,7 +331,7 @@ static void full_disks_are_named_and_nothing_is_left(void **state)
     (void)state;
     draw_images(150, 100);
     char disk[700];
-    snprintf(disk, sizeof disk, "%s", in_scratch("disk"));
+    snprintf(disk, sizeof disk, "%s", scratch_path(&scratch, "disk"));
     assert_int_equal(mkdir(disk, 0755), 0);
     if (mount("tmpfs", disk, "tmpfs", 0, "size=400k") != 0) {
         printf("skipped: mounting a small tmpfs needs root (%s)\n", strerror(errno));
@@ -360,7 +343,7 @@ static void full_disks_are_named_and_nothing_is_left(void **state)
     int left = 0;
     for (int i = 0; i < 2; i++) {
         program_run(&result[i], &scratch, lines[i]);
-        left += shell("test -z \"$(ls -A $DIR/disk)\"") != 0;
+        left += scratch_shell(&scratch, "test -z \"$(ls -A $DIR/disk)\"") != 0;
     }
     umount2(disk, MNT_DETACH);
     for (int i = 0; i < 2; i++) {
@@ -382,8 +365,8 @@ static void limits_on_file_sizes_are_named_and_nothing_is_left(void **state)
                  "--version; ulimit -f 200; $BYOL convert $DIR/in -o $DIR/set --store %s",
                  stores[i]);
         program_expect(&scratch, 1, "File too large", arguments);
-        assert_false(file_exists(in_scratch("set")));
-        assert_false(file_exists(in_scratch("set.partial")));
+        assert_false(file_exists(scratch_path(&scratch, "set")));
+        assert_false(file_exists(scratch_path(&scratch, "set.partial")));
     }
 }
 
@@ -391,8 +374,8 @@ static void convert_killed_after(const char *store, useconds_t delay)
 {
     const char *program = getenv("BYOL_PROGRAM");
     char input[700], output[700];
-    snprintf(input, sizeof input, "%s", in_scratch("in"));
-    snprintf(output, sizeof output, "%s", in_scratch("set"));
+    snprintf(input, sizeof input, "%s", scratch_path(&scratch, "in"));
+    snprintf(output, sizeof output, "%s", scratch_path(&scratch, "set"));
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
@@ -430,23 +413,25 @@ static void killed_conversions_never_open_and_rerun_to_the_same_bytes(void **sta
         for (int i = 0; i < 15; i++) {
             convert_killed_after(stores[s],
                                  (useconds_t)(mutate_next(&random) % (uint64_t)(whole + 1)));
-            if (file_exists(in_scratch("set"))) { // it was faster than the kill
-                assert_int_equal(shell("diff -r $DIR/whole $DIR/set && rm -r $DIR/set"), 0);
+            if (file_exists(scratch_path(&scratch, "set"))) { // it was faster than the kill
+                assert_int_equal(
+                    scratch_shell(&scratch, "diff -r $DIR/whole $DIR/set && rm -r $DIR/set"), 0);
                 continue;
             }
             struct dataset *dataset;
-            if (file_exists(in_scratch("set.partial/index.byol"))) {
-                assert_int_equal(shell("diff -r $DIR/whole $DIR/set.partial"), 0);
+            if (file_exists(scratch_path(&scratch, "set.partial/index.byol"))) {
+                assert_int_equal(scratch_shell(&scratch, "diff -r $DIR/whole $DIR/set.partial"), 0);
             } else {
-                assert_int_not_equal(dataset_open(&dataset, in_scratch("set.partial"), NULL),
-                                     STATUS_OK);
-                halves += file_exists(in_scratch("set.partial"));
+                assert_int_not_equal(
+                    dataset_open(&dataset, scratch_path(&scratch, "set.partial"), NULL), STATUS_OK);
+                halves += file_exists(scratch_path(&scratch, "set.partial"));
             }
         }
         program_expect(&scratch, 0, NULL, duration_line);
-        assert_int_equal(shell("diff -r $DIR/whole $DIR/set && test ! -e $DIR/set.partial && "
-                               "rm -r $DIR/whole $DIR/set"),
-                         0);
+        assert_int_equal(
+            scratch_shell(&scratch, "diff -r $DIR/whole $DIR/set && test ! -e $DIR/set.partial && "
+                                    "rm -r $DIR/whole $DIR/set"),
+            0);
     }
     assert_in_range(halves, 1, 30);
 }
@@ -477,7 +462,7 @@ static void any_flipped_bit_is_found_by_inspect(void **state)
     uint64_t random = 3;
     for (int f = 0; f < 4; f++) {
         struct stat about;
-        const char *path = in_scratch(files[f]);
+        const char *path = scratch_path(&scratch, files[f]);
         assert_int_equal(stat(path, &about), 0);
         for (int i = 0; i < 40; i++) {
             uint64_t bit = mutate_next(&random) % (8 * (uint64_t)about.st_size);
@@ -517,7 +502,7 @@ static void damage_is_listed_with_file_offset_and_record(void **state)
     draw_images(40, 40);
     program_expect(&scratch, 0, NULL, "convert $DIR/in -o $DIR/set --store shards");
     struct dataset *dataset;
-    assert_int_equal(dataset_open(&dataset, in_scratch("set"), NULL), STATUS_OK);
+    assert_int_equal(dataset_open(&dataset, scratch_path(&scratch, "set"), NULL), STATUS_OK);
     static const uint64_t records[] = {30, 3, 17};
     for (int i = 0; i < 3; i++) {
         struct dataset_record record = dataset_record(dataset, records[i]);
@@ -543,9 +528,9 @@ static void files_cut_short_are_noticed_at_once(void **state)
     (void)state;
     draw_images(5, 24);
     program_expect(&scratch, 0, NULL, "convert $DIR/in -o $DIR/set");
-    assert_int_equal(shell("truncate -s -1 $DIR/set/data.mdb"), 0);
+    assert_int_equal(scratch_shell(&scratch, "truncate -s -1 $DIR/set/data.mdb"), 0);
     program_expect(&scratch, 1, "the index says", "inspect $DIR/set");
-    assert_int_equal(shell("rm $DIR/set/data.mdb"), 0);
+    assert_int_equal(scratch_shell(&scratch, "rm $DIR/set/data.mdb"), 0);
     program_expect(&scratch, 1, "data.mdb", "inspect $DIR/set");
 }
 
@@ -564,11 +549,11 @@ static void recoded_images_are_told_and_come_back(void **state)
     program_expect(&scratch, 0, "verified", "inspect $DIR/set --verify");
     program_expect(&scratch, 0, "\"differs\": 0",
                    "convert $DIR/in -o $DIR/again --recode --threads 1 --no-verify --json");
-    assert_int_equal(shell("cmp $DIR/set/data.mdb $DIR/again/data.mdb"), 0);
+    assert_int_equal(scratch_shell(&scratch, "cmp $DIR/set/data.mdb $DIR/again/data.mdb"), 0);
     program_expect(&scratch, 0, "extracted 11 images", "inspect $DIR/set --extract $DIR/out");
-    assert_int_equal(shell("diff -r $DIR/in $DIR/out"), 0);
+    assert_int_equal(scratch_shell(&scratch, "diff -r $DIR/in $DIR/out"), 0);
     program_expect(&scratch, 0, "\"inexact\": 0", "inspect $DIR/shards --json --extract $DIR/two");
-    assert_int_equal(shell("diff -r $DIR/in $DIR/two"), 0);
+    assert_int_equal(scratch_shell(&scratch, "diff -r $DIR/in $DIR/two"), 0);
     program_expect(&scratch, 1, "exists already", "inspect $DIR/set --extract $DIR/out");
     program_expect(&scratch, 0, NULL, "views $DIR/set --count 2 -o $DIR/sheet.png --seed 3");
 }
@@ -579,7 +564,7 @@ static void plain_datasets_are_extracted_too(void **state)
     draw_images(6, 30);
     program_expect(&scratch, 0, "\"recoded\": null", "convert $DIR/in -o $DIR/set --json");
     program_expect(&scratch, 0, "extracted 6 images", "inspect $DIR/set --extract $DIR/new/out");
-    assert_int_equal(shell("diff -r $DIR/in $DIR/new/out"), 0);
+    assert_int_equal(scratch_shell(&scratch, "diff -r $DIR/in $DIR/new/out"), 0);
 }
 
 // --- real images -------------------------------------------------------------------------------
@@ -595,15 +580,16 @@ static void imagenet_sample_converts(void **state)
                    "convert " IMAGENET " -o $DIR/one --store shards --threads 1 --shard-size 8");
     program_expect(&scratch, 0, "300 classes",
                    "convert " IMAGENET " -o $DIR/five --store shards --threads 5 --shard-size 8");
-    assert_int_equal(shell("diff -r $DIR/one $DIR/five"), 0);
+    assert_int_equal(scratch_shell(&scratch, "diff -r $DIR/one $DIR/five"), 0);
     program_expect(&scratch, 0, "verified", "inspect $DIR/lmdb --verify");
     program_expect(&scratch, 0, "5 zstd shards", "inspect $DIR/one --verify");
     // What tar lists of the shards is what it lists of the source.
-    if (shell("command -v tar && command -v zstd") == 0) {
-        assert_int_equal(shell("tar tf " IMAGENET " >$DIR/want; for s in $DIR/one/*.zst; do "
-                               "zstd -dcq $s | tar tf - >>$DIR/got || exit 1; done; "
-                               "diff $DIR/want $DIR/got"),
-                         0);
+    if (scratch_shell(&scratch, "command -v tar && command -v zstd") == 0) {
+        assert_int_equal(
+            scratch_shell(&scratch, "tar tf " IMAGENET " >$DIR/want; for s in $DIR/one/*.zst; do "
+                                    "zstd -dcq $s | tar tf - >>$DIR/got || exit 1; done; "
+                                    "diff $DIR/want $DIR/got"),
+            0);
     }
 }
 

@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -34,28 +33,9 @@ static int teardown(void **state)
     return 0;
 }
 
-static const char *in_scratch(const char *name)
-{
-    static char paths[4][700];
-    static unsigned next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", scratch.path, name);
-    return path;
-}
-
-static int shell(const char *line)
-{
-    char command[4000];
-    const char *program = getenv("BYOL_PROGRAM");
-    snprintf(command, sizeof command, "DIR='%s'; BYOL='%s'; { %s ; } >/dev/null 2>&1", scratch.path,
-             program ? program : "build/byol", line);
-    int status = system(command);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
 static void write_text(const char *name, const char *text)
 {
-    FILE *file = fopen(in_scratch(name), "wb");
+    FILE *file = fopen(scratch_path(&scratch, name), "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(text, 1, strlen(text), file), strlen(text));
     assert_int_equal(fclose(file), 0);
@@ -74,10 +54,10 @@ static void draw(const char *name, uint32_t width, uint32_t height, unsigned see
                              : image_encode_jpeg(&image, 80, &bytes, &len, NULL);
     assert_int_equal(status, STATUS_OK);
     char path[700];
-    snprintf(path, sizeof path, "%s", in_scratch(name));
+    snprintf(path, sizeof path, "%s", scratch_path(&scratch, name));
     *strrchr(path, '/') = '\0';
     assert_int_equal(file_make_directories(path, NULL), STATUS_OK);
-    FILE *file = fopen(in_scratch(name), "wb");
+    FILE *file = fopen(scratch_path(&scratch, name), "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(bytes, 1, len, file), len);
     assert_int_equal(fclose(file), 0);
@@ -101,7 +81,7 @@ static void expect_records(const char *directory, const char *want)
 {
     struct dataset *dataset;
     char got[8192] = "";
-    assert_int_equal(dataset_open(&dataset, in_scratch(directory), NULL), STATUS_OK);
+    assert_int_equal(dataset_open(&dataset, scratch_path(&scratch, directory), NULL), STATUS_OK);
     for (uint64_t i = 0; i < dataset_count(dataset); i++) {
         size_t used = strlen(got);
         snprintf(got + used, sizeof got - used, "%s %d\n", dataset_record_name(dataset, i),
@@ -116,14 +96,14 @@ static void expect_records(const char *directory, const char *want)
 static void several_sources_make_one_dataset(void **state)
 {
     (void)state;
-    if (shell("command -v tar") != 0) {
+    if (scratch_shell(&scratch, "command -v tar") != 0) {
         printf("skipped: tar is not installed\n");
         skip();
     }
     draw_classes(6);
-    assert_int_equal(shell("cd $DIR/in && tar --sort=name -cf ../p-00.tar ant && "
-                           "tar --sort=name -cf ../p-01.tar bee && "
-                           "tar --sort=name -cf ../p-02.tar cow"),
+    assert_int_equal(scratch_shell(&scratch, "cd $DIR/in && tar --sort=name -cf ../p-00.tar ant && "
+                                             "tar --sort=name -cf ../p-01.tar bee && "
+                                             "tar --sort=name -cf ../p-02.tar cow"),
                      0);
     program_expect(&scratch, 1, "names must be unique",
                    "convert \"$DIR/p-{00..02}.tar\" $DIR/p-00.tar -o $DIR/x");
@@ -193,16 +173,16 @@ static void sources_that_number_keep_their_numbers(void **state)
 {
     (void)state;
     enum { RECORD = 3073, COUNT = 20 };
-    FILE *file = fopen(in_scratch("data_batch_1.bin"), "wb");
+    FILE *file = fopen(scratch_path(&scratch, "data_batch_1.bin"), "wb");
     assert_non_null(file);
     for (int i = 0; i < COUNT * RECORD; i++) {
         putc(i % RECORD == 0 ? i / RECORD % 7 : i * 31 % 251, file);
     }
     assert_int_equal(fclose(file), 0);
-    assert_int_equal(shell("cp $DIR/data_batch_1.bin $DIR/data_batch_2.bin"), 0);
+    assert_int_equal(scratch_shell(&scratch, "cp $DIR/data_batch_1.bin $DIR/data_batch_2.bin"), 0);
     program_expect(&scratch, 0, "40 images", "convert \"$DIR/data_batch_{1..2}.bin\" -o $DIR/set");
     struct dataset *dataset;
-    assert_int_equal(dataset_open(&dataset, in_scratch("set"), NULL), STATUS_OK);
+    assert_int_equal(dataset_open(&dataset, scratch_path(&scratch, "set"), NULL), STATUS_OK);
     for (uint64_t i = 0; i < 2 * COUNT; i++) {
         assert_int_equal(dataset_record(dataset, i).label, i % COUNT % 7);
     }
@@ -233,7 +213,7 @@ static void lists_and_limits_choose(void **state)
     program_expect(&scratch, 1, "no line in it says anything",
                    "convert $DIR/in -o $DIR/x --only /dev/null; : >$DIR/e; $BYOL convert $DIR/in "
                    "-o $DIR/x --only $DIR/e");
-    assert_false(file_exists(in_scratch("x")));
+    assert_false(file_exists(scratch_path(&scratch, "x")));
 }
 
 static void splits_make_several_datasets(void **state)
@@ -251,7 +231,7 @@ static void splits_make_several_datasets(void **state)
     uint64_t all = 0;
     static const char *const names[] = {"p/a", "p/b", "p/c"};
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(dataset_open(&part, in_scratch(names[i]), NULL), STATUS_OK);
+        assert_int_equal(dataset_open(&part, scratch_path(&scratch, names[i]), NULL), STATUS_OK);
         assert_int_equal(dataset_class_count(part), 3);
         all += dataset_count(part);
         dataset_close(&part);
@@ -308,7 +288,7 @@ static void make_many(void)
     struct image image = {0};
     uint64_t random = 3;
     assert_int_equal(image_reserve(&image, 400, 300, NULL), STATUS_OK);
-    assert_int_equal(file_make_directories(in_scratch("one"), NULL), STATUS_OK);
+    assert_int_equal(file_make_directories(scratch_path(&scratch, "one"), NULL), STATUS_OK);
     for (unsigned i = 0; i < 20; i++) {
         for (size_t at = 0; at < (size_t)400 * 300 * 3; at++) {
             image.pixels[at] = (uint8_t)(mutate_next(&random) >> 20);
@@ -318,16 +298,17 @@ static void make_many(void)
         char name[64];
         assert_int_equal(image_encode_png(&image, &bytes, &len, NULL), STATUS_OK);
         snprintf(name, sizeof name, "one/%02u.png", i);
-        FILE *file = fopen(in_scratch(name), "wb");
+        FILE *file = fopen(scratch_path(&scratch, name), "wb");
         assert_non_null(file);
         assert_int_equal(fwrite(bytes, 1, len, file), len);
         assert_int_equal(fclose(file), 0);
         free(bytes);
     }
     image_free(&image);
-    assert_int_equal(shell("mkdir $DIR/big && for i in 0 1 2 3 4 5 6 7; do "
-                           "cp -r $DIR/one $DIR/big/$i; done; head -c 5 /dev/zero "
-                           ">$DIR/big/0/07bad.png"),
+    assert_int_equal(scratch_shell(&scratch,
+                                   "mkdir $DIR/big && for i in 0 1 2 3 4 5 6 7; do "
+                                   "cp -r $DIR/one $DIR/big/$i; done; head -c 5 /dev/zero "
+                                   ">$DIR/big/0/07bad.png"),
                      0);
 }
 
@@ -340,8 +321,8 @@ static bool convert_until(const char *options, const char *ready)
              "while kill -0 $p 2>/dev/null; do if %s; then kill -9 $p; break; fi; sleep 0.005; "
              "done; wait $p",
              options, ready);
-    shell(line);
-    return !file_exists(in_scratch("part"));
+    scratch_shell(&scratch, line);
+    return !file_exists(scratch_path(&scratch, "part"));
 }
 
 static void killed_conversions_go_on(void **state)
@@ -367,12 +348,15 @@ static void killed_conversions_go_on(void **state)
                  options[s]);
         // Killed after the first of a split's datasets was put in its place: that one is not
         // replaced.
-        if (shell("test -e $DIR/part/a/index.byol && ! test -e $DIR/part/b/index.byol") == 0) {
+        if (scratch_shell(&scratch,
+                          "test -e $DIR/part/a/index.byol && ! test -e $DIR/part/b/index.byol") ==
+            0) {
             program_expect(&scratch, 1, "exists already", line);
-            assert_int_equal(shell("rm -r $DIR/whole $DIR/part"), 0);
+            assert_int_equal(scratch_shell(&scratch, "rm -r $DIR/whole $DIR/part"), 0);
             continue;
         }
-        if (shell("test -e $DIR/part/index.byol || test -e $DIR/part/b/index.byol") != 0) {
+        if (scratch_shell(&scratch,
+                          "test -e $DIR/part/index.byol || test -e $DIR/part/b/index.byol") != 0) {
             struct program_result result;
             program_run(&result, &scratch, line);
             if (result.code != 0) {
@@ -386,7 +370,9 @@ static void killed_conversions_go_on(void **state)
             assert_non_null(strstr(result.out, "07bad.png"));
             program_free(&result);
         }
-        assert_int_equal(shell("diff -r $DIR/whole $DIR/part && rm -r $DIR/whole $DIR/part"), 0);
+        assert_int_equal(
+            scratch_shell(&scratch, "diff -r $DIR/whole $DIR/part && rm -r $DIR/whole $DIR/part"),
+            0);
     }
     printf("%u of 3 were gone on with\n", resumed);
 }
@@ -402,7 +388,7 @@ static void other_options_and_changed_sources_are_refused(void **state)
     }
     program_expect(&scratch, 1, "an unfinished conversion with other options",
                    "convert $DIR/big -o $DIR/part --store shards --shard-size 2 --bad skip");
-    assert_true(file_exists(in_scratch("part.partial/shard-00000.tar.zst")));
+    assert_true(file_exists(scratch_path(&scratch, "part.partial/shard-00000.tar.zst")));
     draw("big/0/new.png", 30, 30, 1, true);
     program_expect(&scratch, 1, "--restart to begin anew",
                    "convert $DIR/big -o $DIR/part --store shards --shard-size 1 --bad skip");
@@ -417,7 +403,9 @@ static void other_options_and_changed_sources_are_refused(void **state)
 static void processes_share_the_work(void **state)
 {
     (void)state;
-    if (shell("command -v mpirun && mpirun --oversubscribe --allow-run-as-root -n 2 true") != 0) {
+    if (scratch_shell(
+            &scratch,
+            "command -v mpirun && mpirun --oversubscribe --allow-run-as-root -n 2 true") != 0) {
         printf("skipped: no mpirun\n");
         skip();
     }
@@ -432,13 +420,16 @@ static void processes_share_the_work(void **state)
     assert_non_null(strstr(result.out, "20 images"));
     program_free(&result);
     program_expect(&scratch, 0, "verified", "inspect $DIR/three --verify");
-    assert_int_equal(shell("test -z \"$(ls -d $DIR/three.*)\""), 0);
-    assert_int_equal(shell("$BYOL inspect $DIR/one --extract $DIR/a && "
-                           "$BYOL inspect $DIR/three --extract $DIR/b && diff -r $DIR/a $DIR/b"),
-                     0);
-    assert_int_equal(shell("$BYOL inspect $DIR/one --records | cut -f 5- >$DIR/a.txt; "
-                           "$BYOL inspect $DIR/three --records | cut -f 5- >$DIR/b.txt; "
-                           "diff $DIR/a.txt $DIR/b.txt"),
+    assert_int_equal(scratch_shell(&scratch, "test -z \"$(ls -d $DIR/three.*)\""), 0);
+    assert_int_equal(
+        scratch_shell(&scratch,
+                      "$BYOL inspect $DIR/one --extract $DIR/a && "
+                      "$BYOL inspect $DIR/three --extract $DIR/b && diff -r $DIR/a $DIR/b"),
+        0);
+    assert_int_equal(scratch_shell(&scratch,
+                                   "$BYOL inspect $DIR/one --records | cut -f 5- >$DIR/a.txt; "
+                                   "$BYOL inspect $DIR/three --records | cut -f 5- >$DIR/b.txt; "
+                                   "diff $DIR/a.txt $DIR/b.txt"),
                      0);
     program_run_under(&result, &scratch, "mpirun --oversubscribe --allow-run-as-root -n 2",
                       "convert $DIR/in -o $DIR/l");

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -33,31 +32,12 @@ static int teardown(void **state)
     return 0;
 }
 
-static const char *in_scratch(const char *name)
-{
-    static char paths[4][700];
-    static unsigned next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", scratch.path, name);
-    return path;
-}
-
-static int shell(const char *line)
-{
-    char command[4000];
-    const char *program = getenv("BYOL_PROGRAM");
-    snprintf(command, sizeof command, "DIR='%s'; BYOL='%s'; { %s ; } >/dev/null 2>&1", scratch.path,
-             program ? program : "build/byol", line);
-    int status = system(command);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
 // --- comparing -----------------------------------------------------------------------------------
 
 static struct dataset *open_set(const char *name)
 {
     struct dataset *dataset;
-    assert_int_equal(dataset_open(&dataset, in_scratch(name), NULL), STATUS_OK);
+    assert_int_equal(dataset_open(&dataset, scratch_path(&scratch, name), NULL), STATUS_OK);
     return dataset;
 }
 
@@ -125,7 +105,8 @@ static void write_set(const char *name, const struct entry *entries, size_t coun
     program_expect(&scratch, 0, NULL, "convert " IMAGES " -o $DIR/images --force");
     const struct dataset_writer_config config = {.store = DATASET_LMDB};
     struct dataset_writer *writer;
-    assert_int_equal(dataset_writer_open(&writer, in_scratch(name), &config, NULL), STATUS_OK);
+    assert_int_equal(dataset_writer_open(&writer, scratch_path(&scratch, name), &config, NULL),
+                     STATUS_OK);
     for (size_t i = 0; i < count; i++) {
         size_t len;
         uint8_t *bytes = some_image((unsigned)i, &len);
@@ -145,9 +126,11 @@ static void write_set(const char *name, const struct entry *entries, size_t coun
 static void exports_convert_to_the_same(void **state)
 {
     (void)state;
-    assert_int_equal(shell("$BYOL convert " IMAGES " -o $DIR/lmdb"), 0);
-    assert_int_equal(shell("$BYOL convert " IMAGES " -o $DIR/shards --store shards"), 0);
-    assert_int_equal(shell("$BYOL convert " IMAGES " -o $DIR/recoded --recode"), 0);
+    assert_int_equal(scratch_shell(&scratch, "$BYOL convert " IMAGES " -o $DIR/lmdb"), 0);
+    assert_int_equal(
+        scratch_shell(&scratch, "$BYOL convert " IMAGES " -o $DIR/shards --store shards"), 0);
+    assert_int_equal(scratch_shell(&scratch, "$BYOL convert " IMAGES " -o $DIR/recoded --recode"),
+                     0);
     static const char *const stores[] = {"lmdb", "shards", "recoded"};
     static const char *const forms[] = {"folder", "webdataset", "tfrecord"};
     static const char *const sources[] = {"$DIR/out", "$DIR/out/out-000000.tar",
@@ -162,9 +145,10 @@ static void exports_convert_to_the_same(void **state)
             program_expect(&scratch, 0, "10 classes", line);
             expect_same_sets("lmdb", "again");
             if (form == 0) {
-                assert_int_equal(shell("rm $DIR/out/export.json $DIR/out/classes.txt"), 0);
-                assert_int_equal(shell("diff -r " IMAGES " $DIR/out"), 0);
-                assert_int_equal(shell("rm -r $DIR/out"), 0);
+                assert_int_equal(
+                    scratch_shell(&scratch, "rm $DIR/out/export.json $DIR/out/classes.txt"), 0);
+                assert_int_equal(scratch_shell(&scratch, "diff -r " IMAGES " $DIR/out"), 0);
+                assert_int_equal(scratch_shell(&scratch, "rm -r $DIR/out"), 0);
             }
         }
     }
@@ -235,8 +219,8 @@ static void datasets_without_labels_stay_so(void **state)
 static void shards_are_cut_at_whole_images(void **state)
 {
     (void)state;
-    assert_int_equal(shell("$BYOL example $DIR/drawn --seed 3"), 0);
-    assert_int_equal(shell("$BYOL convert $DIR/drawn/train -o $DIR/set"), 0);
+    assert_int_equal(scratch_shell(&scratch, "$BYOL example $DIR/drawn --seed 3"), 0);
+    assert_int_equal(scratch_shell(&scratch, "$BYOL convert $DIR/drawn/train -o $DIR/set"), 0);
     for (int form = 0; form < 2; form++) {
         const char *export = form ? "export-data $DIR/set --to tfrecord -o $DIR/t --shard-size 4"
                                   : "export-data $DIR/set --to webdataset -o $DIR/w --shard-size 4";
@@ -246,13 +230,13 @@ static void shards_are_cut_at_whole_images(void **state)
         assert_true(shards > 2);
         snprintf(line, sizeof line, "test $(ls $DIR/%s | wc -l) = %d", form ? "t" : "w",
                  (int)shards + 2);
-        assert_int_equal(shell(line), 0);
+        assert_int_equal(scratch_shell(&scratch, line), 0);
         program_expect(&scratch, 0, "3500 images",
                        form ? "convert $DIR/t/t.tfrecord-* -o $DIR/b"
                             : "convert $DIR/w/w-*.tar -o $DIR/a");
         expect_same_sets("set", form ? "b" : "a");
     }
-    assert_int_equal(shell("test -z \"$(find $DIR/w $DIR/t -size +4200k)\""), 0);
+    assert_int_equal(scratch_shell(&scratch, "test -z \"$(find $DIR/w $DIR/t -size +4200k)\""), 0);
 }
 
 static void names_that_cannot_be_files_are_escaped(void **state)
@@ -264,13 +248,16 @@ static void names_that_cannot_be_files_are_escaped(void **state)
                                            {"cat/a.b.jpg", 0},     {"cat/8.jpg", -1}};
     write_set("odd", entries, 6, classes, 1);
     program_expect(&scratch, 0, "renamed: 3", "export-data $DIR/odd --to folder -o $DIR/f");
-    assert_int_equal(shell("cd $DIR/f && test -f cat/%2Ehidden.jpg -a -f cat/noending.jpg -a "
-                           "-f cat%2F8.jpg -a -f cat/a.b.jpg"),
-                     0);
+    assert_int_equal(
+        scratch_shell(&scratch, "cd $DIR/f && test -f cat/%2Ehidden.jpg -a -f cat/noending.jpg -a "
+                                "-f cat%2F8.jpg -a -f cat/a.b.jpg"),
+        0);
     program_expect(&scratch, 0, "renamed: 3", "export-data $DIR/odd --to webdataset -o $DIR/w");
-    if (shell("command -v tar") == 0) {
-        assert_int_equal(shell("tar tf $DIR/w/w-000000.tar | grep -Fx cat/1%2Epng.jpg"), 0);
-        assert_int_equal(shell("tar tf $DIR/w/w-000000.tar | grep -Fx cat/a%2Eb.jpg"), 0);
+    if (scratch_shell(&scratch, "command -v tar") == 0) {
+        assert_int_equal(
+            scratch_shell(&scratch, "tar tf $DIR/w/w-000000.tar | grep -Fx cat/1%2Epng.jpg"), 0);
+        assert_int_equal(
+            scratch_shell(&scratch, "tar tf $DIR/w/w-000000.tar | grep -Fx cat/a%2Eb.jpg"), 0);
     }
 }
 
@@ -281,7 +268,7 @@ static void two_images_of_one_file_are_refused(void **state)
     static const struct entry entries[] = {{"cat/1.jpg", 0}, {"1.jpg", 0}};
     write_set("odd", entries, 2, classes, 1);
     program_expect(&scratch, 1, "exists", "export-data $DIR/odd --to folder -o $DIR/f");
-    assert_int_equal(shell("test ! -e $DIR/f -a ! -e $DIR/f.partial"), 0);
+    assert_int_equal(scratch_shell(&scratch, "test ! -e $DIR/f -a ! -e $DIR/f.partial"), 0);
 }
 
 // --- what is there already, and what a kill leaves -----------------------------------------------
@@ -289,12 +276,14 @@ static void two_images_of_one_file_are_refused(void **state)
 static void only_exports_are_replaced_and_only_by_force(void **state)
 {
     (void)state;
-    assert_int_equal(shell("$BYOL convert " IMAGES " -o $DIR/set; mkdir $DIR/mine"), 0);
+    assert_int_equal(
+        scratch_shell(&scratch, "$BYOL convert " IMAGES " -o $DIR/set; mkdir $DIR/mine"), 0);
     const char *export = "export-data $DIR/set --to folder -o $DIR/out";
     program_expect(&scratch, 0, "10 classes", export);
     program_expect(&scratch, 1, "exists already", export);
     program_expect(&scratch, 0, NULL, "export-data $DIR/set --to tfrecord -o $DIR/out --force");
-    assert_int_equal(shell("test ! -e $DIR/out/arrow -a ! -e $DIR/out.partial"), 0);
+    assert_int_equal(scratch_shell(&scratch, "test ! -e $DIR/out/arrow -a ! -e $DIR/out.partial"),
+                     0);
     program_expect(&scratch, 1, "not an export",
                    "export-data $DIR/set --to folder -o $DIR/mine --force");
     program_expect(&scratch, 1, "not an export",
@@ -308,15 +297,16 @@ static void only_exports_are_replaced_and_only_by_force(void **state)
 static void killed_exports_are_never_taken_for_whole(void **state)
 {
     (void)state;
-    assert_int_equal(shell("$BYOL example $DIR/drawn"), 0);
-    assert_int_equal(shell("$BYOL convert $DIR/drawn/train -o $DIR/set"), 0);
+    assert_int_equal(scratch_shell(&scratch, "$BYOL example $DIR/drawn"), 0);
+    assert_int_equal(scratch_shell(&scratch, "$BYOL convert $DIR/drawn/train -o $DIR/set"), 0);
     // Killed later and later, until it has begun; one that was through is taken away again.
-    assert_int_equal(shell("for ms in 010 020 040 060 080 120 160 240 320; do "
-                           "timeout -s KILL 0.$ms $BYOL export-data $DIR/set --to folder "
-                           "-o $DIR/out; test -f $DIR/out.partial/export.json && exit 0; "
-                           "rm -rf $DIR/out $DIR/out.partial; done; exit 1"),
+    assert_int_equal(scratch_shell(&scratch,
+                                   "for ms in 010 020 040 060 080 120 160 240 320; do "
+                                   "timeout -s KILL 0.$ms $BYOL export-data $DIR/set --to folder "
+                                   "-o $DIR/out; test -f $DIR/out.partial/export.json && exit 0; "
+                                   "rm -rf $DIR/out $DIR/out.partial; done; exit 1"),
                      0);
-    assert_int_equal(shell("test ! -e $DIR/out"), 0);
+    assert_int_equal(scratch_shell(&scratch, "test ! -e $DIR/out"), 0);
     program_expect(&scratch, 1, "not finished", "convert $DIR/out.partial -o $DIR/again");
     program_expect(&scratch, 1, "exists already", "export-data $DIR/set --to folder -o $DIR/out");
     program_expect(&scratch, 0, "3500 images",
@@ -328,9 +318,12 @@ static void killed_exports_are_never_taken_for_whole(void **state)
 static void full_disks_are_named_and_nothing_is_left(void **state)
 {
     (void)state;
-    assert_int_equal(shell("$BYOL convert " IMAGES " -o $DIR/set"), 0);
-    assert_int_equal(shell("ulimit -f 4; $BYOL export-data $DIR/set --to tfrecord -o $DIR/out"), 1);
-    assert_int_equal(shell("test ! -e $DIR/out -a ! -e $DIR/out.partial"), 0);
+    assert_int_equal(scratch_shell(&scratch, "$BYOL convert " IMAGES " -o $DIR/set"), 0);
+    assert_int_equal(
+        scratch_shell(&scratch,
+                      "ulimit -f 4; $BYOL export-data $DIR/set --to tfrecord -o $DIR/out"),
+        1);
+    assert_int_equal(scratch_shell(&scratch, "test ! -e $DIR/out -a ! -e $DIR/out.partial"), 0);
 }
 
 int main(void)
