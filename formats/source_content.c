@@ -64,19 +64,20 @@ uint64_t source_content_size(const struct source_content *content)
 // `raw` holds all pixels in the content's order.
 static void arrange(const struct source_content *content, const uint8_t *raw, uint8_t *rgb)
 {
-    size_t plane = (size_t)content->width * content->height;
-    for (size_t i = 0; i < plane; i++) {
-        for (size_t channel = 0; channel < 3; channel++) {
-            switch (content->pixels) {
-            case SOURCE_PIXELS_GREY:
-                rgb[i * 3 + channel] = raw[i];
-                break;
-            case SOURCE_PIXELS_RGB_PLANES:
-                rgb[i * 3 + channel] = raw[channel * plane + i];
-                break;
-            default:
-                rgb[i * 3 + channel] = raw[(2 - channel) * plane + i];
-            }
+    enum source_pixels pixels = content->pixels;
+    size_t width = content->width, height = content->height, plane = width * height;
+    size_t across = pixels == SOURCE_PIXELS_RGB_COLUMNS ? height : 1;
+    size_t down = pixels == SOURCE_PIXELS_RGB_COLUMNS ? 1 : width;
+    const uint8_t *green = pixels == SOURCE_PIXELS_GREY ? raw : raw + plane;
+    const uint8_t *last = pixels == SOURCE_PIXELS_GREY ? raw : raw + 2 * plane;
+    const uint8_t *red = pixels == SOURCE_PIXELS_BGR_PLANES ? last : raw;
+    const uint8_t *blue = pixels == SOURCE_PIXELS_BGR_PLANES ? raw : last;
+    for (size_t y = 0; y < height; y++) {
+        for (size_t x = 0; x < width; x++) {
+            size_t at = y * down + x * across;
+            *rgb++ = red[at];
+            *rgb++ = green[at];
+            *rgb++ = blue[at];
         }
     }
 }

@@ -12,6 +12,7 @@ enum source_pixels {
     SOURCE_PIXELS_RGB,        // interleaved
     SOURCE_PIXELS_RGB_PLANES, // one channel after the other
     SOURCE_PIXELS_BGR_PLANES,
+    SOURCE_PIXELS_RGB_COLUMNS, // planes, column by column
 };
 
 // Start from {0}, use again and again, end with source_content_free.
