@@ -22,6 +22,7 @@ static void begin(struct source_content *content, const struct source_range *ran
     content->range = *range;
     content->pixels = SOURCE_PIXELS_NONE;
     content->at = 0;
+    content->bad.status = STATUS_OK;
 }
 
 void source_content_file(struct source_content *content, const struct source_range *range)
@@ -53,6 +54,27 @@ enum status source_content_pixels(struct source_content *content, const struct s
     content->pixels = pixels;
     content->width = (uint32_t)width;
     content->height = (uint32_t)height;
+    return STATUS_OK;
+}
+
+enum status source_content_judge(struct source_content *content, enum status status,
+                                 const struct error *why, struct source_entry *entry,
+                                 struct error *error)
+{
+    if (status == STATUS_OK) {
+        return STATUS_OK;
+    }
+    if (status < STATUS_CORRUPT || status > STATUS_LIMIT) {
+        if (error != NULL) {
+            *error = *why;
+        }
+        return status;
+    }
+    source_content_free(content);
+    content->bad = *why;
+    entry->type = SOURCE_ENTRY_IMAGE;
+    entry->size = SOURCE_SIZE_UNKNOWN;
+    entry->label = DATASET_NO_LABEL;
     return STATUS_OK;
 }
 
@@ -119,7 +141,12 @@ static enum status encode(struct source_content *content, struct error *error)
 enum status source_content_read(struct source_content *content, void *buf, size_t len, size_t *got,
                                 struct error *error)
 {
+    const struct error *bad = &content->bad;
     *got = 0;
+    if (bad->status != STATUS_OK) {
+        enum status status = bad->status == STATUS_LIMIT ? STATUS_LIMIT : STATUS_CORRUPT;
+        return error_set(error, status, bad->path, bad->offset, bad->record, "%s", bad->reason);
+    }
     bool encoded = content->pixels != SOURCE_PIXELS_NONE;
     if (encoded && content->png == NULL) {
         enum status status = encode(content, error);
