@@ -12,9 +12,9 @@
 
 enum status class_list_split(struct class_list *list, char *text, size_t len, struct error *error)
 {
-    size_t lines = 1;
+    size_t lines = 1; // at most
     for (size_t i = 0; i < len; i++) {
-        lines += text[i] == '\n';
+        lines += text[i] == '\n' || text[i] == '\r';
     }
     *list = (struct class_list){.text = text, .names = calloc(lines, sizeof *list->names)};
     if (list->names == NULL) {

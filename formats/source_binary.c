@@ -32,7 +32,6 @@ struct binary {
     uint64_t records, number;
     uint8_t record[BINARY_RECORD_MAX];
     char name[300];
-    char fault[100]; // why the record is bad, or ""
     struct source_content content;
 };
 
@@ -255,24 +254,21 @@ static enum status load_record(struct binary *binary, struct error *error)
     return status;
 }
 
-static int32_t label_of(struct binary *binary)
+static enum status read_label(const struct binary *binary, int32_t *label, struct error *error)
 {
     const struct binary_layout *layout = binary->layout;
-    int label = DATASET_NO_LABEL;
-    binary->fault[0] = '\0';
-    if (layout->header > 0) {
-        label = binary->record[layout->label_at];
-    } else if (binary->labels != NULL) {
-        label = binary->labels->bytes[binary->number] - 1;
-    } else {
-        return DATASET_NO_LABEL;
+    *label = DATASET_NO_LABEL;
+    if (layout->header == 0 && binary->labels == NULL) {
+        return STATUS_OK;
     }
-    if (label < 0 || label >= (int)layout->classes) {
-        snprintf(binary->fault, sizeof binary->fault, "label %d; the classes are 0 to %u", label,
-                 layout->classes - 1);
-        return DATASET_NO_LABEL;
+    int number = layout->header > 0 ? binary->record[layout->label_at]
+                                    : binary->labels->bytes[binary->number] - 1;
+    if (number < 0 || number >= (int)layout->classes) {
+        return error_set(error, STATUS_CORRUPT, binary->path, NOWHERE, binary->number,
+                         "label %d; the classes are 0 to %u", number, layout->classes - 1);
     }
-    return label;
+    *label = number;
+    return STATUS_OK;
 }
 
 static enum status take_record(struct binary *binary, struct error *error)
@@ -299,29 +295,23 @@ static enum status binary_next(void *state, struct source_entry *entry, struct e
             return status;
         }
     }
+    struct error why;
     enum status status = take_record(binary, error);
     if (status != STATUS_OK) {
         return status;
     }
     snprintf(binary->name, sizeof binary->name, "%s/%05" PRIu64 ".png", binary->file,
              binary->number);
-    *entry = (struct source_entry){.name = binary->name,
-                                   .type = SOURCE_ENTRY_IMAGE,
-                                   .size = SOURCE_SIZE_UNKNOWN,
-                                   .label = label_of(binary)};
+    *entry = (struct source_entry){
+        .name = binary->name, .type = SOURCE_ENTRY_IMAGE, .size = SOURCE_SIZE_UNKNOWN};
+    status = read_label(binary, &entry->label, &why);
     binary->number++;
-    return STATUS_OK;
+    return source_content_judge(&binary->content, status, &why, entry, error);
 }
 
 static enum status binary_read(void *state, void *buf, size_t len, size_t *got, struct error *error)
 {
-    struct binary *binary = state;
-    *got = 0;
-    if (binary->fault[0] != '\0') {
-        return error_set(error, STATUS_CORRUPT, binary->path, NOWHERE, binary->number - 1, "%s",
-                         binary->fault);
-    }
-    return source_content_read(&binary->content, buf, len, got, error);
+    return source_content_read(&((struct binary *)state)->content, buf, len, got, error);
 }
 
 // --- the kind ------------------------------------------------------------------------------------

@@ -31,7 +31,6 @@ struct records {
     char layout[500];
     char name[LIMIT_NAME_BYTES + 2], class_name[LIMIT_NAME_BYTES + 2]; // of the current record
     struct source_content content;
-    struct error bad; // why it cannot be read, with STATUS_OK for nothing
 };
 
 static void records_close(void **state)
@@ -183,7 +182,6 @@ static void set_label(struct records *records, const struct example *example,
     }
 }
 
-// A damaged record is given out, and is bad when it is read.
 static void set_content(struct records *records, const struct example *example,
                         struct source_entry *entry)
 {
@@ -191,45 +189,41 @@ static void set_content(struct records *records, const struct example *example,
     source_range_memory(&range, example->image, example->image_len, records->path);
     source_content_file(&records->content, &range);
     entry->type = SOURCE_ENTRY_IMAGE;
-    entry->size = records->bad.status == STATUS_OK ? example->image_len : SOURCE_SIZE_UNKNOWN;
+    entry->size = example->image_len;
 }
 
 static enum status records_next(void *state, struct source_entry *entry, struct error *error)
 {
     struct records *records = state;
     struct example example = {.label = DATASET_NO_LABEL};
+    struct error why;
     const uint8_t *bytes;
     size_t len;
-    enum status status = tfrecord_next(records->reader, &bytes, &len, &records->bad);
+    enum status status = tfrecord_next(records->reader, &bytes, &len, &why);
     if (!tfrecord_goes_on(records->reader)) {
         if (status != STATUS_END && error != NULL) {
-            *error = records->bad;
+            *error = why;
         }
         return status;
     }
     if (status == STATUS_OK) {
-        status = example_parse(&example, &records->keys, bytes, len, &records->bad);
+        status = example_parse(&example, &records->keys, bytes, len, &why);
     }
-    if (status != STATUS_OK) {
-        example.label = DATASET_NO_LABEL;
-    }
-    records->bad.status = status;
     set_name(records, &example, entry);
-    set_label(records, &example, entry);
     set_content(records, &example, entry);
-    return STATUS_OK;
+    if (status == STATUS_OK) {
+        set_label(records, &example, entry);
+        return STATUS_OK;
+    }
+    error_set(&why, status, records->path, tfrecord_offset(records->reader),
+              tfrecord_number(records->reader), "%s", why.reason);
+    return source_content_judge(&records->content, status, &why, entry, error);
 }
 
 static enum status records_read(void *state, void *buf, size_t len, size_t *got,
                                 struct error *error)
 {
-    struct records *records = state;
-    *got = 0;
-    if (records->bad.status != STATUS_OK) {
-        return error_set(error, STATUS_CORRUPT, records->path, tfrecord_offset(records->reader),
-                         tfrecord_number(records->reader), "%s", records->bad.reason);
-    }
-    return source_content_read(&records->content, buf, len, got, error);
+    return source_content_read(&((struct records *)state)->content, buf, len, got, error);
 }
 
 // --- what was found ------------------------------------------------------------------------------
