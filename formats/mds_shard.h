@@ -9,6 +9,7 @@
 #include "formats/status.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 
 struct mds_shard;
 // `entry` is the shard's object of index.json; its strings must outlive the shard.
@@ -20,5 +21,8 @@ const char *mds_shard_path(const struct mds_shard *shard);
 // file was as the index says.
 enum status mds_shard_next(struct mds_shard *shard, const uint8_t **bytes, size_t *len,
                            struct error *error);
+// Whether that failed for its one sample: an offset that cannot be one, or too many bytes. Then
+// the samples behind it can still be read.
+bool mds_shard_goes_on(const struct mds_shard *shard); // accepts NULL
 
 #endif

@@ -65,8 +65,12 @@ static enum status choose_kind(struct source *source, struct error *error)
 {
     for (size_t i = 0; source_kinds[i] != NULL; i++) {
         bool mine = false;
-        enum status status = source_kinds[i]->recognise(source->path, &mine, error);
+        struct error why;
+        enum status status = source_kinds[i]->recognise(source->path, &mine, &why);
         if (status != STATUS_OK) {
+            if (error != NULL) {
+                *error = why;
+            }
             return status;
         }
         if (mine) {
@@ -141,6 +145,11 @@ void source_close(struct source **source)
 const char *source_path(const struct source *source)
 {
     return source->path;
+}
+
+bool source_exported(const struct source *source)
+{
+    return source->export.found;
 }
 
 struct source_counts source_counts(const struct source *source)
@@ -224,6 +233,7 @@ static enum status make_member(struct source *source, const char *name,
                          (unsigned long long)LIMIT_CLASSES - 1);
     }
     member->label = entry->label;
+    member->class_name = entry->label >= 0 && !source->export.found ? entry->class_name : NULL;
     if (source->export.found && member->label == SOURCE_LABEL_OF_NAME) {
         member->label = source_export_label(&source->export, name);
     }

@@ -6,7 +6,8 @@
 // What it writes, little-endian: "BYOLIMG1", then frames of 32 bytes, a name, and a payload:
 //
 //   0    u32 what: 1 image file, 2 RGB pixels, 3 grey pixels, 4 the name of a class (labels count
-//        from 0), 5 a line about the layout, 6 the end, 7 a failure
+//        from 0), 5 a line about the layout, 6 the end, 7 a failure, 8 an image that cannot
+//        be read: the payload says why
 //   4    u32 1: the name is only the image's number (`numbered` of struct source_entry)
 //   8    i32 label (-1 none, -2 by the name's folder); of a failure: its enum status
 //   12   u32 bytes of the name (or text), at most 4096
@@ -26,6 +27,11 @@ bool source_stream_find(const char *file, char *path, size_t size);
 enum status source_stream_open(struct source_stream **out, const char *path,
                                const char *const *arguments, const char *missing,
                                struct error *error);
+
+// The same for what comes out of `pipe`, which is closed with the stream; `program` is who writes
+// it.
+enum status source_stream_from(struct source_stream **out, const char *path, int pipe,
+                               const char *program, struct error *error);
 
 // As the functions of struct source_kind, with a struct source_stream as state.
 enum status source_stream_next(void *state, struct source_entry *entry, struct error *error);

@@ -2,6 +2,7 @@
 #include "tools/convert_select.h"
 
 #include "formats/dataset.h"
+#include "formats/ilsvrc_devkit.h"
 #include "formats/limits.h"
 #include "formats/name_list.h"
 #include "formats/split_rules.h"
@@ -25,7 +26,7 @@ struct select {
     struct split_rule rules[SELECT_SPLITS_MAX];
     size_t rule_count; // 0 = no split
     struct name_list only, without, labels, class_names;
-    bool labels_in_order; // the labels' file has numbers only
+    bool labels_in_order; // the labels' file has no names of images
     bool numbers;         // its labels are numbers, not classes
     bool random, tfds;    // wanted by a rule
     uint64_t images;
@@ -84,7 +85,13 @@ static bool is_number(const char *text, int64_t *value)
 static enum status read_labels(struct select *select, struct error *error)
 {
     struct name_list *labels = &select->labels;
-    enum status status = name_list_read(labels, select->options.labels, true, error);
+    bool devkit;
+    enum status status = ilsvrc_devkit_is(select->options.labels, &devkit, error);
+    if (status == STATUS_OK && devkit) {
+        select->labels_in_order = true;
+        return ilsvrc_devkit_read(labels, select->options.labels, error);
+    }
+    status = status ? status : name_list_read(labels, select->options.labels, true, error);
     if (status != STATUS_OK) {
         return status;
     }

@@ -160,6 +160,8 @@ static void cifar_10(void **state)
     expect_classes("data_batch_1.bin", "a", 10);
     put_text("batches.meta.txt", "a\nb\n");
     expect_classes("data_batch_1.bin", NULL, 0);
+    put_text("batches.meta.txt", "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\nk\n"); // one too many
+    expect_classes("data_batch_1.bin", NULL, 0);
     struct source_case result;
     source_case_read(&result, in_scratch("data_batch_1.bin"));
     assert_string_equal(result.layout, "CIFAR and STL-10 binaries: CIFAR-10");
@@ -188,7 +190,7 @@ static void stl_10(void **state)
     put_text("train_y.bin", "\x01\x0b\x05");
     source_case_expect(in_scratch("train_X.bin"), kind,
                        "train_X/00000.png 0 \n"
-                       "train_X/00001.png -1 !label 10, but STL-10 has classes 0 to 9\n"
+                       "train_X/00001.png -1 !label 10; the classes are 0 to 9\n"
                        "train_X/00002.png 4 \n");
     put_text("train_y.bin", "\x01\x0a");
     expect_failure("train_X.bin", STATUS_CORRUPT, "train_y.bin has 2 labels for 3 images");
@@ -208,6 +210,9 @@ static void folders_hold_several_files(void **state)
     expect_classes("", "a", 10);
     put_records("test_batch.bin", "4", 1, 31);
     expect_failure("", STATUS_TRUNCATED, "test_batch.bin is 2884 bytes long");
+    put_records("test_batch.bin", "4", 1, 32);
+    put_records("train_X.bin", "x", 0, 96);
+    expect_failure("", STATUS_UNSUPPORTED, "train_X.bin is of another data set (STL-10)");
 }
 
 static void archives_are_read_through(void **state)
@@ -272,8 +277,7 @@ static void labels_out_of_range_are_bad(void **state)
     struct source_case result;
     source_case_read(&result, path);
     assert_int_equal(result.status, STATUS_END);
-    assert_non_null(
-        strstr(result.lines, "00001.png -1 !label 10, but CIFAR-10 has classes 0 to 9\n"));
+    assert_non_null(strstr(result.lines, "00001.png -1 !label 10; the classes are 0 to 9\n"));
     put_records("data_batch_1.bin", "\x70", 1, 32); // the first one: not such a file
     source_case_read(&result, path);
     assert_int_equal(result.status, STATUS_UNSUPPORTED);

@@ -70,7 +70,7 @@ static void a_tar_of_class_tars(void **state)
     struct source_case result;
     source_case_read(&result, path);
     assert_int_equal(result.counts.others, 1);
-    assert_string_equal(result.layout, "ImageNet's tars: a tar of class tars");
+    assert_string_equal(result.layout, "ImageNet's tars: a tar of 3 class tars with 5 files");
 }
 
 static void names_alone_are_read_as_well(void **state)
@@ -84,8 +84,9 @@ static void names_alone_are_read_as_well(void **state)
     enum status status;
     while ((status = source_next(source, &member, NULL)) == STATUS_OK) {
         images++;
-        assert_string_equal(source_describe(source), "ImageNet's tars: a tar of class tars");
     }
+    assert_string_equal(source_describe(source),
+                        "ImageNet's tars: a tar of 3 class tars with 5 files");
     assert_int_equal(status, STATUS_END);
     assert_int_equal(images, 4);
     source_close(&source);
@@ -103,6 +104,25 @@ static void compressed_it_is_read_through(void **state)
         skip();
     }
     source_case_expect(packed, "ImageNet's tars", train_lines);
+}
+
+static void a_thousand_class_tars_are_compared_with_ilsvrc2012(void **state)
+{
+    (void)state;
+    FILE *tar = source_case_create(path);
+    for (int i = 0; i < 1000; i++) {
+        char name[32], image[32];
+        snprintf(name, sizeof name, "n%08d.tar", i);
+        snprintf(image, sizeof image, "n%08d_1.JPEG", i);
+        PUT_TAR(tar, name, image, "A");
+    }
+    source_case_end(tar);
+    struct source_case result;
+    source_case_read(&result, path);
+    assert_int_equal(result.counts.images, 1000);
+    assert_string_equal(result.layout,
+                        "ImageNet's tars: a tar of 1000 class tars with 1000 files; ILSVRC2012's "
+                        "training set has 1281167");
 }
 
 static void one_classs_tar(void **state)
@@ -191,6 +211,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_tar_of_class_tars, setup, teardown),
         cmocka_unit_test_setup_teardown(names_alone_are_read_as_well, setup, teardown),
         cmocka_unit_test_setup_teardown(compressed_it_is_read_through, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_thousand_class_tars_are_compared_with_ilsvrc2012, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(one_classs_tar, setup, teardown),
         cmocka_unit_test_setup_teardown(other_tars_are_plain, setup, teardown),
         cmocka_unit_test_setup_teardown(hostile_names_and_links, setup, teardown),

@@ -99,10 +99,8 @@ static void test_nonsense(void **state)
          STATUS_CORRUPT, "makes no sense"},
         {"printf BYOLIMG1; head 4 0 \"$none\" 0 \"$none$none\" '\\1\\0\\0\\0\\0\\0\\0\\0'",
          STATUS_CORRUPT, "makes no sense"},
-        {"printf BYOLIMG1; head 2 0 \"$none\" 1 '\\2\\0\\0\\0\\1\\0\\0\\0' "
-         "'\\3\\0\\0\\0\\0\\0\\0\\0'; "
-         "printf xRGB",
-         STATUS_CORRUPT, "3 bytes for 2 x 1 raw pixels"},
+        {"printf BYOLIMG1; head 10 0 \"$none\" 0 \"$none$none\" '\\221\\1\\0\\0\\0\\0\\0\\0'",
+         STATUS_CORRUPT, "makes no sense"},
         {"printf BYOLIMG1; head 1 0 \"$none\" 0 \"$none$none\" '\\4\\0\\0\\0\\0\\0\\0\\0'; printf "
          "JP",
          STATUS_IO, "ended with code 0"},
@@ -113,6 +111,22 @@ static void test_nonsense(void **state)
         say(cases[i].commands);
         source_reading_refused(path, cases[i].status, cases[i].reason);
     }
+}
+
+// What is wrong with one image is that image's.
+static void test_bad_images(void **state)
+{
+    (void)state;
+    say("printf BYOLIMG1\n"
+        "head 2 0 \"$none\" 1 '\\2\\0\\0\\0\\1\\0\\0\\0' '\\3\\0\\0\\0\\0\\0\\0\\0'; printf xRGB\n"
+        "head 10 1 '\\1\\0\\0\\0' 1 \"$none$none\" '\\4\\0\\0\\0\\0\\0\\0\\0'; printf 1oops\n"
+        "head 1 1 '\\1\\0\\0\\0' 5 \"$none$none\" '\\4\\0\\0\\0\\0\\0\\0\\0'; printf 2.jpgJPEG\n"
+        "head 10 1 '\\1\\0\\0\\0' 1 \"$none$none\" \"$none$none\"; printf 3\n"
+        "head 6 0 \"$none\" 0 \"$none$none\" \"$none$none\"");
+    source_reading_good(&reading, path);
+    assert_string_equal(reading.members, "x -1 !\na.h5/1 -1 !\na.h5/2.jpg 1\na.h5/3 -1 !\n");
+    assert_non_null(strstr(reading.bad.reason, "3 bytes for 2 x 1 raw pixels"));
+    assert_memory_equal(reading.first, "JPEG", 4);
 }
 
 // A program that goes on talking to nobody is ended.
@@ -238,15 +252,17 @@ static void test_arrays(void **state)
     (void)state;
     hid_t file = create();
     hid_t ragged = H5Tvlen_create(H5T_NATIVE_UINT8);
-    hvl_t rows[2] = {{sizeof jpeg, (void *)jpeg}, {sizeof jpeg - 1, (void *)jpeg}};
-    write_dataset(file, "images", ragged, 1, &(hsize_t){2}, rows);
-    write_dataset(file, "labels", H5T_NATIVE_INT32, 1, &(hsize_t){2}, (int32_t[]){7, 8});
-    write_dataset(file, "other", H5T_NATIVE_INT32, 1, &(hsize_t){2}, (int32_t[]){1, 2});
+    hvl_t rows[3] = {{sizeof jpeg, (void *)jpeg}, {4, "none"}, {sizeof jpeg - 1, (void *)jpeg}};
+    write_dataset(file, "images", ragged, 1, &(hsize_t){3}, rows);
+    write_dataset(file, "labels", H5T_NATIVE_INT32, 1, &(hsize_t){3}, (int32_t[]){7, 1, 8});
+    write_dataset(file, "other", H5T_NATIVE_INT32, 1, &(hsize_t){3}, (int32_t[]){1, 2, 3});
     H5Tclose(ragged);
     H5Fclose(file);
-    expect("a.h5/images/000000000.jpg 7\na.h5/images/000000001.jpg 8\n",
-           "HDF5: 2 image files in 'images', labels in 'labels'");
+    expect("a.h5/images/000000000.jpg 7\na.h5/images/000000001 -1 !\n"
+           "a.h5/images/000000002.jpg 8\n",
+           "HDF5: 3 image files in 'images', labels in 'labels'");
     assert_memory_equal(reading.first, jpeg, sizeof jpeg);
+    assert_non_null(strstr(reading.bad.reason, "neither a JPEG nor a PNG"));
     file = create();
     write_dataset(file, "x", H5T_NATIVE_UINT8, 4, (hsize_t[]){2, 1, 1, 3}, "abcdef");
     write_dataset(file, "y", H5T_NATIVE_UINT8, 4, (hsize_t[]){2, 1, 1, 1}, "\1\2");
@@ -263,6 +279,12 @@ static void test_hdf5_refused(void **state)
     write_dataset(file, "x", H5T_NATIVE_DOUBLE, 1, &(hsize_t){2}, (double[]){1, 2});
     H5Fclose(file);
     source_reading_refused(path, STATUS_UNSUPPORTED, "no images in it");
+    file = create();
+    hid_t ragged = H5Tvlen_create(H5T_NATIVE_UINT8);
+    write_dataset(file, "words", ragged, 1, &(hsize_t){1}, &(hvl_t){4, "word"});
+    H5Tclose(ragged);
+    H5Fclose(file);
+    source_reading_refused(path, STATUS_UNSUPPORTED, "the first entry of words is neither");
     source_reading_write(path, "\x89HDF\r\n\x1a\n", 8);
     source_reading_refused(path, STATUS_CORRUPT, "libhdf5 cannot open it");
 }
@@ -284,6 +306,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_good, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nonsense, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_images, setup, teardown),
         cmocka_unit_test_setup_teardown(test_closed_early, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_program, setup, teardown),
         cmocka_unit_test_setup_teardown(test_parquet_damaged, setup, teardown),

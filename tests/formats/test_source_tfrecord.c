@@ -135,8 +135,9 @@ static void the_classic_keys_of_imagenet(void **state)
             {"image/filename", BYTES, "n3_1.JPEG", 0});
     source_case_expect(path, "TFRecord",
                        "n1_1.JPEG 0 AAA\nn2_1.JPEG 999 B\n"
-                       "n3_1.JPEG -1 !image/class/label is 0, but counts from 1\n");
-    expect_layout("TFRecord: image/encoded, image/class/label from 1, image/filename");
+                       "n3_1.JPEG -1 !image/class/label is 0, but counts from 1 to 1048576\n");
+    expect_layout("TFRecord: image/encoded, image/class/label from 1 named by image/class/text, "
+                  "image/filename");
 }
 
 static void slims_labels_count_from_zero(void **state)
@@ -174,6 +175,108 @@ static void other_records_are_no_examples(void **state)
            "brain.Event:2",
            24);
     expect_failure(STATUS_UNSUPPORTED, "something else than tf.train.Example");
+}
+
+// --- names of classes --------------------------------------------------------------------------
+
+// The classes and the remark of a plan of these files.
+static void expect_classes(const char *const *names, size_t count, const char *classes,
+                           const char *remark)
+{
+    struct source_plan *plan;
+    char text[400] = "";
+    assert_int_equal(source_plan_open(&plan, NULL), STATUS_OK);
+    for (size_t i = 0; i < count; i++) {
+        struct source *source;
+        struct error error;
+        assert_int_equal(source_open(&source, scratch_path(&scratch, names[i]), NULL), STATUS_OK);
+        if (source_plan_scan(plan, source, NULL, NULL, &error) != STATUS_OK) {
+            fail_msg("%s", error.reason);
+        }
+        source_close(&source);
+    }
+    assert_int_equal(source_plan_finish(plan, NULL), STATUS_OK);
+    for (uint32_t i = 0; i < source_plan_class_count(plan); i++) {
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", i ? "," : "",
+                 source_plan_classes(plan)[i]);
+    }
+    assert_string_equal(text, classes);
+    if (remark == NULL) {
+        assert_null(source_plan_remark(plan));
+    } else {
+        assert_string_equal(source_plan_remark(plan), remark);
+    }
+    source_plan_close(&plan);
+}
+#define EXPECT_CLASSES(classes, remark, ...)                                                       \
+    expect_classes((const char *const[]){__VA_ARGS__},                                             \
+                   sizeof(const char *const[]){__VA_ARGS__} / sizeof(const char *), classes,       \
+                   remark)
+
+static void in_file(const char *name)
+{
+    snprintf(path, sizeof path, "%s", scratch_path(&scratch, name));
+}
+
+static void put_classic(int64_t label, const char *key, const char *name)
+{
+    EXAMPLE({"image/encoded", BYTES, "A", 0}, {"image/class/label", INTEGERS, NULL, label},
+            {"image/filename", BYTES, "a", 0}, {key, BYTES, name, 0});
+}
+
+static void classes_are_called_as_the_records_say(void **state)
+{
+    (void)state;
+    in_file("one");
+    put_classic(1, "image/class/text", "tench, Tinca tinca");
+    put_classic(4, "image/class/text", "hen/cock");
+    put_classic(-1, "image/class/text", "");
+    in_file("two"); // other classes than in the first
+    put_classic(2, "image/class/text", "goldfish");
+    put_classic(2, "image/class/text", "");
+    put_classic(1, "image/class/text", "tench, Tinca tinca");
+    EXPECT_CLASSES("tench, Tinca tinca,goldfish,2,hen_cock", NULL, "one", "two");
+    in_file("three"); // of the two the synset counts: texts may come twice
+    EXAMPLE({"image/encoded", BYTES, "A", 0}, {"image/class/label", INTEGERS, NULL, 2},
+            {"image/class/text", BYTES, "crane", 0}, {"image/class/synset", BYTES, "n02", 0});
+    EXAMPLE({"image/class/synset", BYTES, "n01", 0}, {"image/class/label", INTEGERS, NULL, 1},
+            {"image/class/text", BYTES, "crane", 0}, {"image/encoded", BYTES, "A", 0});
+    EXPECT_CLASSES("n01,n02", NULL, "three");
+}
+
+static void names_that_do_not_fit_the_labels_leave_numbers(void **state)
+{
+    (void)state;
+    in_file("one");
+    put_classic(1, "image/class/text", "cat");
+    put_classic(2, "image/class/text", "dog");
+    in_file("other");
+    put_classic(1, "image/class/text", "cow");
+    in_file("twice");
+    put_classic(3, "image/class/text", "cat");
+    in_file("odd");
+    put_classic(1, "image/class/text", "..");
+    EXPECT_CLASSES("0,1", "label 0 is called 'cat' and 'cow'", "one", "other");
+    EXPECT_CLASSES("0,1,2", "label 2 is not the only one called 'cat'", "one", "twice");
+    EXPECT_CLASSES("0", "the name of label 0 has a \"..\" component", "odd");
+}
+
+static void classes_are_called_as_the_file_beside_says(void **state)
+{
+    (void)state;
+    EXAMPLE({"image", BYTES, "A", 0}, {"label", INTEGERS, NULL, 2}, {"file_name", BYTES, "a", 0});
+    char beside[400];
+    snprintf(beside, sizeof beside, "%s", scratch_path(&scratch, "label.labels.txt"));
+    source_case_write(beside, "cat\ndog\r\n\n#cow\nhen\n", 19);
+    EXPECT_CLASSES("cat,dog,#cow,hen", NULL, "x.tfrecord");
+    expect_layout("TFRecord: image, label from 0 named by label.labels.txt, file_name");
+    source_case_write(beside, "cat\ndog\n", 8);
+    EXPECT_CLASSES("0,1,2", NULL, "x.tfrecord");
+    expect_layout("TFRecord: image, label from 0 (label.labels.txt names 2 classes, which do not "
+                  "fit label 2), file_name");
+    source_case_write(beside, "", 0);
+    EXPECT_CLASSES("0,1,2", NULL, "x.tfrecord");
+    expect_layout("TFRecord: image, label from 0, file_name");
 }
 
 // --- damage ------------------------------------------------------------------------------------
@@ -284,6 +387,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_classic_keys_of_imagenet, setup, teardown),
         cmocka_unit_test_setup_teardown(slims_labels_count_from_zero, setup, teardown),
         cmocka_unit_test_setup_teardown(images_without_labels, setup, teardown),
+        cmocka_unit_test_setup_teardown(classes_are_called_as_the_records_say, setup, teardown),
+        cmocka_unit_test_setup_teardown(names_that_do_not_fit_the_labels_leave_numbers, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(classes_are_called_as_the_file_beside_says, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(unknown_keys_are_refused_and_listed, setup, teardown),
         cmocka_unit_test_setup_teardown(other_records_are_no_examples, setup, teardown),
         cmocka_unit_test_setup_teardown(a_damaged_record_leaves_the_others, setup, teardown),

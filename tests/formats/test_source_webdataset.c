@@ -76,6 +76,21 @@ static void several_images_share_their_groups_label(void **state)
     source_case_expect(path, "WebDataset", "1.jpg 5 A\n1.png 5 B\n1.webp 5 C\n2.jpg 6 D\n");
 }
 
+static void a_filename_that_spells_the_key_is_the_name(void **state)
+{
+    (void)state;
+    TAR("c/1.cls", "5", "c/1.json", "{\"filename\": \"c/1.JPEG\"}", "c/1.jpg", "A", "c/1.png", "B",
+        "a%2Eb.json", "{\"label\": 2, \"filename\": \"a.b\"}", "a%2Eb.jpg", "C", "2.json",
+        "{\"label\": 3, \"filename\": \"3.jpg\"}", "2.jpg", "D", "3.json",
+        "{\"label\": 3, \"filename\": \"3.jpg/../../x\"}", "3.jpg", "E", "4.jpg", "F", "4.json",
+        "{\"label\": 3, \"filename\": \"4.JPEG\"}", "5.cls", "1", "5.json", "{\"filename\": 7}",
+        "5.jpg", "G");
+    source_case_expect(path, "WebDataset",
+                       "c/1.JPEG 5 A\nc/1.png 5 B\na.b 2 C\n2.jpg 3 D\n3.jpg 3 E\n4.jpg 3 F\n"
+                       "5.jpg 1 G\n");
+    expect_layout("WebDataset: labels in .cls and .json");
+}
+
 static void images_without_a_label_have_none(void **state)
 {
     (void)state;
@@ -213,6 +228,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(labels_in_front, setup, teardown),
         cmocka_unit_test_setup_teardown(labels_behind, setup, teardown),
         cmocka_unit_test_setup_teardown(several_images_share_their_groups_label, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_filename_that_spells_the_key_is_the_name, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(images_without_a_label_have_none, setup, teardown),
         cmocka_unit_test_setup_teardown(a_bad_label_makes_its_images_bad, setup, teardown),
         cmocka_unit_test_setup_teardown(other_tars_are_plain, setup, teardown),

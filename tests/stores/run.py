@@ -7,6 +7,7 @@ is skipped. FOLDER/CLASS/IMAGE.jpg are the images (tests/data/images). Exit code
 """
 
 import argparse
+import json
 import os
 import pathlib
 import re
@@ -18,7 +19,7 @@ HERE = pathlib.Path(__file__).parent
 
 # name: (environment, what is installed in it, what must import)
 LIBRARIES = {
-    "tfrecord": ("tf", "tensorflow-cpu", "tensorflow"),
+    "tfrecord": ("tf", "tensorflow-cpu tensorflow-datasets", "tensorflow, tensorflow_datasets"),
     "webdataset": ("webdataset", "webdataset numpy", "webdataset"),
     "mds": ("stores", "mosaicml-streaming transformers pillow lmdb msgpack h5py pyarrow numpy", "streaming, PIL"),
     "beton": ("ffcv", "ffcv torchvision numpy pillow", "ffcv"),
@@ -60,7 +61,8 @@ def python_of(library, arguments):
 
 
 def sources_of(out, name):
-    return sorted(path for path in out.glob(f"{name}*") if path.name == name or path.name.startswith(f"{name}.") and path.suffix != ".json")
+    files = [path for path in out.glob(f"{name}.*") if path.suffix not in (".json", ".classes")]
+    return sorted(files + list(out.glob(name)))
 
 
 def convert(arguments, python, sources, dataset):
@@ -68,14 +70,26 @@ def convert(arguments, python, sources, dataset):
     call(arguments.byol, "convert", *sources, "-o", dataset, "--quiet", env=environment)
 
 
+def check_classes(arguments, dataset, listing):
+    """The names of the classes, where the writer listed them."""
+    wanted = listing.with_suffix(".classes")
+    if wanted.exists():
+        found = json.loads(call(arguments.byol, "inspect", dataset, "--json"))["classes"]
+        if found != wanted.read_text().splitlines():
+            raise Failure(f"{listing.stem}: the classes are {found}")
+
+
 def check_writer(library, python, checker, arguments, scratch):
     out = scratch / library
     out.mkdir()
     call(python, "-B", HERE / f"write_{library}.py", arguments.folder, out)
     for listing in sorted(out.glob("*.json")):
+        if not sources_of(out, listing.stem):
+            continue  # a file of the library's own
         dataset = scratch / f"{library}-{listing.stem}.byol"
         convert(arguments, python, sources_of(out, listing.stem), dataset)
         report = call(checker, "-B", HERE / "check.py", dataset, listing)
+        check_classes(arguments, dataset, listing)
         print(f"{library:11} {listing.stem:14} {report.split(': ', 1)[1].strip()}")
 
 

@@ -13,11 +13,12 @@
 
 #include <cmocka.h>
 
-static void note_member(struct source_reading *reading, const struct source_member *member)
+static void note_member(struct source_reading *reading, const struct source_member *member,
+                        bool good)
 {
     size_t used = strlen(reading->members);
-    snprintf(reading->members + used, sizeof reading->members - used, "%s %d\n", member->name,
-             (int)member->label);
+    snprintf(reading->members + used, sizeof reading->members - used, "%s %d%s\n", member->name,
+             (int)member->label, good ? "" : " !");
 }
 
 static void note_classes(struct source_reading *reading, const struct source *source)
@@ -31,24 +32,40 @@ static void note_classes(struct source_reading *reading, const struct source *so
     }
 }
 
+// Whether the source goes on behind this image.
+static bool read_member(struct source_reading *reading, struct source *source,
+                        const struct source_member *member, uint8_t **bytes, size_t *capacity)
+{
+    struct error error;
+    size_t len;
+    enum status status = source_read(source, bytes, &len, capacity, &error);
+    if (status != STATUS_OK && status != STATUS_LIMIT && status != STATUS_CORRUPT) {
+        reading->status = status;
+        reading->error = error;
+        return false;
+    }
+    note_member(reading, member, status == STATUS_OK);
+    if (status != STATUS_OK && reading->bad.status == STATUS_OK) {
+        reading->bad = error;
+    }
+    if (status == STATUS_OK && reading->first == NULL) {
+        reading->first = malloc(len + 1);
+        assert_non_null(reading->first);
+        memcpy(reading->first, *bytes, len);
+        reading->first_len = len;
+    }
+    return true;
+}
+
 static void read_members(struct source_reading *reading, struct source *source)
 {
     struct source_member member;
     uint8_t *bytes = NULL;
-    size_t len, capacity = 0;
-    while ((reading->status = source_next(source, &member, &reading->error)) == STATUS_OK) {
-        note_member(reading, &member);
-        reading->status = source_read(source, &bytes, &len, &capacity, &reading->error);
-        if (reading->status != STATUS_OK && reading->status != STATUS_LIMIT) {
-            break;
-        }
-        if (reading->first == NULL && reading->status == STATUS_OK) {
-            reading->first = malloc(len + 1);
-            assert_non_null(reading->first);
-            memcpy(reading->first, bytes, len);
-            reading->first_len = len;
-        }
-    }
+    size_t capacity = 0;
+    do {
+        reading->status = source_next(source, &member, &reading->error);
+    } while (reading->status == STATUS_OK &&
+             read_member(reading, source, &member, &bytes, &capacity));
     free(bytes);
 }
 
@@ -90,6 +107,19 @@ void source_reading_refused(const char *path, enum status status, const char *te
     if (reading->status != status || strstr(reading->error.reason, text) == NULL) {
         fail_msg("%s: status %s, %s; expected: %s", path, status_name(reading->status),
                  reading->error.reason, text);
+    }
+    source_reading_free(reading);
+    free(reading);
+}
+
+void source_reading_bad(const char *path, enum status status, const char *text)
+{
+    struct source_reading *reading = malloc(sizeof *reading);
+    assert_non_null(reading);
+    source_reading_good(reading, path);
+    if (reading->bad.status != status || strstr(reading->bad.reason, text) == NULL) {
+        fail_msg("%s: status %s, %s; expected: %s", path, status_name(reading->bad.status),
+                 reading->bad.reason, text);
     }
     source_reading_free(reading);
     free(reading);

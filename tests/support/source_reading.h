@@ -7,11 +7,13 @@
 struct source_reading {
     enum status status; // STATUS_END when it went well
     struct error error;
+    struct error bad; // of the first bad image, or with STATUS_OK
     struct source_counts counts;
     char kind[64], description[600];
-    char members[16384]; // "NAME LABEL\n" each, as far as there is room
+    char members[16384]; // "NAME LABEL\n" each, "NAME LABEL !\n" of a bad one, as far as there is
+                         // room
     char classes[256];   // "A,B"
-    uint8_t *first;      // the first image's bytes
+    uint8_t *first;      // the first good image's bytes
     size_t first_len;
 };
 
@@ -21,6 +23,10 @@ void source_reading_good(struct source_reading *reading, const char *path);
 void source_reading_free(struct source_reading *reading);
 // Fails the test unless reading `path` ends with `status` and `text` in the reason.
 void source_reading_refused(const char *path, enum status status, const char *text);
+
+// Fails the test unless all of `path` can be read, and its first bad image comes with `status` and
+// `text`.
+void source_reading_bad(const char *path, enum status status, const char *text);
 
 void source_reading_write(const char *path, const void *bytes, size_t len);
 // Damages `file` behind its first `keep` bytes in `rounds` ways, one after the other, and reads

@@ -25,6 +25,7 @@
 #define FRAME_LAYOUT     5u
 #define FRAME_END        6u
 #define FRAME_FAILURE    7u
+#define FRAME_BAD        8u
 #define NUMBERED         1u
 #define LABEL_OF_NAME    (-2)
 #define NO_LABEL         (-1)
@@ -306,6 +307,7 @@ static int put_file(hid_t dataset, const struct shape *shape, struct walk *walk)
 
 static void put_ragged(hid_t group, hid_t dataset, const struct shape *shape, struct walk *walk)
 {
+    static const char no_image[] = "is neither a JPEG nor a PNG of at most 32 MiB";
     char label_name[256], name[NAME_BYTES];
     int64_t *labels = read_labels(group, shape->elements, label_name, sizeof label_name);
     hid_t type = H5Tvlen_create(H5T_NATIVE_UINT8);
@@ -316,18 +318,17 @@ static void put_ragged(hid_t group, hid_t dataset, const struct shape *shape, st
         hvl_t value = {0};
         read_rows(dataset, shape, i, 1, type, &value, walk->path);
         const char *ending = ending_of(value.p, value.len);
-        if (ending == NULL || value.len > IMAGE_BYTES) {
-            refuse(CODE_UNSUPPORTED,
-                   "entry %llu of %s is neither a JPEG nor a PNG of at most 32 MiB",
-                   (unsigned long long)i, walk->path);
+        int good = ending != NULL && value.len <= IMAGE_BYTES;
+        if (!good && i == 0) { // nor are the others
+            refuse(CODE_UNSUPPORTED, "the first entry of %s %s", walk->path, no_image);
         }
-        name_number(name, walk, i, ending);
-        put(&(struct frame){.what = FRAME_FILE,
+        name_number(name, walk, i, good ? ending : "");
+        put(&(struct frame){.what = good ? FRAME_FILE : FRAME_BAD,
                             .flags = NUMBERED,
                             .label = label_of(labels, i),
                             .name = name,
-                            .payload = value.p,
-                            .len = value.len});
+                            .payload = good ? value.p : no_image,
+                            .len = good ? value.len : strlen(no_image)});
         H5Dvlen_reclaim(type, space, H5P_DEFAULT, &value);
     }
     H5Sclose(space);

@@ -9,11 +9,12 @@ import json
 import struct
 import sys
 
-FILE, CLASS, LAYOUT, END, FAILURE = 1, 4, 5, 6, 7
+FILE, CLASS, LAYOUT, END, FAILURE, BAD = 1, 4, 5, 6, 7, 8
 NUMBERED = 1
 NO_LABEL = -1
 UNSUPPORTED, CORRUPT = 22, 20
 NAME_BYTES = 4096
+WHY_BYTES = 400
 ROWS = 32
 IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "picture")
 LABEL_NAMES = ("label", "labels", "class", "cls", "target", "y", "fine_label")
@@ -91,10 +92,16 @@ def put_rows(out, batch, first, image, label, is_struct):
     for number, (value, one) in enumerate(zip(images, labels), first):
         path = value.get("path") if is_struct and value else None
         data = value.get("bytes") if is_struct and value else value
+        why = None
         if not data:
-            raise Refused(f"row {number} has no bytes of an image" + (f", only the path {path}" if path else ""))
-        if one is not None and not -1 <= one < 2**31:
-            raise Refused(f"row {number} has the label {one}")
+            why = "no bytes of an image" + (f", only the path {path}" if path else "")
+        elif one is not None and not -1 <= one < 2**31:
+            why = f"the label {one}"
+        if why is not None and number == 0:
+            raise Refused("the first row has " + why)  # so have the others
+        if why is not None:
+            put(out, BAD, name_of(number, path, b""), NO_LABEL, NUMBERED, f"the row has {why}".encode()[:WHY_BYTES])
+            continue
         put(out, FILE, name_of(number, path, data), NO_LABEL if one is None else one, NUMBERED, data)
 
 
