@@ -37,7 +37,7 @@ static const char help[] =
     "  --raw FILE         the views as float32 .npy [images][views of an image][S][S][3] in 0..1\n"
     "\n"
     "What is shown:\n"
-    "  --recipe NAME|FILE byol, linear-train, eval, small, or a YAML file (byol)\n"
+    "  --recipe NAME|FILE  byol, linear-train, eval, small, or a YAML file (byol)\n"
     "  --size N           another size of the views in pixels\n"
     "  --count N          images, spread evenly over a dataset (8); for files: all\n"
     "  --pairs N          epochs shown, one pair each (3)\n"
