@@ -7,6 +7,7 @@
 #include "formats/file.h"
 #include "tools/command.h"
 #include "tools/example_render.h"
+#include "tools/interrupt.h"
 #include "tools/output.h"
 #include "tools/progress.h"
 
@@ -275,6 +276,7 @@ static enum status begin_directory(struct example *example, struct error *error)
         return error_errno(error, errno, directory, NOWHERE, "create");
     }
     memcpy(example->building, path, sizeof path);
+    interrupt_leaves("%s is incomplete: remove it", path);
     return STATUS_OK;
 }
 
@@ -287,6 +289,7 @@ static enum status finish_directory(struct example *example, struct error *error
         return error_errno(error, errno, example->directory, NOWHERE, "rename into place");
     }
     example->building[0] = 0;
+    interrupt_leaves_nothing();
     return STATUS_OK;
 }
 

@@ -5,6 +5,7 @@
 #include "tools/bench_loader.h"
 #include "tools/bench_step.h"
 #include "tools/example_render.h"
+#include "tools/interrupt.h"
 #include "tools/output.h"
 
 #include <errno.h>
@@ -267,6 +268,7 @@ static enum status measure_made_up(struct doctor_run *run, struct doctor_disk *d
         status = error_errno(error, ENOMEM, NULL, NOWHERE, "allocate");
     }
     run->made_up = true;
+    interrupt_leaves("%s is left: remove it", room);
     if (status == STATUS_OK) {
         status = make_pictures(directory, run->config.recipe.size, error);
     }

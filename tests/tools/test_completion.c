@@ -253,6 +253,10 @@ static void bash_completes(void **state)
     expect_offer("byol bench st", 2, "<step>");
     expect_offer("byol bench step --steps 4 --acc", 5, "<--accumulate>");
     expect_offer("byol bench loader --io u", 4, "<uring>");
+    expect_offer("byol export-data train --to w", 4, "<webdataset>");
+    expect_offer("byol eval knn --convention d", 4, "<dinov2>");
+    expect_offer("byol bench step --precision b", 4, "<bf16>");
+    expect_offer("byol manual doc", 2, "<doctor>");
     expect_offer("byol views --recipe sm", 3, "<small>");
     expect_offer("byol views -o sh", 3, "<>"); // a file: bash's own affair
 }
