@@ -259,7 +259,8 @@ static enum status measure_made_up(struct doctor_run *run, struct doctor_disk *d
     enum status status = STATUS_OK;
     if (asprintf(&room, "%s/byol-doctor-XXXXXX", base && *base ? base : "/tmp") < 0 ||
         mkdtemp(room) == NULL) {
-        status = error_errno(error, errno, room, NOWHERE, "make a directory");
+        status = error_errno(error, errno, room, NOWHERE,
+                             "make a directory for pictures (TMPDIR says where, or give --data)");
         free(room);
         return status;
     }
