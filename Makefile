@@ -4,6 +4,7 @@
 
 BUILD  ?= build
 PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
 CC     ?= cc
 CXX    ?= c++
 SANITIZE ?=
@@ -268,7 +269,7 @@ $(CHECK_SIMD): $(call objects,$(SIMD_SOURCES) $(SUPPORT_SOURCES)) $(BUILD)/libby
 -include $(shell find $(BUILD)/obj $(BUILD)/cuda $(BUILD)/emulated -name '*.d' 2>/dev/null)
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 28
 
 # --- what a person runs -----------------------------------------------------------------------------------------------------
 
@@ -279,42 +280,49 @@ demo:  ## install, build, and run the main job on the offline example
 	@start=$$(date +%s) && sh tools/deps.sh --missing --needed && \
 		$(MAKE) --no-print-directory -j2 BUILD=$(BUILD) all && sh tools/demo.sh $(BUILD) $$start
 
-install: all  ## into PREFIX (/usr/local)
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/share/byol/recipes
-	install -m 755 $(BUILD)/byol $(DESTDIR)$(PREFIX)/bin/byol
-	install -m 644 $(BUILD)/libbyol.a $(DESTDIR)$(PREFIX)/lib/libbyol.a
-	install -d $(DESTDIR)$(PREFIX)/libexec/byol
-	install -m 644 $(BUILD)/parquet_stream.py $(DESTDIR)$(PREFIX)/libexec/byol/parquet_stream.py
-	$(if $(filter 1,$(HDF5)),install -m 755 $(BUILD)/byol-hdf5-stream $(DESTDIR)$(PREFIX)/libexec/byol/byol-hdf5-stream)
-	$(if $(filter 1,$(CUDA)),install -D -m 755 $(BUILD)/libbyol_cuda.so $(DESTDIR)$(PREFIX)/lib/byol/libbyol_cuda.so)
-	install -m 644 $(wildcard tools/recipes/*.yaml) $(DESTDIR)$(PREFIX)/share/byol/recipes
-	install -m 644 tools/byol_resnet.py $(DESTDIR)$(PREFIX)/share/byol/byol_resnet.py
-	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,man/man1 bash-completion/completions zsh/site-functions)
-	$(BUILD)/byol manual -o $(DESTDIR)$(PREFIX)/share/man/man1
-	$(BUILD)/byol completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/byol
-	$(BUILD)/byol completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_byol
-	for h in $(INSTALLED_HEADERS); do install -D -m 644 $$h $(DESTDIR)$(PREFIX)/include/byol/$$h; done
+INSTALLED_HEADERS := $(filter-out trainer/cuda/%,$(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h))
+TO := $(DESTDIR)$(PREFIX)
+TO_LIB := $(DESTDIR)$(LIBDIR)
+install: all  ## into PREFIX (/usr/local), libraries into LIBDIR (PREFIX/lib), below DESTDIR
+	install -d $(addprefix $(TO)/,bin libexec/byol share/byol/recipes share/byol/ablations share/doc/byol \
+		share/man/man1 share/bash-completion/completions share/zsh/site-functions) $(TO_LIB)
+	install -m 755 $(BUILD)/byol $(TO)/bin/byol
+	install -m 644 $(BUILD)/libbyol.a $(TO_LIB)/libbyol.a
+	install -m 644 $(BUILD)/parquet_stream.py $(TO)/libexec/byol/parquet_stream.py
+	$(if $(filter 1,$(HDF5)),install -m 755 $(BUILD)/byol-hdf5-stream $(TO)/libexec/byol/byol-hdf5-stream)
+	$(if $(filter 1,$(CUDA)),install -D -m 755 $(BUILD)/libbyol_cuda.so $(TO)/lib/byol/libbyol_cuda.so)
+	install -m 644 $(wildcard tools/recipes/*.yaml) $(TO)/share/byol/recipes
+	install -m 644 $(wildcard tools/ablations/*.yaml) $(TO)/share/byol/ablations
+	install -m 644 tools/byol_resnet.py $(TO)/share/byol/byol_resnet.py
+	install -m 644 LICENSE README.md $(TO)/share/doc/byol
+	$(BUILD)/byol manual -o $(TO)/share/man/man1
+	chmod 644 $(TO)/share/man/man1/byol*.1
+	$(BUILD)/byol completion bash | install -m 644 /dev/stdin $(TO)/share/bash-completion/completions/byol
+	$(BUILD)/byol completion zsh | install -m 644 /dev/stdin $(TO)/share/zsh/site-functions/_byol
+	for h in $(INSTALLED_HEADERS); do install -D -m 644 $$h $(TO)/include/byol/$$h; done
 	$(INSTALL_API)
 
-INSTALLED_HEADERS := $(filter-out trainer/cuda/%,$(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h trainer/*/*.h))
+# The loader finds a new library in its cache only; where packages are made (DESTDIR) the package manager sees to that.
 define INSTALL_API
-install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include
-install -m 755 $(BUILD)/$(SONAME) $(DESTDIR)$(PREFIX)/lib/$(SONAME)
-ln -sf $(SONAME) $(DESTDIR)$(PREFIX)/lib/libbyol.so
-install -m 644 pipeline/api/byol.h $(DESTDIR)$(PREFIX)/include/byol.h
-sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(call api_number,BYOL_VERSION)|' pipeline/api/byol.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/byol.pc
+install -d $(TO_LIB)/pkgconfig $(TO)/include
+install -m 755 $(BUILD)/$(SONAME) $(TO_LIB)/$(SONAME)
+ln -sf $(SONAME) $(TO_LIB)/libbyol.so
+install -m 644 pipeline/api/byol.h $(TO)/include/byol.h
+sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(call api_number,BYOL_VERSION)|' pipeline/api/byol.pc.in | \
+	install -m 644 /dev/stdin $(TO_LIB)/pkgconfig/byol.pc
+$(if $(DESTDIR),,-ldconfig 2>/dev/null || true)
 endef
 
 .PHONY: install-api uninstall
 install-api: $(BUILD)/$(SONAME)  ## libbyol.so, byol.h and byol.pc alone into PREFIX
 	$(INSTALL_API)
 
-uninstall:  ## what install put into PREFIX
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/byol lib/libbyol.a lib/$(SONAME) lib/libbyol.so lib/byol/libbyol_cuda.so include/byol.h lib/pkgconfig/byol.pc)
-	rm -rf $(addprefix $(DESTDIR)$(PREFIX)/,share/byol include/byol libexec/byol)
-	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/byol.1 $(DESTDIR)$(PREFIX)/share/man/man1/byol-*.1 \
-		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/byol $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_byol
-	-rmdir $(DESTDIR)$(PREFIX)/lib/byol 2>/dev/null
+uninstall:  ## what install put into PREFIX and LIBDIR
+	rm -f $(addprefix $(TO)/,bin/byol lib/byol/libbyol_cuda.so include/byol.h share/man/man1/byol.1 share/man/man1/byol-*.1 \
+		share/bash-completion/completions/byol share/zsh/site-functions/_byol)
+	rm -f $(addprefix $(TO_LIB)/,libbyol.a $(SONAME) libbyol.so pkgconfig/byol.pc)
+	rm -rf $(addprefix $(TO)/,share/byol share/doc/byol include/byol libexec/byol)
+	rmdir $(TO)/lib/byol 2>/dev/null || true
 
 # --- tests ------------------------------------------------------------------------------------------------------------------
 

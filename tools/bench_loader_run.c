@@ -245,7 +245,7 @@ enum status loader_bench_run(struct loader_bench *bench, struct error *error)
     if (status != STATUS_OK) {
         return status;
     }
-    progress_begin(&bench->progress, bench->quiet || bench->json);
+    progress_begin(&bench->progress, bench->quiet);
     status =
         bench->window_seconds > 0 ? measure_windows(bench, error) : measure_passes(bench, error);
     progress_end(&bench->progress);

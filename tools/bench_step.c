@@ -29,10 +29,13 @@ const struct command command_bench_step = {
             "\n"
             "What is trained:\n"
             "  --net NAME        tiny, resnet18, 34, 50, 101, 152, 200 (resnet50)\n"
-            "  --stem NAME       imagenet or small, for images of about 32 px (imagenet)\n"
-            "  --padding NAME    same or torch (same)\n"
-            "  --shortcut NAME   convolutions in the first block of every group: first, or where\n"
-            "                    torchvision has them: torch (first)\n"
+            "  --stem imagenet|small\n"
+            "                    small: for images of about 32 px (imagenet)\n"
+            "  --padding same|torch\n"
+            "                    as the reference pads, or as torchvision (same)\n"
+            "  --shortcut first|torch\n"
+            "                    convolutions in the first block of every group, or where\n"
+            "                    torchvision has them (first)\n"
             "  --width F         channel multiplier (1)\n"
             "  --size N          pixels per side (224)\n"
             "  --batch N         pairs per step (64)\n"
@@ -44,8 +47,9 @@ const struct command command_bench_step = {
             "\n"
             "How:\n"
             "  --device NAME     what computes (cpu)\n"
-            "  --precision P     of images and convolutions: f32, bf16, or auto: what the device\n"
-            "                    computes fastest (auto)\n"
+            "  --precision auto|f32|bf16\n"
+            "                    of images and convolutions; auto: what the device computes\n"
+            "                    fastest (auto)\n"
             "  --threads N       (0: one per core)\n"
             "  --steps N         timed steps (5)\n"
             "  --json            print the result as JSON\n"
@@ -269,7 +273,7 @@ enum status step_bench_run(struct step_bench *bench, struct error *error)
     if (!bench->json) {
         step_bench_print_plan(bench);
     }
-    progress_begin(&bench->progress, bench->quiet || bench->json);
+    progress_begin(&bench->progress, bench->quiet);
     status = run_steps(bench, error);
     if (status == STATUS_OK && bench->device->ops->steps_ahead > 0) {
         status = profile(bench, error);

@@ -4,6 +4,7 @@
 #include "formats/nearest.h"
 #include "tools/command.h"
 #include "tools/help_text.h"
+#include "tools/interrupt.h"
 #include "tools/version.h"
 
 #include <stdio.h>
@@ -142,5 +143,9 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     }
     const struct command *command = find_command(name);
-    return command ? flushed(command->run(argc - 1, argv + 1)) : unknown_command(name);
+    if (command == NULL) {
+        return unknown_command(name);
+    }
+    interrupt_begin(command->name);
+    return flushed(command->run(argc - 1, argv + 1));
 }

@@ -38,15 +38,37 @@ static void print_word(void *context, struct help_piece word)
     printf(" %.*s", (int)word.len, word.at);
 }
 
-// What may stand behind a command that is no option: the subjects, or the words of its usage.
+static void print_names(const struct command *const *commands)
+{
+    for (; commands && *commands; commands++) {
+        printf(" %s", command_own_name(*commands));
+    }
+}
+
+// What may stand behind a command that is no option: the subjects, or the words of its usage;
+// commands behind `manual`.
 static void print_operands(const struct command *command)
 {
     char name[64];
-    for (const struct command *const *subject = command->subjects; subject && *subject; subject++) {
-        printf(" %s", command_own_name(*subject));
-    }
+    print_names(command == &command_manual ? command_table : command->subjects);
     snprintf(name, sizeof name, "byol %s", command->name);
     help_operands(command->help, name, print_word, NULL);
+}
+
+static void note(void *context, struct help_piece word)
+{
+    (void)word;
+    *(bool *)context = true;
+}
+
+// Those of the others are files.
+static bool has_operands(const struct command *command)
+{
+    char name[64];
+    bool has = command->subjects != NULL || command == &command_manual;
+    snprintf(name, sizeof name, "byol %s", command->name);
+    help_operands(command->help, name, note, &has);
+    return has;
 }
 
 static bool is_recipe(const struct help_option *option)
@@ -126,9 +148,7 @@ static void print_bash(void)
 {
     fputs(bash_begin, stdout);
     printf("    if ((COMP_CWORD == 1)); then\n        COMPREPLY=($(compgen -W '--help --version");
-    for (const struct command *const *command = command_table; *command; command++) {
-        printf(" %s", (*command)->name);
-    }
+    print_names(command_table);
     printf("' -- \"$current\"))\n        return\n    fi\n    case $topic in\n");
     for (const struct command *const *command = command_table; *command; command++) {
         if ((*command)->subjects) {
@@ -199,9 +219,12 @@ static void print_zsh_topic(const struct command *command)
     while (help_next_option(&at, &option)) {
         print_zsh_option(&option);
     }
-    printf(" \\\n            '1:what:{compadd --");
-    print_operands(command);
-    printf("; _files}' '*:file:_files' ;;\n");
+    if (has_operands(command)) {
+        printf(" \\\n            '1:what:(");
+        print_operands(command);
+        printf(")'");
+    }
+    printf(" \\\n            '*:file:_files' ;;\n");
 }
 
 static void print_zsh(void)

@@ -25,7 +25,7 @@ static const char help[] =
     "  --set KEY=VALUE      one setting of the run; may be repeated\n"
     "  --machine            only what the machine has; measures nothing but the disk\n"
     "  --json               print the result as JSON\n"
-    "  --quiet              do not say what is being measured\n"
+    "  --quiet              no progress line\n"
     "\n"
     "Examples:\n"
     "  byol doctor\n"
@@ -101,7 +101,7 @@ static int examine(const struct request *request, struct doctor_run *run)
     struct progress progress;
     struct error error;
     enum status status = STATUS_OK;
-    progress_begin(&progress, request->quiet || request->json);
+    progress_begin(&progress, request->quiet);
     progress_line(&progress, progress.terminal, "measuring for some seconds ...");
     doctor_machine(&machine);
     if (request->machine) {

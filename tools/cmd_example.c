@@ -7,6 +7,8 @@
 #include "formats/file.h"
 #include "tools/command.h"
 #include "tools/example_render.h"
+#include "tools/interrupt.h"
+#include "tools/json_text.h"
 #include "tools/output.h"
 #include "tools/progress.h"
 
@@ -275,6 +277,7 @@ static enum status begin_directory(struct example *example, struct error *error)
         return error_errno(error, errno, directory, NOWHERE, "create");
     }
     memcpy(example->building, path, sizeof path);
+    interrupt_leaves("%s is incomplete: remove it", path);
     return STATUS_OK;
 }
 
@@ -287,6 +290,7 @@ static enum status finish_directory(struct example *example, struct error *error
         return error_errno(error, errno, example->directory, NOWHERE, "rename into place");
     }
     example->building[0] = 0;
+    interrupt_leaves_nothing();
     return STATUS_OK;
 }
 
@@ -317,6 +321,21 @@ static enum status build(struct example *example, struct error *error)
     return status;
 }
 
+static void print_json(const struct example *example, int64_t test, uint32_t pixels, uint32_t files)
+{
+    char crc[2][16];
+    snprintf(crc[0], sizeof crc[0], "%08" PRIx32, pixels);
+    snprintf(crc[1], sizeof crc[1], "%08" PRIx32, files);
+    json_t *result = json_pack("{s:o, s:i, s:I, s:I, s:I, s:s, s:s}", "output",
+                               json_text(example->directory), "classes", CLASSES, "train",
+                               (json_int_t)(example->count - test), "test", (json_int_t)test,
+                               "size", (json_int_t)example->size, "pixels_crc32c", crc[0],
+                               "files_crc32c", crc[1]);
+    json_dumpf(result, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(result);
+}
+
 static void print_result(const struct example *example)
 {
     int64_t test = 0;
@@ -329,9 +348,7 @@ static void print_result(const struct example *example)
         files = crc32c(files, &example->checksums[i].file, sizeof files);
     }
     if (example->json) {
-        printf("{\"classes\": %d, \"train\": %" PRId64 ", \"test\": %" PRId64 ", \"size\": %" PRId64
-               ", \"pixels_crc32c\": \"%08" PRIx32 "\", \"files_crc32c\": \"%08" PRIx32 "\"}\n",
-               CLASSES, example->count - test, test, example->size, pixels, files);
+        print_json(example, test, pixels, files);
     } else {
         printf("%s: %" PRId64 " training and %" PRId64 " test pictures of %d classes\n",
                example->directory, example->count - test, test, CLASSES);

@@ -75,7 +75,7 @@ static struct help_piece trimmed(struct help_piece line)
 // Lines as they are, up to the first that is not indented.
 static const char *put_literal(const char *at, FILE *page)
 {
-    fputs(".PP\n.nf\n", page);
+    fputs(".nf\n", page);
     while (*at == ' ' && !help_begins_option(help_line(at))) {
         put_line(help_line(at), page);
         at = help_next_line(at);
@@ -124,33 +124,33 @@ static const char *put_option(const char *at, FILE *page)
     return next;
 }
 
-static void put_heading(struct help_piece text, FILE *page)
-{
-    fputs(".SH \"", page);
-    for (size_t i = 0; i < text.len; i++) {
-        putc(text.at[i] == '"' ? '\'' : toupper((unsigned char)text.at[i]), page);
-    }
-    fputs("\"\n", page);
-}
+#define EXIT_CODES "Exit codes: "
 
 // "Options:" over something indented; "Exit codes: 0 success", whose text goes on.
-static const char *put_unindented(const char *at, FILE *page)
+static bool is_heading(const char *at)
 {
-    static const char exit_codes[] = "Exit codes: ";
     struct help_piece line = help_line(at);
-    const char *next = help_next_line(at);
-    if (strncmp(at, exit_codes, strlen(exit_codes)) == 0) {
+    return strncmp(at, EXIT_CODES, strlen(EXIT_CODES)) == 0 ||
+           (*at != ' ' && line.len > 0 && line.at[line.len - 1] == ':' &&
+            *help_next_line(at) == ' ');
+}
+
+static const char *put_heading(const char *at, FILE *page)
+{
+    struct help_piece line = help_line(at);
+    if (strncmp(at, EXIT_CODES, strlen(EXIT_CODES)) == 0) {
         fputs(".SH \"EXIT STATUS\"\n", page);
-        line.at += strlen(exit_codes);
-        line.len -= strlen(exit_codes);
+        line.at += strlen(EXIT_CODES);
+        line.len -= strlen(EXIT_CODES);
         put_line(line, page);
-    } else if (line.len > 0 && line.at[line.len - 1] == ':' && *next == ' ') {
-        line.len--;
-        put_heading(line, page);
-    } else {
-        put_line(line, page);
+        return help_next_line(at);
     }
-    return next;
+    fputs(".SH \"", page);
+    for (size_t i = 0; i + 1 < line.len; i++) {
+        putc(line.at[i] == '"' ? '\'' : toupper((unsigned char)line.at[i]), page);
+    }
+    fputs("\"\n", page);
+    return help_next_line(at);
 }
 
 static const char *put_usage(const char *at, FILE *page)
@@ -169,22 +169,34 @@ static const char *put_usage(const char *at, FILE *page)
     return at;
 }
 
-// `text` is on lines of at most COLUMNS.
+static const char *put_unindented(const char *at, FILE *page)
+{
+    put_line(help_line(at), page);
+    return help_next_line(at);
+}
+
+// `text` is on lines of at most COLUMNS. Headings and options make their own space; other text is a
+// paragraph after an empty line, or where it changes between filled and literal.
 static void put_help(const char *text, FILE *page)
 {
     const char *at = put_usage(text, page);
+    bool after_heading = true, gap = false;
     while (*at) {
         if (*at == '\n') {
-            // A heading makes its own space.
+            gap = true;
             at++;
-            fputs(*at && *at != ' ' && *at != '\n' ? ".PP\n" : "", page);
-        } else if (help_begins_option(help_line(at))) {
-            at = put_option(at, page);
-        } else if (*at == ' ') {
-            at = put_literal(at, page);
-        } else {
-            at = put_unindented(at, page);
+            continue;
         }
+        bool heading = is_heading(at), option = help_begins_option(help_line(at));
+        if (!heading && !option && !after_heading && (gap || *at == ' ')) {
+            fputs(".PP\n", page);
+        }
+        at = heading      ? put_heading(at, page)
+             : option     ? put_option(at, page)
+             : *at == ' ' ? put_literal(at, page)
+                          : put_unindented(at, page);
+        after_heading = heading;
+        gap = false;
     }
 }
 
@@ -207,7 +219,7 @@ static void put_title(const struct command *command, const char *summary, FILE *
     for (const char *c = name; *c; c++) {
         putc(toupper((unsigned char)*c), page);
     }
-    fprintf(page, " 1 \"\" \"byol " BYOL_VERSION "\" \"byol\"\n.SH NAME\n");
+    fputs(" 1 " BYOL_DATE " \"byol " BYOL_VERSION "\" byol\n.SH NAME\n", page);
     put_text((struct help_piece){name, strlen(name)}, page);
     fputs(" \\- ", page);
     put_line((struct help_piece){summary, strlen(summary)}, page);

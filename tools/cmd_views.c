@@ -6,6 +6,7 @@
 #include "formats/file.h"
 #include "formats/npy.h"
 #include "tools/command.h"
+#include "tools/json_text.h"
 #include "tools/recipe_option.h"
 #include "tools/sheet_render.h"
 #include "tools/views_compare.h"
@@ -37,7 +38,7 @@ static const char help[] =
     "  --raw FILE         the views as float32 .npy [images][views of an image][S][S][3] in 0..1\n"
     "\n"
     "What is shown:\n"
-    "  --recipe NAME|FILE byol, linear-train, eval, small, or a YAML file (byol)\n"
+    "  --recipe NAME|FILE  byol, linear-train, eval, small, or a YAML file (byol)\n"
     "  --size N           another size of the views in pixels\n"
     "  --count N          images, spread evenly over a dataset (8); for files: all\n"
     "  --pairs N          epochs shown, one pair each (3)\n"
@@ -352,6 +353,11 @@ static enum status print_params(struct views *views, const struct option_list *o
     return status;
 }
 
+static json_t *file_name(const char *path)
+{
+    return path ? json_text(path) : json_null();
+}
+
 static void print_summary(const struct views *views)
 {
     const struct sheet *sheet = &views->sheet;
@@ -360,7 +366,12 @@ static void print_summary(const struct views *views)
         count += sheet->rows[i].count;
     }
     if (views->json) {
-        printf("{\"images\": %zu, \"views\": %zu, \"size\": %u}\n", images, count, sheet->size);
+        json_t *result = json_pack("{s:o, s:o, s:I, s:I, s:i}", "output", file_name(views->output),
+                                   "raw", file_name(views->raw), "images", (json_int_t)images,
+                                   "views", (json_int_t)count, "size", (int)sheet->size);
+        json_dumpf(result, stdout, JSON_INDENT(2));
+        putchar('\n');
+        json_decref(result);
     } else {
         printf("%zu views of %zu images at %u px%s%s%s%s\n", count, images, sheet->size,
                views->output ? ", sheet: " : "", views->output ? views->output : "",

@@ -50,6 +50,13 @@ static int open_cold(struct trial *trial, const char *path)
     return fd;
 }
 
+// Closed with the trial.
+static void take_file(struct trial *trial, int fd, uint64_t length)
+{
+    trial->fds[trial->files] = fd;
+    trial->length[trial->files++] = length;
+}
+
 static enum status add_file(struct trial *trial, const char *path, uint64_t length,
                             struct error *error)
 {
@@ -57,8 +64,7 @@ static enum status add_file(struct trial *trial, const char *path, uint64_t leng
     if (fd < 0) {
         return error_errno(error, errno, path, NOWHERE, "open");
     }
-    trial->fds[trial->files] = fd;
-    trial->length[trial->files++] = length;
+    take_file(trial, fd, length);
     return STATUS_OK;
 }
 
@@ -90,18 +96,38 @@ static enum status fill(int fd, struct error *error)
     return status == STATUS_OK ? file_sync(fd, ".", error) : status;
 }
 
-// A file without a name is gone when it is closed, however this ends.
+// A file without a name is gone when it is closed, however this ends. Where the file system has no
+// such files (overlayfs before Linux 6.6) it has one for a moment.
+static int make_nameless(void)
+{
+    char path[] = "./byol-doctor-XXXXXX";
+    int fd = open(".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        fd = mkostemp(path, O_CLOEXEC);
+        if (fd >= 0) {
+            unlink(path);
+        }
+    }
+    return fd;
+}
+
+// Opened anew past the page cache; where /proc is not there, as it was made.
 static enum status open_own(struct trial *trial, struct error *error)
 {
-    int fd = open(".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    char path[64];
+    int fd = make_nameless();
     if (fd < 0) {
         return error_errno(error, errno, ".", NOWHERE, "make a file to read from");
     }
     enum status status = fill(fd, error);
-    if (status == STATUS_OK) {
-        char path[64];
-        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    if (status == STATUS_OK && access(path, R_OK) == 0) {
         status = add_file(trial, path, OWN_BYTES, error);
+    } else if (status == STATUS_OK) {
+        trial->disk->direct = false;
+        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+        take_file(trial, fd, OWN_BYTES);
+        return STATUS_OK;
     }
     close(fd);
     return status;

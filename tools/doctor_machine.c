@@ -5,13 +5,16 @@
 #include "trainer/comm/comm.h"
 #include "trainer/device/device.h"
 
-#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <unistd.h>
+
+#define GROUP_PATH 512 // of a control group
 
 // --- processor and memory ------------------------------------------------------------------------
 
@@ -56,11 +59,11 @@ static uint64_t kibibytes(const char *name)
                                                                  : 0;
 }
 
-// The first words of a file of the control group as a container sees it; false where there is none.
-static bool read_group(const char *name, char *text, int capacity)
+// The first line of a file of a control group; false where there is none.
+static bool read_group(const char *group, const char *name, char *text, int capacity)
 {
-    char path[96];
-    snprintf(path, sizeof path, "/sys/fs/cgroup/%s", name);
+    char path[GROUP_PATH + 64];
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/%s", group, name);
     FILE *file = fopen(path, "r");
     bool read = file != NULL && fgets(text, capacity, file) != NULL;
     if (file != NULL) {
@@ -70,23 +73,52 @@ static bool read_group(const char *name, char *text, int capacity)
 }
 
 // "max" instead of a number is no limit, and reads as 0.
-static void ask_limits(struct doctor_machine *machine)
+static void ask_group(struct doctor_machine *machine, const char *group)
 {
     char text[64], used[64];
     double quota, period;
-    machine->memory = kibibytes("MemTotal");
-    machine->memory_free = kibibytes("MemAvailable");
-    if (read_group("cpu.max", text, sizeof text) && sscanf(text, "%lf %lf", &quota, &period) == 2 &&
-        period > 0) {
+    if (read_group(group, "cpu.max", text, sizeof text) &&
+        sscanf(text, "%lf %lf", &quota, &period) == 2 && period > 0 &&
+        (machine->cores_quota <= 0 || quota / period < machine->cores_quota)) {
         machine->cores_quota = quota / period;
     }
-    uint64_t limit = read_group("memory.max", text, sizeof text) ? strtoull(text, NULL, 10) : 0;
+    uint64_t limit =
+        read_group(group, "memory.max", text, sizeof text) ? strtoull(text, NULL, 10) : 0;
     if (limit > 0 && limit < machine->memory) {
-        uint64_t taken =
-            read_group("memory.current", used, sizeof used) ? strtoull(used, NULL, 10) : 0;
+        uint64_t taken = read_group(group, "memory.current", used, sizeof used)
+                             ? strtoull(used, NULL, 10)
+                             : 0;
         uint64_t rest = taken < limit ? limit - taken : 0;
         machine->memory = limit;
         machine->memory_free = rest < machine->memory_free ? rest : machine->memory_free;
+    }
+}
+
+// A container sees its own group as the root; elsewhere it is below, as a batch system's is, and
+// the limits of all groups above hold too.
+static void ask_groups(struct doctor_machine *machine)
+{
+    char line[GROUP_PATH] = "", *group = line;
+    if (find_line("/proc/self/cgroup", "0::", line, sizeof line)) {
+        group += line[0] == ':';
+    }
+    ask_group(machine, "");
+    for (char *slash = strrchr(group, '/'); slash != NULL; slash = strrchr(group, '/')) {
+        if (slash[1] != 0) {
+            ask_group(machine, group);
+        }
+        *slash = 0;
+    }
+}
+
+static void ask_memory(struct doctor_machine *machine)
+{
+    struct sysinfo info;
+    machine->memory = kibibytes("MemTotal");
+    machine->memory_free = kibibytes("MemAvailable");
+    if (machine->memory == 0 && sysinfo(&info) == 0) { // without /proc; does not count caches
+        machine->memory = (uint64_t)info.totalram * info.mem_unit;
+        machine->memory_free = (uint64_t)info.freeram * info.mem_unit;
     }
 }
 
@@ -102,7 +134,7 @@ static void ask_uring(struct doctor_part *part)
 {
     struct error error;
     struct reader reader;
-    int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    int fd = memfd_create("doctor", MFD_CLOEXEC);
     uint8_t *memory = aligned_alloc(4096, 4096);
     const struct reader_setup setup = {
         .fds = &fd, .files = 1, .memory = memory, .bytes = 4096, .depth = 1};
@@ -154,7 +186,8 @@ void doctor_machine(struct doctor_machine *machine)
 {
     *machine = (struct doctor_machine){0};
     ask_processor(machine);
-    ask_limits(machine);
+    ask_memory(machine);
+    ask_groups(machine);
     ask_uring(&machine->uring);
     ask_mpi(&machine->mpi);
     // Also where it was not built in, to say so. `ref` is for tests.

@@ -199,15 +199,28 @@ static void print_memory(const struct doctor_machine *machine, const struct doct
     print_wrapped(text);
 }
 
+static const char *encoder_name(const struct doctor_run *run, char *name, size_t capacity)
+{
+    const char *at = MODEL_ENCODER_CHOICES;
+    for (int i = 0; i < run->config.model.encoder; i++) {
+        at += strcspn(at, "|") + 1;
+    }
+    snprintf(name, capacity, "%.*s", (int)strcspn(at, "|"), at);
+    return name;
+}
+
 static void print_run(const struct doctor_machine *machine, const struct doctor_run *run)
 {
-    static const char *const encoders[] = {"tiny",      "resnet18",  "resnet34", "resnet50",
-                                           "resnet101", "resnet152", "resnet200"};
-    char text[512];
-    printf("\nA run of %s at %d pixels, recipe %s, device %s, on %s:\n",
-           encoders[run->config.model.encoder], (int)run->config.recipe.size,
-           run->config.recipe.name, run->config.device,
-           run->made_up ? "made-up images" : "these images");
+    char text[512], name[32], width[32] = "";
+    if (run->config.model.width != 1) {
+        snprintf(width, sizeof width, " of width %g", run->config.model.width);
+    }
+    putchar('\n');
+    snprintf(text, sizeof text, "A run of %s%s at %d pixels, batch %d, recipe %s, device %s, on %s:",
+             encoder_name(run, name, sizeof name), width, (int)run->config.recipe.size,
+             (int)run->config.batch, run->config.recipe.name, run->config.device,
+             run->made_up ? "made-up images" : "these images");
+    print_wrapped(text);
     printf("  %-10s %12s\n", "stage", "pairs/s");
     for (int stage = 0; stage < DOCTOR_STAGES; stage++) {
         print_stage(run, (enum doctor_stage)stage);
@@ -223,7 +236,9 @@ void doctor_print_text(const struct doctor_machine *machine, const struct doctor
                        const struct doctor_run *run)
 {
     print_machine(machine);
-    print_disk(disk);
+    if (disk->part.words[0] != 0) { // it came so far
+        print_disk(disk);
+    }
     if (run != NULL) {
         print_run(machine, run);
     }
@@ -260,17 +275,25 @@ static json_t *json_rate(double rate)
 
 static json_t *json_run(const struct doctor_run *run)
 {
-    char advice[512];
+    char advice[512], name[32];
+    const struct run_config *config = &run->config;
     json_t *stages = json_object();
     for (int stage = 0; stage < DOCTOR_STAGES; stage++) {
         json_object_set_new(stages, doctor_stage_names[stage], json_rate(run->rate[stage]));
     }
     advise(run, advice, sizeof advice);
-    return json_pack("{s:o, s:o, s:o, s:s, s:s, s:b, s:b, s:i, s:I}", "stages", stages, "loader",
-                     json_rate(run->loader), "together", json_rate(run->together), "limit",
-                     doctor_stage_names[run->limit], "advice", advice, "made_up", run->made_up,
-                     "disk_in_first_pass_only", run->cached, "step_batch", (int)run->step_batch,
-                     "device_memory_bytes", (json_int_t)run->step_memory);
+    json_t *result = json_pack(
+        "{s:s, s:f, s:i, s:s, s:s, s:I}", "encoder", encoder_name(run, name, sizeof name), "width",
+        (double)config->model.width, "size", (int)config->recipe.size, "recipe",
+        config->recipe.name, "device", config->device, "batch", (json_int_t)config->batch);
+    json_object_update_new(
+        result, json_pack("{s:o, s:o, s:o, s:s, s:s, s:b, s:b, s:i, s:I}", "stages", stages,
+                          "loader", json_rate(run->loader), "together", json_rate(run->together),
+                          "limit", doctor_stage_names[run->limit], "advice", advice, "made_up",
+                          run->made_up, "disk_in_first_pass_only", run->cached, "step_batch",
+                          (int)run->step_batch, "device_memory_bytes",
+                          (json_int_t)run->step_memory));
+    return result;
 }
 
 void doctor_print_json(const struct doctor_machine *machine, const struct doctor_disk *disk,

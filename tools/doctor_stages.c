@@ -5,6 +5,7 @@
 #include "tools/bench_loader.h"
 #include "tools/bench_step.h"
 #include "tools/example_render.h"
+#include "tools/interrupt.h"
 #include "tools/output.h"
 
 #include <errno.h>
@@ -258,7 +259,8 @@ static enum status measure_made_up(struct doctor_run *run, struct doctor_disk *d
     enum status status = STATUS_OK;
     if (asprintf(&room, "%s/byol-doctor-XXXXXX", base && *base ? base : "/tmp") < 0 ||
         mkdtemp(room) == NULL) {
-        status = error_errno(error, errno, room, NOWHERE, "make a directory");
+        status = error_errno(error, errno, room, NOWHERE,
+                             "make a directory for pictures (TMPDIR says where, or give --data)");
         free(room);
         return status;
     }
@@ -267,6 +269,7 @@ static enum status measure_made_up(struct doctor_run *run, struct doctor_disk *d
         status = error_errno(error, ENOMEM, NULL, NOWHERE, "allocate");
     }
     run->made_up = true;
+    interrupt_leaves("%s is left: remove it", room);
     if (status == STATUS_OK) {
         status = make_pictures(directory, run->config.recipe.size, error);
     }

@@ -91,11 +91,16 @@ enum status export_features(const char *directory, const struct features *featur
 {
     char *partial;
     enum status status = output_begin(directory, &partial, error);
-    if (status == STATUS_OK) {
-        status = write_all(partial, features, dataset, checkpoint, error);
+    if (status != STATUS_OK) {
+        free(partial);
+        return status;
     }
+    status = write_all(partial, features, dataset, checkpoint, error);
     if (status == STATUS_OK) {
         status = output_finish(partial, directory, error);
+    }
+    if (status != STATUS_OK) {
+        output_remove(partial, NULL);
     }
     free(partial);
     return status;

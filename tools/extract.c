@@ -95,6 +95,10 @@ enum status extract_dataset(const struct dataset *dataset, const char *directory
     *report = (struct extract_report){0};
     char *partial;
     enum status status = output_begin(directory, &partial, error);
+    if (status != STATUS_OK) {
+        free(partial);
+        return status;
+    }
     uint64_t count = dataset_count(dataset);
     for (uint64_t i = 0; i < count && status == STATUS_OK; i++) {
         status = extract_record(dataset, i, partial, report, error);
@@ -102,6 +106,9 @@ enum status extract_dataset(const struct dataset *dataset, const char *directory
     }
     if (status == STATUS_OK) {
         status = output_finish(partial, directory, error);
+    }
+    if (status != STATUS_OK) {
+        output_remove(partial, NULL);
     }
     free(partial);
     return status;

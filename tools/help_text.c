@@ -231,6 +231,19 @@ static bool print_fitting(char *line, size_t hang, bool command, size_t columns,
     return true;
 }
 
+// A command with a comment that is too long with it: the comment goes above it.
+static void print_comment(char *line, size_t columns, FILE *stream)
+{
+    char *comment = strstr(line, "  # ");
+    if (comment != NULL && width(line, strlen(line)) > columns) {
+        fprintf(stream, "  %s\n", comment + 2);
+        while (comment > line && comment[-1] == ' ') {
+            comment--;
+        }
+        *comment = 0;
+    }
+}
+
 void help_print(const char *help, size_t columns, FILE *stream)
 {
     char line[LINE_ROOM];
@@ -240,6 +253,9 @@ void help_print(const char *help, size_t columns, FILE *stream)
         at = help_next_line(at);
         snprintf(line, sizeof line, "%.*s", (int)piece.len, piece.at);
         bool command = strncmp(line, COMMAND, strlen(COMMAND)) == 0;
+        if (command) {
+            print_comment(line, columns, stream);
+        }
         usage = usage && piece.len > 0;
         size_t hang = usage     ? strlen(USAGE) + 4
                       : command ? help_indent(piece) + 4

@@ -54,7 +54,7 @@ bool help_piece_is(struct help_piece piece, const char *text);
 
 // Prints a help text on at most `columns` columns: what is too much for a line begins the next one
 // where that goes on with the same thought, else a line of its own; commands end in a backslash
-// there.
+// there, and a comment of theirs goes above them.
 void help_print(const char *help, size_t columns, FILE *stream);
 
 #endif

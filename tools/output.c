@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "formats/file.h"
+#include "tools/interrupt.h"
 
 static enum status check(const char *directory, const char *partial, struct error *error)
 {
@@ -41,18 +42,28 @@ enum status output_check(const char *directory, struct error *error)
     return status;
 }
 
+static enum status make_partial(const char *partial, struct error *error)
+{
+    interrupt_leaves("%s is incomplete: remove it", partial);
+    return file_make_directories(partial, error);
+}
+
 enum status output_begin(const char *directory, char **partial, struct error *error)
 {
     enum status status = name_partial(directory, partial, error);
     if (status == STATUS_OK) {
         status = check(directory, *partial, error);
     }
-    return status == STATUS_OK ? file_make_directories(*partial, error) : status;
+    return status == STATUS_OK ? make_partial(*partial, error) : status;
 }
 
 enum status output_finish(const char *partial, const char *directory, struct error *error)
 {
-    return file_rename(partial, directory, error);
+    enum status status = file_rename(partial, directory, error);
+    if (status == STATUS_OK) {
+        interrupt_leaves_nothing();
+    }
+    return status;
 }
 
 enum status output_begin_beside(const char *directory, char **partial, struct error *error)
@@ -61,7 +72,7 @@ enum status output_begin_beside(const char *directory, char **partial, struct er
     if (status == STATUS_OK) {
         status = check(*partial, *partial, error);
     }
-    return status == STATUS_OK ? file_make_directories(*partial, error) : status;
+    return status == STATUS_OK ? make_partial(*partial, error) : status;
 }
 
 enum status output_replace(const char *partial, const char *directory, struct error *error)
@@ -84,7 +95,9 @@ static int remove_entry(const char *path, const struct stat *about, int type, st
 
 enum status output_remove(const char *directory, struct error *error)
 {
-    return nftw(directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS) == 0
-               ? STATUS_OK
-               : error_errno(error, errno, directory, NOWHERE, "remove");
+    if (nftw(directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0) {
+        return error_errno(error, errno, directory, NOWHERE, "remove");
+    }
+    interrupt_leaves_nothing();
+    return STATUS_OK;
 }

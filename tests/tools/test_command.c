@@ -26,9 +26,9 @@ static int teardown(void **state)
     return 0;
 }
 
-static const char *const subcommands[] = {"convert",  "inspect", "views",      "example",
-                                          "pretrain", "eval",    "bench",      "report",
-                                          "export",   "doctor",  "completion", "manual"};
+static const char *const subcommands[] = {
+    "example", "convert", "inspect",     "views", "pretrain", "eval",       "ablate",
+    "report",  "export",  "export-data", "bench", "doctor",   "completion", "manual"};
 enum { SUBCOMMANDS = sizeof subcommands / sizeof subcommands[0] };
 
 static void help_names_every_command_and_fits_a_screen(void **state)
@@ -152,6 +152,21 @@ static void full_stdout_is_a_failure(void **state)
     program_free(&result);
 }
 
+static void a_signal_ends_it_with_word_of_what_is_left(void **state)
+{
+    (void)state;
+    struct program_result result;
+    program_run(&result, &scratch,
+                "example \"$DIR/many\" --count 1000000 --size 1024 & pid=$!; "
+                "until [ -d \"$DIR\"/many.partial-*/train ]; do sleep 0.05; done; "
+                "kill -TERM $pid; wait $pid; exit $?");
+    assert_int_equal(result.code, 128 + 15);
+    assert_non_null(strstr(result.err, "byol example: interrupted: "));
+    assert_non_null(strstr(result.err, "many.partial-"));
+    assert_non_null(strstr(result.err, " is incomplete: remove it\n"));
+    program_free(&result);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -165,6 +180,7 @@ int main(void)
         cmocka_unit_test(operands_are_counted),
         cmocka_unit_test(options_stand_anywhere_and_end_at_two_dashes),
         cmocka_unit_test(failures_are_also_json),
+        cmocka_unit_test(a_signal_ends_it_with_word_of_what_is_left),
         cmocka_unit_test(full_stdout_is_a_failure),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

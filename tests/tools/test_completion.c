@@ -69,6 +69,33 @@ static size_t lines_of_80_columns(const char *text)
     return lines;
 }
 
+// What completion and man pages rely on: after names and value two spaces, or the end of the line.
+static void check_option_line(const char *topic, const char *line, size_t len)
+{
+    const char *end = line + len, *gap = memmem(line + 2, len - 2, "  ", 2);
+    const char *words = gap ? gap : end;
+    size_t spaces = 0;
+    for (const char *c = line + 2; c < words; c++) {
+        spaces += *c == ' ' && c[1] != '-'; // not the one behind a comma
+    }
+    if (spaces > 1) {
+        fail_msg("byol %s: words too near: %.*s", topic, (int)len, line);
+    }
+}
+
+static void check_lines(const char *topic, const char *text)
+{
+    for (const char *at = text; *at; at += strcspn(at, "\n"), at += *at == '\n') {
+        size_t len = strcspn(at, "\n");
+        if (strncmp(at, "  -", 3) == 0) {
+            check_option_line(topic, at, len);
+        }
+        if (len > 0 && at[len - 1] == '\\' && memmem(at, len, " # ", 3)) {
+            fail_msg("byol %s: a comment goes on below: %.*s", topic, (int)len, at);
+        }
+    }
+}
+
 static void check_help(const char *topic)
 {
     char arguments[96];
@@ -84,6 +111,7 @@ static void check_help(const char *topic)
         }
     }
     lines_of_80_columns(help.out);
+    check_lines(topic, help.out);
     program_free(&help);
 }
 
@@ -225,6 +253,10 @@ static void bash_completes(void **state)
     expect_offer("byol bench st", 2, "<step>");
     expect_offer("byol bench step --steps 4 --acc", 5, "<--accumulate>");
     expect_offer("byol bench loader --io u", 4, "<uring>");
+    expect_offer("byol export-data train --to w", 4, "<webdataset>");
+    expect_offer("byol eval knn --convention d", 4, "<dinov2>");
+    expect_offer("byol bench step --precision b", 4, "<bf16>");
+    expect_offer("byol manual doc", 2, "<doctor>");
     expect_offer("byol views --recipe sm", 3, "<small>");
     expect_offer("byol views -o sh", 3, "<>"); // a file: bash's own affair
 }
@@ -263,6 +295,16 @@ static void man_pages_render_without_warnings(void **state)
     program_free(&result);
 }
 
+static void man_pages_are_clean_for_mandoc(void **state)
+{
+    (void)state;
+    if (system("command -v mandoc >/dev/null 2>&1") != 0) {
+        skip();
+    }
+    program_expect(&scratch, 0, "",
+                   "manual -o \"$DIR/lint\" && mandoc -T lint -W warning \"$DIR\"/lint/*.1 >&2");
+}
+
 static void a_man_page_is_printed_by_name(void **state)
 {
     (void)state;
@@ -285,6 +327,7 @@ int main(void)
         cmocka_unit_test(zsh_reads_its_script),
         cmocka_unit_test(shells_that_are_not_known_are_refused),
         cmocka_unit_test(man_pages_render_without_warnings),
+        cmocka_unit_test(man_pages_are_clean_for_mandoc),
         cmocka_unit_test(a_man_page_is_printed_by_name),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
