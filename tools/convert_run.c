@@ -332,12 +332,19 @@ static enum status convert_images(struct convert *convert, struct error *error)
     return status ? status : convert_finish_outputs(convert, error);
 }
 
+// A source that fails because the person stops its reader too was not damaged.
+static enum status explain_stop(const struct convert *convert, enum status status,
+                                struct error *error)
+{
+    return status ? (*convert->stopped ? check_stop(convert, error) : status) : STATUS_OK;
+}
+
 enum status convert_run(struct convert *convert, struct error *error)
 {
     bool several = comm_ranks(convert->comm) > 1;
     enum status status = prepare(convert, error);
     if (status == STATUS_OK && !convert->placing) {
-        status = convert_images(convert, error);
+        status = explain_stop(convert, convert_images(convert, error), error);
         status = comm_agree(convert->comm, status, NULL, error);
         if (status == STATUS_OK && several) {
             status = convert_join(convert, error);

@@ -133,6 +133,7 @@ static void labels_come_from_files(void **state)
     program_expect(&scratch, 0, "3 classes (eel, ...",
                    "convert $DIR/flat -o $DIR/v --labels $DIR/named");
     expect_records("v", "a.jpg 2\nb.jpg -1\nc.jpg 1\n");
+    write_text("folders", "ant/00.jpg tench\n01.jpg eel\n");
     write_text("numbers", "c.jpg 7\nb.jpg 0\n");
     program_expect(&scratch, 0, "8 classes (0, ...",
                    "convert $DIR/flat -o $DIR/w --labels $DIR/numbers");
@@ -148,6 +149,14 @@ static void labels_come_from_files(void **state)
                    "convert $DIR/flat -o $DIR/x --labels $DIR/short");
     write_text("mixed", "1\nb.jpg 2\n");
     program_expect(&scratch, 1, "have one word", "convert $DIR/flat -o $DIR/x --labels $DIR/mixed");
+    write_text("paths", "tench\n..\nshark\n");
+    program_expect(&scratch, 1, "the name of class 1, '..'",
+                   "convert $DIR/flat -o $DIR/x --labels $DIR/truth --labels-from 1 "
+                   "--classes $DIR/paths");
+    draw_classes(3); // folders do not matter then
+    program_expect(&scratch, 0, "2 classes (eel, tench)",
+                   "convert $DIR/in -o $DIR/y --labels $DIR/folders");
+    expect_records("y", "ant/00.jpg 1\nbee/01.jpg 0\ncow/02.jpg -1\n");
     write_text("twice", "b.jpg 1\nb.jpg 2\n");
     program_expect(&scratch, 1, "comes twice", "convert $DIR/flat -o $DIR/x --labels $DIR/twice");
 }
