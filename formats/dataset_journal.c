@@ -19,7 +19,7 @@
 
 enum { ENTRY_CHECKPOINT = 0x54504b43, ENTRY_REMARK = 0x4b4d4552, ENTRY_PLACES = 0x43414c50 };
 
-static const uint8_t magic[8] = "BYOLJRN\n";
+static const uint8_t magic[8] = {'B', 'Y', 'O', 'L', 'J', 'R', 'N', '\n'};
 static const enum index_section sections[] = {INDEX_FILES, INDEX_FILE_NAMES, INDEX_RECORDS,
                                               INDEX_RECORD_NAMES};
 #define SECTIONS (sizeof sections / sizeof *sections)

@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 // With a dataset there already the two change places, so that at every moment one of them stands
 // under the name.
@@ -163,7 +162,9 @@ enum status dataset_place_find(struct dataset_writer **writers, const char *cons
 {
     struct journal journal = {.fd = -1};
     struct journal_places places;
-    memset(writers, 0, count * sizeof *writers);
+    for (size_t i = 0; i < count; i++) {
+        writers[i] = NULL;
+    }
     *found = (struct dataset_places){0};
     enum status status = find_places(&journal, directories, count, &places, error);
     if (status == STATUS_OK && places.count == count) {

@@ -18,7 +18,8 @@ static void partial_path(const struct convert_output *output, unsigned rank, uns
                          char path[PART_PATH_BYTES])
 {
     convert_part_path(output, rank, ranks, path, PART_PATH_BYTES);
-    strcat(path, ".partial");
+    size_t len = strlen(path);
+    snprintf(path + len, PART_PATH_BYTES - len, ".partial");
 }
 
 // Of how many processes `name` holds a part, where the output is called `base`; 0 = it does not.
@@ -36,26 +37,19 @@ static unsigned part_of(const char *name, const char *base)
 enum status convert_check_parts(const struct convert *convert, const struct convert_output *output,
                                 struct error *error)
 {
-    char parent[sizeof output->path], path[2 * sizeof output->path];
-    snprintf(parent, sizeof parent, "%s", output->path);
-    for (size_t len = strlen(parent); len > 1 && parent[len - 1] == '/';) {
-        parent[--len] = '\0';
-    }
-    char *slash = strrchr(parent, '/');
-    const char *base = slash ? slash + 1 : parent, *in = slash ? parent : ".";
-    DIR *entries = NULL;
-    if (slash != NULL) {
-        *slash = '\0';
-    }
-    entries = opendir(slash == parent ? "/" : in);
-    enum status status = STATUS_OK; // no directory, no parts
+    const char *slash = strrchr(output->path, '/'), *base = slash ? slash + 1 : output->path;
+    char parent[sizeof output->path + 1], path[2 * sizeof output->path];
+    snprintf(parent, sizeof parent, "%.*s", slash ? (int)(base - output->path) : 2,
+             slash ? output->path : "./");
+    DIR *entries = opendir(parent); // no directory, no parts
+    enum status status = STATUS_OK;
     struct dirent *entry;
     while (status == STATUS_OK && entries != NULL && (entry = readdir(entries)) != NULL) {
         unsigned ranks = part_of(entry->d_name, base);
         if (ranks == 0 || ranks == comm_ranks(convert->comm)) {
             continue;
         }
-        snprintf(path, sizeof path, "%s/%s", in, entry->d_name);
+        snprintf(path, sizeof path, "%s%s", parent, entry->d_name);
         if (convert->options.restart) {
             dataset_remove(path);
         } else {
@@ -135,7 +129,7 @@ enum status convert_join(struct convert *convert, struct error *error)
     enum status status =
         all ? STATUS_OK : error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory");
     status = comm_agree(convert->comm, status, NULL, error);
-    for (size_t i = 0; i < convert->output_count && status == STATUS_OK; i++) {
+    for (size_t i = 0; all != NULL && i < convert->output_count && status == STATUS_OK; i++) {
         status = sum_totals(convert, &convert->outputs[i], all + i * ranks, error);
     }
     for (size_t i = 0; i < convert->output_count && status == STATUS_OK; i++) {

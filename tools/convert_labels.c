@@ -231,8 +231,11 @@ enum status select_settle_labels(struct select *select, struct error *error)
 {
     bool listed = select->options.classes != NULL;
     int32_t max = -1, *values = calloc(select->labels.count, sizeof *values);
-    enum status status = values ? STATUS_OK : select_no_memory(error);
-    if (status == STATUS_OK && select->labels_in_order) {
+    if (values == NULL) {
+        return select_no_memory(error);
+    }
+    enum status status = STATUS_OK;
+    if (select->labels_in_order) {
         status = match_in_order(select, error);
     }
     if (status == STATUS_OK && select->numbers) {

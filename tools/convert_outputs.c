@@ -60,10 +60,15 @@ enum status convert_name_outputs(struct convert *convert, struct error *error)
     if (convert->outputs == NULL) {
         return no_memory(error);
     }
+    const char *given = convert->options.output;
+    size_t given_len = strlen(given);
+    while (given_len > 1 && given[given_len - 1] == '/') {
+        given_len--;
+    }
     for (size_t i = 0; i < convert->output_count; i++) {
         struct convert_output *output = &convert->outputs[i];
         const char *name = select_split_name(convert->select, i);
-        int len = snprintf(output->path, sizeof output->path, "%s%s%s", convert->options.output,
+        int len = snprintf(output->path, sizeof output->path, "%.*s%s%s", (int)given_len, given,
                            name ? "/" : "", name ? name : "");
         if ((size_t)len >= sizeof output->path) {
             return error_set(error, STATUS_INVALID, convert->options.output, NOWHERE, NOWHERE,

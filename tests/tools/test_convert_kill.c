@@ -338,7 +338,7 @@ static void processes_share_the_work(void **state)
     program_expect(&scratch, 0, "20 images", "convert $DIR/one -o $DIR/alone --store shards");
     struct program_result result;
     program_run_under(&result, &scratch, "mpirun -n 3",
-                      "convert $DIR/one -o $DIR/three --store shards");
+                      "convert $DIR/one -o $DIR/three/ --store shards");
     if (result.code != 0) {
         fail_msg("%s", result.err);
     }
