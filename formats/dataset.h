@@ -175,13 +175,43 @@ enum status dataset_writer_remark(struct dataset_writer *writer, const struct da
                                   const char *text, struct error *error);
 bool dataset_writer_remark_at(const struct dataset_writer *writer, size_t number,
                               struct dataset_trace *trace, const char **text);
-// `class_names` in label order, copied. Nulls *writer on success.
+// Completes the dataset where it is: nothing is missing but its place. `class_names` in label
+// order, copied.
+enum status dataset_writer_finish(struct dataset_writer *writer, const char *const *class_names,
+                                  uint32_t class_count, struct error *error);
+// The same of datasets of shards that other writers, opened alike, have finished in the directories
+// `parts` (with .partial): all their records, in order. Their shards get second names, so the parts
+// remain as they are; where a file system has no second names, the shards move.
+enum status dataset_writer_join(struct dataset_writer *writer, const char (*parts)[560],
+                                size_t count, struct error *error);
+// All three steps for one dataset. Nulls *writer on success.
 enum status dataset_writer_commit(struct dataset_writer **writer, const char *const *class_names,
                                   uint32_t class_count, struct error *error);
-// Joins datasets of shards, made with the same options, into a new one of all their records in
-// order. No bytes are copied: the shards move, and the parts are gone afterwards.
-enum status dataset_join(const char *directory, const char (*parts)[560], size_t count,
-                         const struct dataset_writer_config *config, struct error *error);
+
+// Puts finished datasets in place, in this order. With journals, a kill in between is nothing that
+// could not be gone on from: the last one's journal knows all of them, and keeps `about` for the
+// one who goes on.
+enum status dataset_place(struct dataset_writer **writers, size_t count, const void *about,
+                          size_t len, struct error *error);
+// All is done: removes the last journal and what was replaced. Nulls the writers on success.
+enum status dataset_settle(struct dataset_writer **writers, size_t count, struct error *error);
+
+// What a killed dataset_place left.
+struct dataset_places {
+    bool found;        // the journal and all datasets, of the ids that it names, in place or not
+    bool begun;        // one of them is in place
+    const void *about; // as dataset_place was given; belongs to the writers
+    size_t len;
+};
+// On success and when something is found, `writers` are as before dataset_place, which will do what
+// is left. They are of the conversion that dataset_places_are is true for.
+enum status dataset_place_find(struct dataset_writer **writers, const char *const *directories,
+                               size_t count, bool replace, struct dataset_places *found,
+                               struct error *error);
+bool dataset_places_are(struct dataset_writer *const *writers, size_t count, const char *journal);
+
+// Removes a directory that holds nothing but a dataset's files; leaves any other.
+void dataset_remove(const char *path);
 
 // Removes what was written, unless a later writer can go on from it. Accepts a pointer to NULL.
 void dataset_writer_abort(struct dataset_writer **writer);

@@ -21,14 +21,20 @@ struct dataset_writer {
     struct name_set names;
     struct journal journal;
     bool journaled;
-    bool keep;        // what is in the partial directory is another writer's
+    bool keep;        // what is in the partial directory is another writer's, or complete
+    bool finished;    // the partial directory holds a dataset
+    bool placed;      // it stands under its name
     uint64_t resumed; // records of a killed writer
 };
 
-// Writes the index and puts the directory in place; the store is complete.
-enum status dataset_writer_install(struct dataset_writer *writer, struct error *error);
+// Where the dataset will stand, and what stands there must give way.
+enum status dataset_writer_name(struct dataset_writer *writer, const char *directory,
+                                struct error *error);
+// Locks the directory, which exists, until the writer is freed.
+enum status dataset_writer_lock(struct dataset_writer *writer, const char *directory,
+                                struct error *error);
+// Writes the index; the store is complete.
+enum status dataset_writer_seal(struct dataset_writer *writer, struct error *error);
 void dataset_writer_free(struct dataset_writer **writer);
-// Removes a directory that holds nothing but a dataset's files.
-void dataset_remove(const char *path);
 
 #endif

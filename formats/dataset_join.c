@@ -1,5 +1,5 @@
-// Joins datasets of shards into one without copying a byte of them: the shards are renamed, the
-// indices put after one another. The parts are used up.
+// Joins datasets of shards into one without copying a byte of them: the shards get second names,
+// the indices are put after one another.
 #include "formats/dataset_internal.h"
 #include "formats/file.h"
 
@@ -56,21 +56,22 @@ static enum status add_index(struct dataset_writer *writer, const struct index *
     return status;
 }
 
-static enum status move_shards(const struct dataset_writer *writer, const struct index *index,
+// The part keeps its shards, so that a kill costs nothing, where files may have two names.
+static enum status link_shards(const struct dataset_writer *writer, const struct index *index,
                                const char *part, uint32_t first_file, struct error *error)
 {
     for (uint64_t i = 0; i < index->count[INDEX_FILES]; i++) {
         char from[700], to[700];
         snprintf(from, sizeof from, "%s/%s", part, index_string(index, INDEX_FILE_NAMES, i));
         snprintf(to, sizeof to, "%s/shard-%05u.tar.zst", writer->partial, first_file + (uint32_t)i);
-        if (rename(from, to) != 0) {
+        if (link(from, to) != 0 && rename(from, to) != 0) {
             return error_errno(error, errno, from, NOWHERE, "move into the joined dataset");
         }
     }
     return STATUS_OK;
 }
 
-// Adds the part's index, or (`move`) moves its shards; *files are those of the parts before it.
+// Adds the part's index, or (`move`) takes its shards; *files are those of the parts before it.
 static enum status join_part(struct dataset_writer *writer, const char *part, bool move,
                              uint32_t *files, struct error *error)
 {
@@ -82,7 +83,7 @@ static enum status join_part(struct dataset_writer *writer, const char *part, bo
         status = error_set(error, STATUS_INVALID, part, NOWHERE, NOWHERE, "is not made of shards");
     }
     if (status == STATUS_OK) {
-        status = move ? move_shards(writer, &index, part, *files, error)
+        status = move ? link_shards(writer, &index, part, *files, error)
                       : add_index(writer, &index, part, *files, error);
         *files += (uint32_t)index.count[INDEX_FILES];
     }
@@ -90,11 +91,10 @@ static enum status join_part(struct dataset_writer *writer, const char *part, bo
     return status;
 }
 
-enum status dataset_join(const char *directory, const char (*parts)[560], size_t count,
-                         const struct dataset_writer_config *config, struct error *error)
+enum status dataset_writer_join(struct dataset_writer *writer, const char (*parts)[560],
+                                size_t count, struct error *error)
 {
-    struct dataset_writer *writer;
-    enum status status = dataset_writer_open(&writer, directory, config, error);
+    enum status status = STATUS_OK;
     uint32_t files = 0, moved = 0; // everything is looked at before anything is moved
     for (size_t i = 0; i < count && status == STATUS_OK; i++) {
         status = join_part(writer, parts[i], false, &files, error);
@@ -105,16 +105,6 @@ enum status dataset_join(const char *directory, const char (*parts)[560], size_t
     if (status == STATUS_OK) {
         status = file_sync_directory(writer->partial, error);
     }
-    if (status == STATUS_OK) {
-        status = dataset_writer_install(writer, error);
-    }
-    if (status != STATUS_OK) {
-        dataset_writer_abort(&writer);
-        return status;
-    }
-    dataset_writer_free(&writer);
-    for (size_t i = 0; i < count; i++) {
-        dataset_remove(parts[i]);
-    }
-    return STATUS_OK;
+    writer->store->close(&writer->state);
+    return status ? status : dataset_writer_seal(writer, error);
 }

@@ -17,9 +17,9 @@
 #define KEY_LIMIT    (1u << 20)
 #define FILE_LIMIT   ((uint64_t)1 << 36)
 
-enum { ENTRY_CHECKPOINT = 0x54504b43, ENTRY_REMARK = 0x4b4d4552 };
+enum { ENTRY_CHECKPOINT = 0x54504b43, ENTRY_REMARK = 0x4b4d4552, ENTRY_PLACES = 0x43414c50 };
 
-static const uint8_t magic[8] = "BYOLJRN\n";
+static const uint8_t magic[8] = {'B', 'Y', 'O', 'L', 'J', 'R', 'N', '\n'};
 static const enum index_section sections[] = {INDEX_FILES, INDEX_FILE_NAMES, INDEX_RECORDS,
                                               INDEX_RECORD_NAMES};
 #define SECTIONS (sizeof sections / sizeof *sections)
@@ -59,7 +59,7 @@ static void fill_header(uint8_t header[HEADER_BYTES], enum dataset_store store, 
     index_store32(header + 28, crc32c(0, header, 28));
 }
 
-static void set_path(struct journal *journal, const char *directory)
+void journal_in(struct journal *journal, const char *directory)
 {
     snprintf(journal->path, sizeof journal->path, "%s/" JOURNAL_FILE_NAME, directory);
 }
@@ -101,14 +101,25 @@ static enum status write_entry(struct journal *journal, uint32_t kind, uint8_t *
 
 // --- finding one -------------------------------------------------------------------------------
 
-enum status journal_find(struct journal *journal, const char *directory, enum dataset_store store,
-                         const char *key, bool *found, struct error *error)
+static bool begun(const char *path)
 {
-    *found = false;
-    set_path(journal, directory);
-    uint8_t want[HEADER_BYTES];
-    fill_header(want, store, key);
-    if (!file_exists(journal->path)) {
+    uint8_t start[sizeof magic];
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool ours = fd >= 0 && file_read_at(fd, path, start, sizeof start, 0, NULL) == STATUS_OK &&
+                memcmp(start, magic, sizeof magic) == 0;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return ours;
+}
+
+// Reads the file; *whole is false where there is none, or not the beginning of one.
+static enum status load(struct journal *journal, const char *directory, bool *whole,
+                        struct error *error)
+{
+    *whole = false;
+    journal_in(journal, directory);
+    if (!begun(journal->path)) {
         return STATUS_OK;
     }
     enum status status =
@@ -116,32 +127,68 @@ enum status journal_find(struct journal *journal, const char *directory, enum da
     if (status != STATUS_OK) {
         return status;
     }
-    size_t key_len = strlen(key);
     const uint8_t *header = journal->bytes;
-    bool whole = journal->len >= HEADER_BYTES && memcmp(header, magic, 8) == 0 &&
-                 crc32c(0, header, 28) == index_load32(header + 28) &&
-                 index_load32(header + 8) == 1 && index_load32(header + 20) <= KEY_LIMIT &&
-                 index_load32(header + 20) <= journal->len - HEADER_BYTES;
-    if (!whole) {
-        return STATUS_OK; // killed before it was begun: nothing to lose
+    *whole = journal->len >= HEADER_BYTES && crc32c(0, header, 28) == index_load32(header + 28) &&
+             index_load32(header + 8) == 1 && index_load32(header + 20) <= KEY_LIMIT &&
+             index_load32(header + 20) <= journal->len - HEADER_BYTES;
+    journal->key_end = *whole ? HEADER_BYTES + index_load32(header + 20) : 0;
+    return STATUS_OK;
+}
+
+bool journal_key_is(const struct journal *journal, const char *key)
+{
+    size_t len = strlen(key);
+    return journal->key_end == HEADER_BYTES + len &&
+           memcmp(journal->bytes + HEADER_BYTES, key, len) == 0;
+}
+
+enum status journal_find(struct journal *journal, const char *directory, enum dataset_store store,
+                         const char *key, bool *found, struct error *error)
+{
+    *found = false;
+    bool whole;
+    uint8_t want[HEADER_BYTES];
+    fill_header(want, store, key);
+    enum status status = load(journal, directory, &whole, error);
+    if (status != STATUS_OK || !whole) {
+        return status; // killed before it was begun: nothing to lose
     }
-    journal->key_end = HEADER_BYTES + index_load32(header + 20);
     size_t at = journal->key_end;
     struct entry entry;
     bool any = false;
     while (!any && next_entry(journal, &at, &entry)) {
         any = entry.kind == ENTRY_CHECKPOINT;
     }
-    bool same = memcmp(header + 8, want + 8, 8) == 0 &&
-                journal->key_end == HEADER_BYTES + key_len &&
-                memcmp(header + HEADER_BYTES, key, key_len) == 0;
+    bool same = memcmp(journal->bytes + 8, want + 8, 8) == 0 && journal_key_is(journal, key);
     if (any && !same) {
         return error_set(error, STATUS_EXISTS, directory, NOWHERE, NOWHERE,
-                         "an unfinished conversion with other options, or of sources that have "
-                         "changed since");
+                         "an unfinished conversion with other options or by another version, or of "
+                         "sources that have changed since");
     }
-    *found = any && memcmp(header, want, HEADER_BYTES) == 0;
+    *found = any && memcmp(journal->bytes, want, HEADER_BYTES) == 0;
     return STATUS_OK;
+}
+
+enum status journal_find_places(struct journal *journal, const char *directory,
+                                struct journal_places *places, struct error *error)
+{
+    *places = (struct journal_places){0};
+    bool whole;
+    enum status status = load(journal, directory, &whole, error);
+    size_t at = journal->key_end;
+    struct entry entry;
+    while (status == STATUS_OK && whole && next_entry(journal, &at, &entry)) {
+        uint64_t count = index_load64(entry.body);
+        if (entry.kind == ENTRY_PLACES && count <= (entry.len - 8) / 8) {
+            *places = (struct journal_places){.count = (size_t)count,
+                                              .ids = entry.body + 8,
+                                              .about = entry.body + 8 + 8 * count,
+                                              .about_len = entry.len - 8 - 8 * (size_t)count};
+        } else { // work went on behind it
+            *places = (struct journal_places){0};
+        }
+    }
+    return status;
 }
 
 // --- replaying ---------------------------------------------------------------------------------
@@ -307,7 +354,7 @@ enum status journal_replay(struct journal *journal, bool (*has)(void *context, u
 enum status journal_begin(struct journal *journal, const char *directory, enum dataset_store store,
                           const char *key, struct error *error)
 {
-    set_path(journal, directory);
+    journal_in(journal, directory);
     uint8_t header[HEADER_BYTES];
     fill_header(header, store, key);
     enum status status = file_create(&journal->fd, journal->path, error);
@@ -372,11 +419,12 @@ enum status journal_checkpoint(struct journal *journal, const struct index_build
     for (size_t i = 0; i < SECTIONS; i++) {
         len += ends[i] - journal->told[sections[i]].len;
     }
-    uint8_t *bytes = malloc(len), *at = bytes + ENTRY_HEAD + 8;
+    uint8_t *bytes = malloc(len);
     if (bytes == NULL) {
         return error_errno(error, ENOMEM, journal->path, NOWHERE, "allocate memory to write");
     }
-    index_store64(bytes + ENTRY_HEAD, mark);
+    uint8_t *at = bytes + ENTRY_HEAD + 8;
+    index_store64(at - 8, mark);
     for (size_t i = 0; i < SECTIONS; i++) {
         size_t from = journal->told[sections[i]].len;
         at = put_piece(at, counts[i] - journal->told[sections[i]].count,
@@ -416,13 +464,35 @@ enum status journal_remark(struct journal *journal, const struct dataset_trace *
     return status;
 }
 
-enum status journal_end(struct journal *journal, struct error *error)
+enum status journal_places(struct journal *journal, const uint64_t *ids, size_t count,
+                           const void *about, size_t about_len, struct error *error)
 {
     if (journal->fd < 0) {
         return STATUS_OK;
     }
+    size_t len = ENTRY_HEAD + 8 + 8 * count + about_len;
+    uint8_t *bytes = malloc(len);
+    if (bytes == NULL) {
+        return error_errno(error, ENOMEM, journal->path, NOWHERE, "allocate memory to write");
+    }
+    uint8_t *at = bytes + ENTRY_HEAD;
+    index_store64(at, count);
+    for (size_t i = 0; i < count; i++) {
+        index_store64(at + 8 + 8 * i, ids[i]);
+    }
+    if (about_len > 0) {
+        memcpy(at + 8 + 8 * count, about, about_len);
+    }
+    enum status status = write_entry(journal, ENTRY_PLACES, bytes, len, error);
+    free(bytes);
+    return status ? status : file_sync(journal->fd, journal->path, error);
+}
+
+enum status journal_end(struct journal *journal, struct error *error)
+{
     enum status status = file_close(&journal->fd, journal->path, error);
-    if (status == STATUS_OK && unlink(journal->path) != 0) {
+    if (status == STATUS_OK && journal->path[0] != '\0' && unlink(journal->path) != 0 &&
+        errno != ENOENT) {
         status = error_errno(error, errno, journal->path, NOWHERE, "remove");
     }
     return status;

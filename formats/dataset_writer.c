@@ -1,5 +1,5 @@
-// Writing a dataset: everything goes to DIRECTORY.partial, the index last; one rename puts it in
-// place. The directory is locked while it is written, so a second writer is turned away and a
+// Writing a dataset: everything goes to DIRECTORY.partial, the index last; dataset_place.c puts it
+// in place. The directory is locked while it is written, so a second writer is turned away and a
 // killed one's remains can be told from a living one's.
 #include "formats/dataset_internal.h"
 #include "formats/file.h"
@@ -19,20 +19,26 @@
 
 // --- the partial directory ---------------------------------------------------------------------
 
+static bool starts_with(const char *name, const char *start)
+{
+    return strncmp(name, start, strlen(start)) == 0;
+}
+
 static bool written_by_us(const char *name)
 {
     static const char *const starts[] = {"shard-", INDEX_FILE_NAME, "data.mdb", "lock.mdb",
                                          JOURNAL_FILE_NAME};
     for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
-        if (strncmp(name, starts[i], strlen(starts[i])) == 0) {
+        if (starts_with(name, starts[i])) {
             return true;
         }
     }
     return false;
 }
 
-// Empties a directory that holds nothing but a dataset's files; refuses to touch anything else.
-static enum status empty_directory(const char *path, struct error *error)
+// Removes the files whose names start with `start` from a directory that holds nothing but a
+// dataset's files; refuses to touch anything else.
+static enum status remove_files(const char *path, const char *start, struct error *error)
 {
     DIR *entries = opendir(path);
     if (entries == NULL) {
@@ -49,12 +55,17 @@ static enum status empty_directory(const char *path, struct error *error)
             status = error_set(error, STATUS_EXISTS, path, NOWHERE, NOWHERE,
                                "holds '%.100s', which is no part of a dataset: move it away first",
                                name);
-        } else if (unlinkat(dirfd(entries), name, 0) != 0) {
+        } else if (starts_with(name, start) && unlinkat(dirfd(entries), name, 0) != 0) {
             status = error_errno(error, errno, path, NOWHERE, "remove a file of the directory");
         }
     }
     closedir(entries);
     return status;
+}
+
+static enum status empty_directory(const char *path, struct error *error)
+{
+    return remove_files(path, "", error);
 }
 
 void dataset_remove(const char *path)
@@ -64,32 +75,38 @@ void dataset_remove(const char *path)
     }
 }
 
-// Makes or takes over the partial directory; on success it is ours alone.
-static enum status claim_partial(struct dataset_writer *writer, struct error *error)
+enum status dataset_writer_lock(struct dataset_writer *writer, const char *directory,
+                                struct error *error)
 {
-    if (mkdir(writer->partial, 0755) != 0 && errno != EEXIST) {
-        return error_errno(error, errno, writer->partial, NOWHERE, "make the directory");
-    }
-    writer->lock = open(writer->partial, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    writer->lock = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (writer->lock < 0) {
-        return error_errno(error, errno, writer->partial, NOWHERE, "open the directory");
+        return error_errno(error, errno, directory, NOWHERE, "open the directory");
     }
     if (flock(writer->lock, LOCK_EX | LOCK_NB) != 0) {
         int errnum = errno;
         close(writer->lock);
         writer->lock = -1;
         return errnum == EWOULDBLOCK
-                   ? error_set(error, STATUS_DENIED, writer->partial, NOWHERE, NOWHERE,
+                   ? error_set(error, STATUS_DENIED, directory, NOWHERE, NOWHERE,
                                "another process is writing this dataset")
-                   : error_errno(error, errnum, writer->partial, NOWHERE, "lock the directory");
+                   : error_errno(error, errnum, directory, NOWHERE, "lock the directory");
     }
     return STATUS_OK;
 }
 
+// Makes or takes over the partial directory; on success it is ours alone.
+static enum status claim_partial(struct dataset_writer *writer, struct error *error)
+{
+    if (mkdir(writer->partial, 0755) != 0 && errno != EEXIST) {
+        return error_errno(error, errno, writer->partial, NOWHERE, "make the directory");
+    }
+    return dataset_writer_lock(writer, writer->partial, error);
+}
+
 // --- open --------------------------------------------------------------------------------------
 
-static enum status set_paths(struct dataset_writer *writer, const char *directory,
-                             struct error *error)
+enum status dataset_writer_name(struct dataset_writer *writer, const char *directory,
+                                struct error *error)
 {
     size_t len = strlen(directory);
     while (len > 1 && directory[len - 1] == '/') {
@@ -135,7 +152,7 @@ static enum status check_target(const struct dataset_writer *writer, struct erro
 enum status dataset_writer_check(const char *directory, bool replace, struct error *error)
 {
     struct dataset_writer writer = {.replace = replace};
-    enum status status = set_paths(&writer, directory, error);
+    enum status status = dataset_writer_name(&writer, directory, error);
     return status ? status : check_target(&writer, error);
 }
 
@@ -165,7 +182,11 @@ static enum status resume(struct dataset_writer *writer, const struct dataset_wr
     if (status == STATUS_OK && *resumed) {
         status = writer->store->resume(writer->state, &writer->builder, error);
     }
+    if (status == STATUS_OK && *resumed) { // killed in its last moments
+        status = remove_files(writer->partial, INDEX_FILE_NAME, error);
+    }
     if (status != STATUS_OK || !*resumed) {
+        writer->keep |= *resumed; // what stands in the way is for a person to see
         writer->store->close(&writer->state);
         return status;
     }
@@ -238,7 +259,7 @@ bool dataset_writer_remark_at(const struct dataset_writer *writer, size_t number
 static enum status open_parts(struct dataset_writer *writer, const char *directory,
                               const struct dataset_writer_config *config, struct error *error)
 {
-    enum status status = set_paths(writer, directory, error);
+    enum status status = dataset_writer_name(writer, directory, error);
     if (status == STATUS_OK) {
         status = check_target(writer, error);
     }
@@ -371,42 +392,18 @@ static enum status add_classes(struct dataset_writer *writer, const char *const 
     return status;
 }
 
-// Puts the partial directory in place. With a dataset there already the two change places, so that
-// at every moment one of them stands under the name.
-static enum status install(struct dataset_writer *writer, struct error *error)
-{
-    if (!writer->replace || !file_exists(writer->directory)) {
-        return file_rename(writer->partial, writer->directory, error);
-    }
-    int errnum = file_fault ? file_fault("rename", writer->directory) : 0;
-    if (errnum == 0 &&
-        renameat2(AT_FDCWD, writer->partial, AT_FDCWD, writer->directory, RENAME_EXCHANGE) != 0) {
-        errnum = errno;
-    }
-    if (errnum != 0) {
-        return error_errno(error, errnum, writer->directory, NOWHERE,
-                           "put the new dataset in the old one's place");
-    }
-    enum status status = file_sync_directory(writer->parent, error);
-    if (status == STATUS_OK) {
-        dataset_remove(writer->partial); // now the old one
-    }
-    return status;
-}
-
-enum status dataset_writer_install(struct dataset_writer *writer, struct error *error)
+enum status dataset_writer_seal(struct dataset_writer *writer, struct error *error)
 {
     char path[PATH_BYTES + 32];
     snprintf(path, sizeof path, "%s/" INDEX_FILE_NAME, writer->partial);
-    enum status status = journal_end(&writer->journal, error);
-    if (status == STATUS_OK) {
-        status = index_builder_write(&writer->builder, path, error);
-    }
-    return status ? status : install(writer, error);
+    enum status status = index_builder_write(&writer->builder, path, error);
+    writer->finished = status == STATUS_OK;
+    writer->keep |= writer->finished && writer->journaled;
+    return status;
 }
 
-static enum status commit(struct dataset_writer *writer, const char *const *class_names,
-                          uint32_t class_count, struct error *error)
+enum status dataset_writer_finish(struct dataset_writer *writer, const char *const *class_names,
+                                  uint32_t class_count, struct error *error)
 {
     if (writer->builder.part[INDEX_RECORDS].count == 0) {
         return error_set(error, STATUS_INVALID, writer->directory, NOWHERE, NOWHERE,
@@ -417,15 +414,15 @@ static enum status commit(struct dataset_writer *writer, const char *const *clas
         status = writer->store->finish(writer->state, &writer->builder, error);
     }
     writer->store->close(&writer->state);
-    return status ? status : dataset_writer_install(writer, error);
+    return status ? status : dataset_writer_seal(writer, error);
 }
 
 enum status dataset_writer_commit(struct dataset_writer **writer, const char *const *class_names,
                                   uint32_t class_count, struct error *error)
 {
-    enum status status = commit(*writer, class_names, class_count, error);
+    enum status status = dataset_writer_finish(*writer, class_names, class_count, error);
     if (status == STATUS_OK) {
-        dataset_writer_free(writer);
+        status = dataset_place(writer, 1, NULL, 0, error);
     }
-    return status;
+    return status ? status : dataset_settle(writer, 1, error);
 }

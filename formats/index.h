@@ -55,6 +55,7 @@ const char *index_string(const struct index *index, enum index_section section, 
 // Grows in memory while a dataset is written. Starts from {0} with `store` set.
 struct index_builder {
     enum dataset_store store;
+    uint64_t id; // of the index that was written
     struct {
         uint8_t *bytes;
         size_t len, capacity;
@@ -75,7 +76,7 @@ enum status index_builder_add_class(struct index_builder *builder, const char *n
 enum status index_builder_set_provenance(struct index_builder *builder, const char *text,
                                          struct error *error);
 // Writes the file durably.
-enum status index_builder_write(const struct index_builder *builder, const char *path,
+enum status index_builder_write(struct index_builder *builder, const char *path,
                                 struct error *error);
 void index_builder_free(struct index_builder *builder);
 

@@ -114,7 +114,7 @@ static void fill_header(const struct index_builder *builder, uint8_t *header, ui
     index_store32(header + INDEX_HEADER_CRC_AT, crc32c(0, header, INDEX_HEADER_CRC_AT));
 }
 
-enum status index_builder_write(const struct index_builder *builder, const char *path,
+enum status index_builder_write(struct index_builder *builder, const char *path,
                                 struct error *error)
 {
     static const uint8_t zeros[8];
@@ -146,6 +146,7 @@ enum status index_builder_write(const struct index_builder *builder, const char 
     }
     memcpy(trailer, index_trailer_magic, 8);
     index_store64(trailer + 8, hash);
+    builder->id = hash;
     if (status == STATUS_OK) {
         status = file_replace_write(&file, trailer, sizeof trailer, error);
     }

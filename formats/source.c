@@ -6,6 +6,7 @@
 #include "formats/name.h"
 #include "formats/source_export.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -167,6 +168,9 @@ const char *source_describe(struct source *source)
     const char *layout = source->kind->describe ? source->kind->describe(source->state) : NULL;
     snprintf(source->description, sizeof source->description, "%s%s%s", source->kind->name,
              layout ? ": " : "", layout ? layout : "");
+    for (char *at = source->description; *at != '\0'; at++) { // names out of the file, for people
+        *at = iscntrl((unsigned char)*at) ? '?' : *at;
+    }
     return source->description;
 }
 
@@ -357,7 +361,8 @@ enum status source_read(struct source *source, uint8_t **bytes, size_t *len, siz
     *len = source->head_len + got;
     if (status == STATUS_OK && *len != size) {
         status = error_set(error, STATUS_TRUNCATED, source->path, NOWHERE, NOWHERE,
-                           "a file in it ends early or changed while it was read");
+                           "'%.200s' in it ends early or changed while it was read",
+                           source->entry.name ? source->entry.name : "a file");
     }
     return status;
 }

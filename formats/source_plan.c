@@ -343,7 +343,7 @@ const char *source_plan_name(const struct source_plan *plan, const struct source
     *label = member->label;
     if (member->label == SOURCE_LABEL_OF_NAME) {
         *label = DATASET_NO_LABEL;
-        if (strchr(rest, '/') != NULL) {
+        if (strchr(rest, '/') != NULL && plan->class_count > 0) {
             const char **found = bsearch(rest, plan->classes, plan->class_count,
                                          sizeof *plan->classes, compare_class);
             *label = found ? (int32_t)(found - plan->classes) : DATASET_NO_LABEL;

@@ -275,11 +275,13 @@ static enum status take_payload(struct source_stream *stream, size_t len, struct
 
 static enum status add_class(struct source_stream *stream, struct error *error)
 {
+    if (stream->class_count == LIMIT_CLASSES) {
+        return error_set(error, STATUS_LIMIT, stream->path, NOWHERE, NOWHERE,
+                         "more than %llu classes", (unsigned long long)LIMIT_CLASSES);
+    }
     if (stream->class_count == stream->class_capacity) {
         uint32_t capacity = stream->class_capacity ? 2 * stream->class_capacity : 64;
-        char **grown = capacity > LIMIT_CLASSES
-                           ? NULL
-                           : realloc(stream->classes, capacity * sizeof *stream->classes);
+        char **grown = realloc(stream->classes, capacity * sizeof *stream->classes);
         if (grown == NULL) {
             return error_errno(error, ENOMEM, stream->path, NOWHERE, "keep the names of classes");
         }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char help[] =
     "Usage: byol convert SOURCE... -o DATASET [options]\n"
@@ -60,11 +61,10 @@ static const char help[] =
     "                         first N in TensorFlow Datasets' order of ImageNet's training set\n"
     "  --seed N               of random rules (0)\n"
     "\n"
-    "A conversion that was killed leaves DATASET.partial, which never opens: the same command "
-    "goes\n"
-    "on from there (lmdb: unless the machine was restarted) and ends with the same bytes.\n"
-    "'mpirun -n N byol convert ... --store shards' shares the images among processes and "
-    "machines.\n"
+    "A conversion that was stopped (Ctrl-C) or killed leaves DATASET.partial: the same command\n"
+    "goes on from there (lmdb: unless the machine was restarted) and ends with the same bytes.\n"
+    "'mpirun -n N byol convert ... --store shards' shares the images among processes and\n"
+    "machines; to go on it wants the same N.\n"
     "\n"
     "Examples:\n"
     "  byol convert pictures -o pictures.byol\n"
@@ -129,16 +129,41 @@ static int read_words(struct convert *convert, const struct words *words)
     return expand_sources(convert, words);
 }
 
+// The first signal asks for an orderly end; the second is from somebody in a hurry.
+static volatile sig_atomic_t stopped;
+
+static void on_signal(int number)
+{
+    if (stopped) {
+        _exit(128 + number);
+    }
+    stopped = 1;
+}
+
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGXFSZ, SIG_IGN); // a limit on file sizes shall be an error with words
+}
+
 static void say_what_is_kept(const struct convert *convert)
 {
+    unsigned ranks = comm_ranks(convert->comm);
     for (size_t i = 0; i < convert->output_count; i++) {
-        char path[700];
-        snprintf(path, sizeof path, "%s.partial/journal", convert->outputs[i].path);
-        if (file_exists(path)) {
+        char path[PART_PATH_BYTES], journal[PART_PATH_BYTES + 20];
+        snprintf(path, sizeof path, "%s", convert->outputs[i].path);
+        if (ranks > 1) {
+            convert_part_path(&convert->outputs[i], 0, ranks, path, sizeof path);
+        }
+        snprintf(journal, sizeof journal, "%s.partial/journal", path);
+        if (file_exists(journal)) {
             fprintf(stderr,
                     "byol convert: what was done so far is kept in %s.partial: repeat the "
                     "command to go on\n",
-                    convert->outputs[i].path);
+                    path);
         }
     }
 }
@@ -166,10 +191,11 @@ static int work(struct convert *convert)
         convert_print(convert);
     }
     convert_close_writers(convert);
-    if (failed) {
-        code =
-            speaks ? command_failed(&command_convert, &error, convert->options.json) : EXIT_FAILED;
+    if (failed && speaks) {
+        code = command_failed(&command_convert, &error, convert->options.json);
         say_what_is_kept(convert);
+    } else if (failed) {
+        code = EXIT_FAILED;
     }
     comm_close(&convert->comm);
     return code;
@@ -177,7 +203,7 @@ static int work(struct convert *convert)
 
 static int run(int argc, char **argv)
 {
-    struct convert convert = {.options = {.shard_mib = 256}};
+    struct convert convert = {.options = {.shard_mib = 256}, .stopped = &stopped};
     struct convert_options *to = &convert.options;
     struct words words = {.store = "lmdb", .bad = "fatal"};
     const struct option options[] = {
@@ -211,8 +237,7 @@ static int run(int argc, char **argv)
     }
     code = read_words(&convert, &words);
     if (code == EXIT_OK) {
-        signal(SIGXFSZ,
-               SIG_IGN); // a limit on file sizes shall be an error with words, not a signal
+        catch_signals();
         code = work(&convert);
     }
     convert_close(&convert);

@@ -3,6 +3,7 @@
 #include "tools/convert.h"
 
 #include "formats/name.h"
+#include "tools/version.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -72,7 +73,7 @@ char *convert_provenance(const struct convert *convert)
     return text;
 }
 
-char *convert_identity(const struct convert *convert, const struct convert_output *output)
+char *convert_identity(const struct convert *convert, size_t output, uint64_t first, uint64_t end)
 {
     char *text = NULL;
     size_t len = 0;
@@ -94,11 +95,13 @@ char *convert_identity(const struct convert *convert, const struct convert_outpu
         }
         hash ^= hash >> 32;
     }
+    const char *name = select_split_name(convert->select, output);
     fprintf(stream,
-            "sources %016" PRIx64 ", choice %016" PRIx64 ", images %" PRIu64 " to %" PRIu64
-            ", shards of %" PRId64 " MiB\n",
-            hash, select_fingerprint(convert->select), output->first, output->end,
-            convert->options.shard_mib);
+            "version " BYOL_VERSION ", sources %016" PRIx64 ", choice %016" PRIx64
+            ", part %s, images %" PRIu64 " to %" PRIu64 ", shards of %" PRId64
+            " MiB, %u processes\n",
+            hash, select_fingerprint(convert->select), name ? name : "", first, end,
+            convert->options.shard_mib, comm_ranks(convert->comm));
     if (fclose(stream) != 0) {
         free(text);
         return NULL;

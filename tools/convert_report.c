@@ -206,12 +206,12 @@ int convert_print_json(const struct convert *convert)
         }
         json_object_set_new(result, "datasets", datasets);
     }
+    uint64_t left_out = counts.filtered + counts.limited + counts.unassigned;
     json_t *rest = json_pack(
         "{s:o, s:I, s:I, s:I, s:{s:f, s:f, s:f}}", "sources", json_sources(convert), "passed_over",
         (json_int_t)convert->counts.others, "links", (json_int_t)convert->counts.links,
-        "not_chosen", (json_int_t)(counts.filtered + counts.limited + counts.unassigned), "seconds",
-        "names", convert->scan_seconds, "images", convert->convert_seconds, "commit",
-        convert->commit_seconds);
+        "not_chosen", (json_int_t)left_out, "seconds", "names", convert->scan_seconds, "images",
+        convert->convert_seconds, "commit", convert->commit_seconds);
     const char *remark = source_plan_remark(convert->plan);
     json_object_update(result, rest);
     json_object_set_new(result, "classes_numbered_because",

@@ -68,7 +68,7 @@ static void fill_taps(struct taps *taps, uint32_t number, uint32_t from, uint32_
 static struct taps *make_taps(uint32_t from, uint32_t to, struct error *error)
 {
     size_t most = (size_t)ceil(2 * REACH * (double)from / (double)to) + 2;
-    struct taps *taps = malloc(to * sizeof *taps + to * most * sizeof(int32_t));
+    struct taps *taps = calloc(to, sizeof *taps + most * sizeof(int32_t));
     if (taps == NULL) {
         error_errno(error, ENOMEM, NULL, NOWHERE, "allocate memory to resize");
         return NULL;

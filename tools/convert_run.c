@@ -11,11 +11,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 static enum status no_memory(struct error *error)
 {
     return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory");
+}
+
+static enum status check_stop(const struct convert *convert, struct error *error)
+{
+    return *convert->stopped ? error_set(error, STATUS_STOPPED, NULL, NOWHERE, NOWHERE, "stopped")
+                             : STATUS_OK;
 }
 
 // --- first pass: names -------------------------------------------------------------------------
@@ -38,7 +43,8 @@ static enum status note_member(void *context, const struct source_member *member
     convert->counts.images++;
     progress_line(&convert->progress, false, "reading names: %" PRIu64 " images",
                   convert->counts.images);
-    return select_note(convert->select, member->name, error);
+    enum status status = check_stop(convert, error);
+    return status ? status : select_note(convert->select, member->name, error);
 }
 
 static enum status scan_source(struct convert *convert, size_t number, struct error *error)
@@ -82,208 +88,6 @@ static enum status scan_sources(struct convert *convert, struct error *error)
     return status ? status : select_finish(convert->select, convert->plan, error);
 }
 
-// --- traces: what the journal keeps of each image ----------------------------------------------
-
-// The file's length, the stored length, flags, and the outcome of recoding.
-enum { LENGTH_BITS = 26, FLAGS_AT = 2 * LENGTH_BITS, OUTCOME_AT = FLAGS_AT + 7 };
-#define LENGTH_MASK ((UINT64_C(1) << LENGTH_BITS) - 1)
-_Static_assert(LIMIT_IMAGE_BYTES <= LENGTH_MASK, "lengths of images fit");
-
-enum {
-    TRACE_JPEG = 1,
-    TRACE_PROGRESSIVE = 2,
-    TRACE_CMYK = 4,
-    TRACE_GREY = 8,
-    TRACE_MISNAMED = 16,
-    TRACE_RESIZED = 32,
-    TRACE_RECODED = 64
-};
-
-static bool named_otherwise(const char *name, bool png)
-{
-    const char *dot = strrchr(name, '.');
-    return dot != NULL && (png ? strcasecmp(dot, ".jpg") == 0 || strcasecmp(dot, ".jpeg") == 0 ||
-                                     strcasecmp(dot, ".jpe") == 0 || strcasecmp(dot, ".jfif") == 0
-                               : strcasecmp(dot, ".png") == 0);
-}
-
-static uint64_t about_job(const struct convert_job *job)
-{
-    const struct image_info *info = &job->original;
-    bool png = info->kind == IMAGE_PNG;
-    uint64_t flags = (png ? 0u : TRACE_JPEG) |
-                     (!png && info->progressive ? TRACE_PROGRESSIVE : 0u) |
-                     (!png && info->components == 4 ? TRACE_CMYK : 0u) |
-                     (!png && info->components == 1 ? TRACE_GREY : 0u) |
-                     (named_otherwise(job->name, png) ? TRACE_MISNAMED : 0u) |
-                     (job->resized ? TRACE_RESIZED : 0u) |
-                     (job->item.info.kind == IMAGE_RECODED ? TRACE_RECODED : 0u);
-    return (uint64_t)job->len | (uint64_t)job->item.len << LENGTH_BITS | flags << FLAGS_AT |
-           (uint64_t)job->outcome << OUTCOME_AT;
-}
-
-static void count_image(struct convert_totals *totals, uint64_t about)
-{
-    uint64_t flags = about >> FLAGS_AT;
-    bool jpeg = flags & TRACE_JPEG;
-    struct kind_counts *kinds = &totals->kinds;
-    totals->images++;
-    totals->bytes += about & LENGTH_MASK;
-    kinds->jpeg += jpeg;
-    kinds->png += !jpeg;
-    kinds->progressive += (flags & TRACE_PROGRESSIVE) != 0;
-    kinds->cmyk += (flags & TRACE_CMYK) != 0;
-    kinds->grey += (flags & TRACE_GREY) != 0;
-    kinds->misnamed += (flags & TRACE_MISNAMED) != 0;
-    kinds->resized += (flags & TRACE_RESIZED) != 0;
-    if (!jpeg && !(flags & TRACE_RESIZED)) {
-        totals->recoded.others++;
-        return;
-    }
-    totals->recoded.outcomes[(about >> OUTCOME_AT) % RECODE_OUTCOMES]++;
-    if (flags & TRACE_RECODED) {
-        totals->recoded.before += about & LENGTH_MASK;
-        totals->recoded.after += about >> LENGTH_BITS & LENGTH_MASK;
-    }
-}
-
-// --- outputs -----------------------------------------------------------------------------------
-
-void convert_part_path(const struct convert_output *output, unsigned rank, char *path, size_t size)
-{
-    snprintf(path, size, "%s.part-%05u", output->path, rank);
-}
-
-// A contiguous share of the output's images for each process.
-static void set_share(const struct convert *convert, struct convert_output *output, uint64_t images)
-{
-    uint64_t rank = comm_rank(convert->comm), ranks = comm_ranks(convert->comm);
-    output->first = images / ranks * rank + images % ranks * rank / ranks;
-    output->end = images / ranks * (rank + 1) + images % ranks * (rank + 1) / ranks;
-}
-
-static enum status keep_skip(struct convert_output *output, const char *name, enum status status,
-                             const char *reason, struct error *error)
-{
-    uint64_t number = output->totals.skipped++;
-    if (number >= SKIPS_LISTED) {
-        return STATUS_OK;
-    }
-    struct skip *skip = &output->skips[number];
-    *skip = (struct skip){.name = strdup(name), .reason = strdup(reason), .status = status};
-    return skip->name != NULL && skip->reason != NULL ? STATUS_OK : no_memory(error);
-}
-
-// Takes over what a killed conversion counted.
-static enum status take_up(struct convert_output *output, struct error *error)
-{
-    struct convert_totals *totals = &output->totals;
-    totals->resumed = dataset_writer_resumed(output->writer);
-    for (uint64_t i = 0; i < totals->resumed; i++) {
-        struct dataset_trace trace = dataset_writer_trace(output->writer, i);
-        count_image(totals, trace.about);
-        output->resume_at = trace.position + 1;
-    }
-    struct dataset_trace trace;
-    const char *text;
-    uint64_t next = 0; // remarks of a second run may repeat the first's
-    enum status status = STATUS_OK;
-    for (size_t i = 0;
-         status == STATUS_OK && dataset_writer_remark_at(output->writer, i, &trace, &text); i++) {
-        if (trace.position >= next && trace.position < output->resume_at) {
-            next = trace.position + 1;
-            const char *reason = strchr(text, '\n');
-            char name[LIMIT_NAME_BYTES + 1];
-            snprintf(name, sizeof name, "%.*s", (int)strcspn(text, "\n"), text);
-            status =
-                keep_skip(output, name, (enum status)trace.about, reason ? reason + 1 : "", error);
-        }
-    }
-    return status;
-}
-
-static enum status open_output(struct convert *convert, struct convert_output *output,
-                               struct error *error)
-{
-    output->skips = calloc(SKIPS_LISTED, sizeof *output->skips);
-    char *provenance = convert_provenance(convert), *identity = convert_identity(convert, output);
-    if (output->skips == NULL || provenance == NULL || identity == NULL) {
-        free(provenance);
-        free(identity);
-        return no_memory(error);
-    }
-    struct dataset_writer_config config = {
-        .store = convert->options.store,
-        .shard_bytes = (uint64_t)convert->options.shard_mib << 20,
-        .provenance = provenance,
-        .replace = convert->options.force || comm_ranks(convert->comm) > 1,
-        .journal = identity,
-        .restart = convert->options.restart,
-    };
-    char path[560];
-    snprintf(path, sizeof path, "%s", output->path);
-    if (comm_ranks(convert->comm) > 1) {
-        convert_part_path(output, comm_rank(convert->comm), path, sizeof path);
-    }
-    enum status status = dataset_writer_open(&output->writer, path, &config, error);
-    free(provenance);
-    free(identity);
-    if (status == STATUS_EXISTS) {
-        error_set(error, status, error->path, NOWHERE, NOWHERE,
-                  "%s; repeat its command to go on, or give --restart to begin anew",
-                  error->reason);
-    }
-    return status ? status : take_up(output, error);
-}
-
-static enum status open_outputs(struct convert *convert, struct error *error)
-{
-    enum status status = STATUS_OK;
-    for (size_t i = 0; i < convert->output_count && status == STATUS_OK; i++) {
-        struct convert_output *output = &convert->outputs[i];
-        set_share(convert, output, select_split_images(convert->select, i));
-        convert->work += output->end - output->first;
-        if (output->end > output->first) {
-            status = open_output(convert, output, error);
-        }
-        convert->done += output->totals.images + output->totals.skipped;
-        if (output->totals.resumed > 0) {
-            progress_notice(&convert->progress,
-                            "%s: going on where it was interrupted, with %" PRIu64 " of %" PRIu64
-                            " images done",
-                            output->path, output->totals.resumed, output->end - output->first);
-        }
-    }
-    return status;
-}
-
-// A name that is taken should be heard of at once, not after reading a terabyte.
-static enum status name_outputs(struct convert *convert, struct error *error)
-{
-    convert->output_count = select_split_count(convert->select);
-    convert->outputs = calloc(convert->output_count, sizeof *convert->outputs);
-    if (convert->outputs == NULL) {
-        return no_memory(error);
-    }
-    enum status status = STATUS_OK;
-    for (size_t i = 0; i < convert->output_count && status == STATUS_OK; i++) {
-        struct convert_output *output = &convert->outputs[i];
-        const char *name = select_split_name(convert->select, i);
-        int len = snprintf(output->path, sizeof output->path, "%s%s%s", convert->options.output,
-                           name ? "/" : "", name ? name : "");
-        if ((size_t)len >= sizeof output->path) {
-            return error_set(error, STATUS_INVALID, convert->options.output, NOWHERE, NOWHERE,
-                             "the name is too long");
-        }
-        status = dataset_writer_check(output->path, convert->options.force, error);
-    }
-    if (status == STATUS_EXISTS && !convert->options.force) {
-        error_set(error, status, error->path, NOWHERE, NOWHERE,
-                  "%s; choose another name, or --force to replace a dataset", error->reason);
-    }
-    return status;
-}
-
 // --- second pass: images -----------------------------------------------------------------------
 
 // Records a bad image, or makes it the failure of the whole.
@@ -295,7 +99,7 @@ static enum status judge(struct convert *convert, struct convert_output *output,
         *error = *bad;
         return bad->status;
     }
-    enum status status = keep_skip(output, job->name, bad->status, bad->reason, error);
+    enum status status = convert_keep_skip(output, job->name, bad->status, bad->reason, error);
     char text[LIMIT_NAME_BYTES + 1200];
     if (status == STATUS_OK) {
         const struct dataset_trace trace = {.position = job->position, .about = bad->status};
@@ -321,10 +125,10 @@ static enum status finish_oldest(struct convert *convert, struct error *error)
     struct convert_output *output = &convert->outputs[job->output];
     enum status status = job->status;
     if (status == STATUS_OK) {
-        uint64_t about = about_job(job);
+        uint64_t about = convert_trace(job);
         job->item.trace = (struct dataset_trace){.position = job->position, .about = about};
         status = dataset_writer_add_packed(output->writer, &job->item, &job->packed, error);
-        count_image(&output->totals, about);
+        convert_count(&output->totals, about);
     } else {
         error_set(&job->error, status, job->place, job->error.offset, NOWHERE, "%s",
                   job->error.reason);
@@ -384,11 +188,11 @@ static enum status convert_member(struct convert *convert, struct source *source
 {
     uint64_t position = convert->position++;
     uint8_t output;
-    if (!wanted(convert, position, &output)) {
-        return STATUS_OK;
+    enum status status = check_stop(convert, error);
+    if (status != STATUS_OK || !wanted(convert, position, &output)) {
+        return status;
     }
     struct convert_job *job = convert_pool_free_job(convert->pool);
-    enum status status = STATUS_OK;
     if (job == NULL) {
         status = finish_oldest(convert, error);
         job = convert_pool_free_job(convert->pool);
@@ -416,28 +220,38 @@ static enum status convert_source(struct convert *convert, const char *path, str
     return status == STATUS_END ? STATUS_OK : status;
 }
 
+enum status convert_check_images(const struct convert *convert, const struct convert_output *output,
+                                 struct error *error)
+{
+    return output->totals.images > 0 || output->totals.skipped == 0
+               ? STATUS_OK
+               : error_set(error, STATUS_CORRUPT, convert->sources.item[0], NOWHERE, NOWHERE,
+                           "none of its %" PRIu64 " images is usable", output->totals.skipped);
+}
+
 static enum status check_outputs(const struct convert *convert, struct error *error)
 {
-    for (size_t i = 0; i < convert->output_count; i++) {
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < convert->output_count && status == STATUS_OK; i++) {
         const struct convert_output *output = &convert->outputs[i];
         const struct convert_totals *totals = &output->totals;
         if (totals->images + totals->skipped != output->end - output->first) {
             return error_set(error, STATUS_IO, convert->sources.item[0], NOWHERE, NOWHERE,
                              "the sources changed while they were read: convert again");
         }
-        if (totals->images == 0 && output->end > output->first) {
-            return error_set(error, STATUS_CORRUPT, convert->sources.item[0], NOWHERE, NOWHERE,
-                             "none of its %" PRIu64 " images is usable", totals->skipped);
+        if (comm_ranks(convert->comm) == 1) { // else they are looked at together
+            status = convert_check_images(convert, output, error);
         }
     }
-    return STATUS_OK;
+    return status;
 }
 
 static enum status convert_all(struct convert *convert, struct error *error)
 {
     double before = measure_seconds();
     enum status status = STATUS_OK;
-    for (size_t i = 0; i < convert->sources.count && status == STATUS_OK; i++) {
+    bool work = convert->done < convert->work;
+    for (size_t i = 0; i < convert->sources.count && work && status == STATUS_OK; i++) {
         status = convert_source(convert, convert->sources.item[i], error);
     }
     while (status == STATUS_OK && convert_pool_oldest(convert->pool) != NULL) {
@@ -460,17 +274,31 @@ static unsigned thread_count(const struct convert *convert)
     return mine < 1 ? 1 : mine < CONVERT_THREADS_MAX ? mine : CONVERT_THREADS_MAX;
 }
 
+// All processes learn whether there is but to put datasets in place; the first one looks.
+static enum status share_remains(struct convert *convert, enum status status, struct error *error)
+{
+    unsigned found = convert->places.found;
+    status = comm_agree(convert->comm, status, &found, error);
+    convert->placing = found != 0;
+    return status;
+}
+
 static enum status prepare(struct convert *convert, struct error *error)
 {
+    bool first = comm_rank(convert->comm) == 0;
     convert->described = calloc(convert->sources.count, sizeof *convert->described);
     enum status status = convert->described ? STATUS_OK : no_memory(error);
     if (status == STATUS_OK) {
         status = select_open(&convert->select, &convert->options.select, error);
     }
     if (status == STATUS_OK) {
-        status = name_outputs(convert, error);
+        status = convert_name_outputs(convert, error);
     }
-    progress_begin(&convert->progress, convert->options.quiet || comm_rank(convert->comm) > 0);
+    if (status == STATUS_OK && first) {
+        status = convert_look_for_remains(convert, error);
+    }
+    status = comm_agree(convert->comm, status, NULL, error);
+    progress_begin(&convert->progress, convert->options.quiet || !first);
     if (status == STATUS_OK) {
         status = scan_sources(convert, error);
     }
@@ -478,36 +306,20 @@ static enum status prepare(struct convert *convert, struct error *error)
     for (size_t i = 0; status == STATUS_OK && select_notice(convert->select, i) != NULL; i++) {
         progress_notice(&convert->progress, "%s", select_notice(convert->select, i));
     }
-    return status;
+    if (status == STATUS_OK) {
+        status = convert_judge_remains(convert, error);
+    }
+    return share_remains(convert, status, error);
 }
 
-static enum status commit(struct convert *convert, struct error *error)
+static enum status convert_images(struct convert *convert, struct error *error)
 {
-    double before = measure_seconds();
-    enum status status = STATUS_OK;
-    for (size_t i = 0; i < convert->output_count && status == STATUS_OK; i++) {
-        struct convert_output *output = &convert->outputs[i];
-        progress_line(&convert->progress, false, "writing %s to disk", output->path);
-        if (output->writer != NULL) {
-            status = dataset_writer_commit(&output->writer, select_classes(convert->select),
-                                           select_class_count(convert->select), error);
-        }
-    }
-    convert->commit_seconds = measure_seconds() - before;
-    return status;
-}
-
-static enum status convert_here(struct convert *convert, struct error *error)
-{
-    enum status status = prepare(convert, error);
+    const struct convert_work work = {.store = convert->options.store,
+                                      .verify = !convert->options.no_verify,
+                                      .recode = convert->options.recode,
+                                      .resize = convert->options.resize};
+    enum status status = convert_open_outputs(convert, error);
     if (status == STATUS_OK) {
-        status = open_outputs(convert, error);
-    }
-    if (status == STATUS_OK) {
-        const struct convert_work work = {.store = convert->options.store,
-                                          .verify = !convert->options.no_verify,
-                                          .recode = convert->options.recode,
-                                          .resize = convert->options.resize};
         status = convert_pool_open(&convert->pool, thread_count(convert), &work, error);
     }
     if (status == STATUS_OK) {
@@ -516,25 +328,33 @@ static enum status convert_here(struct convert *convert, struct error *error)
         progress_start_at(&convert->progress, convert->done);
         status = convert_all(convert, error);
     }
-    return status ? status : commit(convert, error);
+    status = status ? status : check_stop(convert, error);
+    return status ? status : convert_finish_outputs(convert, error);
+}
+
+// A source that fails because the person stops its reader too was not damaged.
+static enum status explain_stop(const struct convert *convert, enum status status,
+                                struct error *error)
+{
+    return status ? (*convert->stopped ? check_stop(convert, error) : status) : STATUS_OK;
 }
 
 enum status convert_run(struct convert *convert, struct error *error)
 {
-    enum status status = convert_here(convert, error);
-    status = comm_agree(convert->comm, status, NULL, error);
-    if (status == STATUS_OK && comm_ranks(convert->comm) > 1) {
-        status = convert_join(convert, error);
+    bool several = comm_ranks(convert->comm) > 1;
+    enum status status = prepare(convert, error);
+    if (status == STATUS_OK && !convert->placing) {
+        status = explain_stop(convert, convert_images(convert, error), error);
+        status = comm_agree(convert->comm, status, NULL, error);
+        if (status == STATUS_OK && several) {
+            status = convert_join(convert, error);
+        }
+    }
+    if (status == STATUS_OK && comm_rank(convert->comm) == 0) {
+        status = convert_place_outputs(convert, error);
     }
     progress_end(&convert->progress);
-    return status;
-}
-
-void convert_close_writers(struct convert *convert)
-{
-    for (size_t i = 0; i < convert->output_count; i++) {
-        dataset_writer_abort(&convert->outputs[i].writer);
-    }
+    return several ? comm_agree(convert->comm, status, NULL, error) : status;
 }
 
 static void close_output(struct convert_output *output)

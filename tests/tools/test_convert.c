@@ -414,13 +414,17 @@ static void killed_conversions_never_open_and_rerun_to_the_same_bytes(void **sta
             convert_killed_after(stores[s],
                                  (useconds_t)(mutate_next(&random) % (uint64_t)(whole + 1)));
             if (file_exists(scratch_path(&scratch, "set"))) { // it was faster than the kill
+                if (file_exists(scratch_path(&scratch, "set/journal"))) { // by a hair
+                    program_expect(&scratch, 0, NULL, duration_line);
+                }
                 assert_int_equal(
                     scratch_shell(&scratch, "diff -r $DIR/whole $DIR/set && rm -r $DIR/set"), 0);
                 continue;
             }
             struct dataset *dataset;
             if (file_exists(scratch_path(&scratch, "set.partial/index.byol"))) {
-                assert_int_equal(scratch_shell(&scratch, "diff -r $DIR/whole $DIR/set.partial"), 0);
+                assert_int_equal(
+                    scratch_shell(&scratch, "diff -r -x journal $DIR/whole $DIR/set.partial"), 0);
             } else {
                 assert_int_not_equal(
                     dataset_open(&dataset, scratch_path(&scratch, "set.partial"), NULL), STATUS_OK);

@@ -1,8 +1,7 @@
 // What `byol convert` takes of its sources, into which datasets, with which labels and in which
-// shape; and that it goes on after a kill.
+// shape.
 #include "formats/dataset.h"
 #include "formats/file.h"
-#include "tests/support/mutate.h"
 #include "tests/support/program.h"
 
 #include <setjmp.h>
@@ -12,8 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -136,6 +133,7 @@ static void labels_come_from_files(void **state)
     program_expect(&scratch, 0, "3 classes (eel, ...",
                    "convert $DIR/flat -o $DIR/v --labels $DIR/named");
     expect_records("v", "a.jpg 2\nb.jpg -1\nc.jpg 1\n");
+    write_text("folders", "ant/00.jpg tench\n01.jpg eel\n");
     write_text("numbers", "c.jpg 7\nb.jpg 0\n");
     program_expect(&scratch, 0, "8 classes (0, ...",
                    "convert $DIR/flat -o $DIR/w --labels $DIR/numbers");
@@ -151,6 +149,14 @@ static void labels_come_from_files(void **state)
                    "convert $DIR/flat -o $DIR/x --labels $DIR/short");
     write_text("mixed", "1\nb.jpg 2\n");
     program_expect(&scratch, 1, "have one word", "convert $DIR/flat -o $DIR/x --labels $DIR/mixed");
+    write_text("paths", "tench\n..\nshark\n");
+    program_expect(&scratch, 1, "the name of class 1, '..'",
+                   "convert $DIR/flat -o $DIR/x --labels $DIR/truth --labels-from 1 "
+                   "--classes $DIR/paths");
+    draw_classes(3); // folders do not matter then
+    program_expect(&scratch, 0, "2 classes (eel, tench)",
+                   "convert $DIR/in -o $DIR/y --labels $DIR/folders");
+    expect_records("y", "ant/00.jpg 1\nbee/01.jpg 0\ncow/02.jpg -1\n");
     write_text("twice", "b.jpg 1\nb.jpg 2\n");
     program_expect(&scratch, 1, "comes twice", "convert $DIR/flat -o $DIR/x --labels $DIR/twice");
 }
@@ -280,164 +286,6 @@ static void resized_datasets_say_so(void **state)
                    "convert $DIR/in -o $DIR/x --resize short=50,quality=101");
 }
 
-// --- after a kill ------------------------------------------------------------------------------
-
-// Noise, which no compression makes smaller: several shards of 1 MiB, several batches of LMDB.
-static void make_many(void)
-{
-    struct image image = {0};
-    uint64_t random = 3;
-    assert_int_equal(image_reserve(&image, 400, 300, NULL), STATUS_OK);
-    assert_int_equal(file_make_directories(scratch_path(&scratch, "one"), NULL), STATUS_OK);
-    for (unsigned i = 0; i < 20; i++) {
-        for (size_t at = 0; at < (size_t)400 * 300 * 3; at++) {
-            image.pixels[at] = (uint8_t)(mutate_next(&random) >> 20);
-        }
-        uint8_t *bytes;
-        size_t len;
-        char name[64];
-        assert_int_equal(image_encode_png(&image, &bytes, &len, NULL), STATUS_OK);
-        snprintf(name, sizeof name, "one/%02u.png", i);
-        FILE *file = fopen(scratch_path(&scratch, name), "wb");
-        assert_non_null(file);
-        assert_int_equal(fwrite(bytes, 1, len, file), len);
-        assert_int_equal(fclose(file), 0);
-        free(bytes);
-    }
-    image_free(&image);
-    assert_int_equal(scratch_shell(&scratch,
-                                   "mkdir $DIR/big && for i in 0 1 2 3 4 5 6 7; do "
-                                   "cp -r $DIR/one $DIR/big/$i; done; head -c 5 /dev/zero "
-                                   ">$DIR/big/0/07bad.png"),
-                     0);
-}
-
-// Converts to DIR/part and kills the program when `ready` says so; false when it was faster.
-static bool convert_until(const char *options, const char *ready)
-{
-    char line[1500];
-    snprintf(line, sizeof line,
-             "$BYOL convert $DIR/big -o $DIR/part --bad skip --threads 1 %s & p=$!; "
-             "while kill -0 $p 2>/dev/null; do if %s; then kill -9 $p; break; fi; sleep 0.005; "
-             "done; wait $p",
-             options, ready);
-    scratch_shell(&scratch, line);
-    return !file_exists(scratch_path(&scratch, "part"));
-}
-
-static void killed_conversions_go_on(void **state)
-{
-    (void)state;
-    make_many();
-    static const char *const options[] = {
-        "--store lmdb", "--store shards --shard-size 1",
-        "--store shards --shard-size 2 --split a=first:61,b=rest"};
-    // LMDB's journal has two batches by then.
-    static const char *const ready[] = {
-        "test $(stat -c %s $DIR/part.partial/journal || echo 0) -gt 9000",
-        "test -e $DIR/part.partial/shard-00003.tar.zst",
-        "test -e $DIR/part/b.partial/shard-00002.tar.zst"};
-    unsigned resumed = 0;
-    for (int s = 0; s < 3; s++) {
-        char line[300];
-        snprintf(line, sizeof line, "convert $DIR/big -o $DIR/whole --bad skip %s", options[s]);
-        program_expect(&scratch, 0, NULL, line);
-        convert_until(options[s], ready[s]);
-        convert_until(options[s], "sleep 0.1; true"); // and again, soon after it went on
-        snprintf(line, sizeof line, "convert $DIR/big -o $DIR/part --bad skip --json %s",
-                 options[s]);
-        // Killed after the first of a split's datasets was put in its place: that one is not
-        // replaced.
-        if (scratch_shell(&scratch,
-                          "test -e $DIR/part/a/index.byol && ! test -e $DIR/part/b/index.byol") ==
-            0) {
-            program_expect(&scratch, 1, "exists already", line);
-            assert_int_equal(scratch_shell(&scratch, "rm -r $DIR/whole $DIR/part"), 0);
-            continue;
-        }
-        if (scratch_shell(&scratch,
-                          "test -e $DIR/part/index.byol || test -e $DIR/part/b/index.byol") != 0) {
-            struct program_result result;
-            program_run(&result, &scratch, line);
-            if (result.code != 0) {
-                fail_msg("%s", result.err);
-            }
-            resumed += strstr(result.err, "going on where it was interrupted") != NULL;
-            if (s < 2) {
-                assert_non_null(strstr(result.out, "\"images\": 160"));
-            }
-            assert_non_null(strstr(result.out, "\"skipped\": 1"));
-            assert_non_null(strstr(result.out, "07bad.png"));
-            program_free(&result);
-        }
-        assert_int_equal(
-            scratch_shell(&scratch, "diff -r $DIR/whole $DIR/part && rm -r $DIR/whole $DIR/part"),
-            0);
-    }
-    printf("%u of 3 were gone on with\n", resumed);
-}
-
-static void other_options_and_changed_sources_are_refused(void **state)
-{
-    (void)state;
-    make_many();
-    if (!convert_until("--store shards --shard-size 1",
-                       "test -e $DIR/part.partial/shard-00002.tar.zst")) {
-        printf("skipped: it was faster than the kill\n");
-        skip();
-    }
-    program_expect(&scratch, 1, "an unfinished conversion with other options",
-                   "convert $DIR/big -o $DIR/part --store shards --shard-size 2 --bad skip");
-    assert_true(file_exists(scratch_path(&scratch, "part.partial/shard-00000.tar.zst")));
-    draw("big/0/new.png", 30, 30, 1, true);
-    program_expect(&scratch, 1, "--restart to begin anew",
-                   "convert $DIR/big -o $DIR/part --store shards --shard-size 1 --bad skip");
-    program_expect(&scratch, 0, "161 images",
-                   "convert $DIR/big -o $DIR/part --store shards --shard-size 1 --bad skip "
-                   "--restart");
-    program_expect(&scratch, 0, "verified", "inspect $DIR/part --verify");
-}
-
-// --- several processes -------------------------------------------------------------------------
-
-static void processes_share_the_work(void **state)
-{
-    (void)state;
-    if (scratch_shell(
-            &scratch,
-            "command -v mpirun && mpirun --oversubscribe --allow-run-as-root -n 2 true") != 0) {
-        printf("skipped: no mpirun\n");
-        skip();
-    }
-    draw_classes(20);
-    program_expect(&scratch, 0, "20 images", "convert $DIR/in -o $DIR/one --store shards");
-    struct program_result result;
-    program_run_under(&result, &scratch, "mpirun --oversubscribe --allow-run-as-root -n 3",
-                      "convert $DIR/in -o $DIR/three --store shards");
-    if (result.code != 0) {
-        fail_msg("%s", result.err);
-    }
-    assert_non_null(strstr(result.out, "20 images"));
-    program_free(&result);
-    program_expect(&scratch, 0, "verified", "inspect $DIR/three --verify");
-    assert_int_equal(scratch_shell(&scratch, "test -z \"$(ls -d $DIR/three.*)\""), 0);
-    assert_int_equal(
-        scratch_shell(&scratch,
-                      "$BYOL inspect $DIR/one --extract $DIR/a && "
-                      "$BYOL inspect $DIR/three --extract $DIR/b && diff -r $DIR/a $DIR/b"),
-        0);
-    assert_int_equal(scratch_shell(&scratch,
-                                   "$BYOL inspect $DIR/one --records | cut -f 5- >$DIR/a.txt; "
-                                   "$BYOL inspect $DIR/three --records | cut -f 5- >$DIR/b.txt; "
-                                   "diff $DIR/a.txt $DIR/b.txt"),
-                     0);
-    program_run_under(&result, &scratch, "mpirun --oversubscribe --allow-run-as-root -n 2",
-                      "convert $DIR/in -o $DIR/l");
-    assert_int_not_equal(result.code, 0);
-    assert_non_null(strstr(result.err, "--store shards"));
-    program_free(&result);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -449,10 +297,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(splits_make_several_datasets, setup, teardown),
         cmocka_unit_test_setup_teardown(kinds_are_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(resized_datasets_say_so, setup, teardown),
-        cmocka_unit_test_setup_teardown(killed_conversions_go_on, setup, teardown),
-        cmocka_unit_test_setup_teardown(other_options_and_changed_sources_are_refused, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(processes_share_the_work, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
