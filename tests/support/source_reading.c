@@ -85,12 +85,36 @@ void source_reading_all(struct source_reading *reading, const char *path)
     source_close(&source);
 }
 
+// Names and labels are the same where only they are wanted; what is wrong with an image need not be
+// seen then.
+static void check_names(const struct source_reading *reading, const char *path)
+{
+    struct source *source;
+    struct source_member member;
+    enum status status;
+    const char *at = reading->members;
+    assert_int_equal(source_open_names(&source, path, NULL), STATUS_OK);
+    while ((status = source_next(source, &member, NULL)) == STATUS_OK && *at != '\0') {
+        char line[2 * 4096 + 32];
+        size_t len = strcspn(at, "\n");
+        bool bad = len > 0 && at[len - 1] == '!';
+        int want = bad ? snprintf(line, sizeof line, "%s ", member.name)
+                       : snprintf(line, sizeof line, "%s %d\n", member.name, member.label);
+        assert_memory_equal(at, line, (size_t)want);
+        at += len + 1;
+    }
+    assert_int_equal(status, STATUS_END);
+    assert_int_equal(source_counts(source).images, reading->counts.images);
+    source_close(&source);
+}
+
 void source_reading_good(struct source_reading *reading, const char *path)
 {
     source_reading_all(reading, path);
     if (reading->status != STATUS_END) {
         fail_msg("%s: %s", path, reading->error.reason);
     }
+    check_names(reading, path);
 }
 
 void source_reading_free(struct source_reading *reading)

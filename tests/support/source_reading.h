@@ -18,7 +18,7 @@ struct source_reading {
 };
 
 void source_reading_all(struct source_reading *reading, const char *path);
-// The same, and fails the test unless it went well.
+// The same, and fails the test unless it went well and the names alone say the same.
 void source_reading_good(struct source_reading *reading, const char *path);
 void source_reading_free(struct source_reading *reading);
 // Fails the test unless reading `path` ends with `status` and `text` in the reason.
