@@ -4,7 +4,6 @@
 #include "formats/file.h"
 #include "formats/limits.h"
 #include "formats/name.h"
-#include "formats/source_range.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,6 +27,7 @@ struct mds_shard {
     size_t in_at, in_len;
     ZSTD_DStream *zstd; // NULL: plain
     bool held_back;     // it may have more output without more input
+    bool names_only;    // of a plain file: samples are where they lie, not read
     json_t *hashes;     // of the file, or NULL
     struct digest digests[DIGEST_KINDS];
     uint32_t *offsets; // samples + 1; 0 for one that cannot be
@@ -256,7 +256,7 @@ static enum status read_offsets(struct mds_shard *shard, json_t *entry, struct e
 }
 
 enum status mds_shard_open(struct mds_shard **out, const char *directory, json_t *entry,
-                           struct error *error)
+                           bool names_only, struct error *error)
 {
     struct mds_shard *shard = calloc(1, sizeof *shard);
     *out = shard;
@@ -267,6 +267,7 @@ enum status mds_shard_open(struct mds_shard **out, const char *directory, json_t
         return error_errno(error, ENOMEM, directory, NOWHERE, "allocate memory to read");
     }
     enum status status = open_either(shard, directory, entry, error);
+    shard->names_only = names_only && shard->zstd == NULL;
     return status ? status : read_offsets(shard, entry, error);
 }
 
@@ -283,11 +284,6 @@ void mds_shard_close(struct mds_shard **shard)
         free(*shard);
         *shard = NULL;
     }
-}
-
-const char *mds_shard_path(const struct mds_shard *shard)
-{
-    return shard->path;
 }
 
 // --- samples -----------------------------------------------------------------------------------
@@ -340,12 +336,12 @@ static enum status read_sample(struct mds_shard *shard, uint64_t start, uint64_t
     return status ? status : read_exactly(shard, shard->sample, (size_t)(end - start), error);
 }
 
-enum status mds_shard_next(struct mds_shard *shard, const uint8_t **bytes, size_t *len,
+enum status mds_shard_next(struct mds_shard *shard, struct source_range *sample,
                            struct error *error)
 {
     shard->goes_on = false;
     if (shard->next == shard->samples) {
-        return check_end(shard, error);
+        return shard->names_only ? STATUS_END : check_end(shard, error);
     }
     uint64_t number = shard->next++, start = shard->offsets[number],
              end = shard->offsets[number + 1];
@@ -358,9 +354,12 @@ enum status mds_shard_next(struct mds_shard *shard, const uint8_t **bytes, size_
         return error_set(error, STATUS_LIMIT, shard->path, start, number,
                          "a sample of %" PRIu64 " bytes", end - start);
     }
+    if (shard->names_only) {
+        source_range_file(sample, shard->fd, shard->path, start, end - start);
+        return STATUS_OK;
+    }
     enum status status = read_sample(shard, start, end, error);
-    *bytes = shard->sample;
-    *len = (size_t)(end - start);
+    source_range_memory(sample, shard->sample, end - start, shard->path);
     return status;
 }
 

@@ -97,7 +97,8 @@ static void set_base(struct source *source)
     snprintf(source->base, sizeof source->base, "%.*s", (int)(source->path + end - base), base);
 }
 
-enum status source_open(struct source **out, const char *path, struct error *error)
+static enum status open_source(struct source **out, const char *path, bool names,
+                               struct error *error)
 {
     *out = NULL;
     struct stat about;
@@ -122,13 +123,25 @@ enum status source_open(struct source **out, const char *path, struct error *err
         status = choose_kind(source, error);
     }
     if (status == STATUS_OK) {
-        status = source->kind->open(&source->state, path, error);
+        const struct source_kind *kind = source->kind;
+        status = names && kind->open_names != NULL ? kind->open_names(&source->state, path, error)
+                                                   : kind->open(&source->state, path, error);
     }
     if (status != STATUS_OK) {
         source_close(&source);
     }
     *out = source;
     return status;
+}
+
+enum status source_open(struct source **out, const char *path, struct error *error)
+{
+    return open_source(out, path, false, error);
+}
+
+enum status source_open_names(struct source **out, const char *path, struct error *error)
+{
+    return open_source(out, path, true, error);
 }
 
 void source_close(struct source **source)

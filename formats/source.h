@@ -33,6 +33,9 @@ struct source_member {
 // STATUS_UNSUPPORTED says what was seen where none knows it.
 struct source;
 enum status source_open(struct source **out, const char *path, struct error *error);
+// The same for the first of two readings, of which names and labels are wanted: source_read must
+// not be called, and kinds that can leave the images' bytes unread.
+enum status source_open_names(struct source **out, const char *path, struct error *error);
 void source_close(struct source **source);
 const char *source_path(const struct source *source);
 const char *source_kind_name(const struct source *source); // "TFRecord"
@@ -116,6 +119,9 @@ struct source_kind {
     // all the same, and counts with a failure only.
     enum status (*recognise)(const char *path, bool *mine, struct error *error);
     enum status (*open)(void **state, const char *path, struct error *error);
+    // For source_open_names: entries are SOURCE_ENTRY_IMAGE, sizes may be unknown, damage of the
+    // images' bytes may go unseen. May be NULL: `open`.
+    enum status (*open_names)(void **state, const char *path, struct error *error);
     // The next entry that is not a directory. `entry` comes as {0} with SOURCE_LABEL_OF_NAME.
     enum status (*next)(void *state, struct source_entry *entry, struct error *error);
     // At most `len` bytes of the entry; *got < len only at its end.

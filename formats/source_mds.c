@@ -49,6 +49,7 @@ struct mds {
     json_t *index, *shards;
     size_t shard_number;
     struct mds_shard *shard;
+    bool names_only;
     struct column columns[COLUMNS_MAX];
     uint32_t column_count, image, label;
     uint64_t record;
@@ -121,6 +122,15 @@ static enum status mds_open(void **state, const char *path, struct error *error)
         json_integer_value(json_object_get(mds->index, "version")) != VERSION) {
         status = error_set(error, STATUS_VERSION, mds->index_path, NOWHERE, NOWHERE,
                            "an index of another version than 2");
+    }
+    return status;
+}
+
+static enum status mds_open_names(void **state, const char *path, struct error *error)
+{
+    enum status status = mds_open(state, path, error);
+    if (*state != NULL) {
+        ((struct mds *)*state)->names_only = true;
     }
     return status;
 }
@@ -240,7 +250,7 @@ static enum status open_shard(struct mds *mds, struct error *error)
     if (status == STATUS_OK) {
         status = choose_columns(mds, error);
     }
-    return status ? status : mds_shard_open(&mds->shard, mds->path, entry, error);
+    return status ? status : mds_shard_open(&mds->shard, mds->path, entry, mds->names_only, error);
 }
 
 // --- samples -----------------------------------------------------------------------------------
@@ -372,8 +382,7 @@ static enum status set_label(struct mds *mds, struct source_range *sample, int32
 }
 
 // The next sample of this shard or of one after it.
-static enum status next_sample(struct mds *mds, const uint8_t **bytes, size_t *len,
-                               struct error *error)
+static enum status next_sample(struct mds *mds, struct source_range *sample, struct error *error)
 {
     for (;;) {
         enum status status = STATUS_OK;
@@ -384,7 +393,7 @@ static enum status next_sample(struct mds *mds, const uint8_t **bytes, size_t *l
             status = open_shard(mds, error);
         }
         if (status == STATUS_OK) {
-            status = mds_shard_next(mds->shard, bytes, len, error);
+            status = mds_shard_next(mds->shard, sample, error);
         }
         if (status != STATUS_END) {
             return status;
@@ -394,24 +403,21 @@ static enum status next_sample(struct mds *mds, const uint8_t **bytes, size_t *l
     }
 }
 
-static enum status set_sample(struct mds *mds, const uint8_t *bytes, size_t len,
+static enum status set_sample(struct mds *mds, struct source_range *sample,
                               struct source_entry *entry, const char **ending, struct error *error)
 {
-    struct source_range sample;
-    source_range_memory(&sample, bytes, len, mds_shard_path(mds->shard));
-    enum status status = set_image(mds, &sample, ending, error);
+    enum status status = set_image(mds, sample, ending, error);
     entry->size = source_content_size(&mds->content);
-    return status ? status : set_label(mds, &sample, &entry->label, error);
+    return status ? status : set_label(mds, sample, &entry->label, error);
 }
 
 static enum status mds_next(void *state, struct source_entry *entry, struct error *error)
 {
     struct mds *mds = state;
-    const uint8_t *bytes;
+    struct source_range sample;
     const char *ending = NULL;
-    size_t len;
     struct error why = {.status = STATUS_OK};
-    enum status status = next_sample(mds, &bytes, &len, &why);
+    enum status status = next_sample(mds, &sample, &why);
     if (status == STATUS_END) {
         return status;
     }
@@ -422,7 +428,7 @@ static enum status mds_next(void *state, struct source_entry *entry, struct erro
         return status;
     }
     if (status == STATUS_OK) {
-        status = set_sample(mds, bytes, len, entry, &ending, &why);
+        status = set_sample(mds, &sample, entry, &ending, &why);
     }
     snprintf(mds->name, sizeof mds->name, "%09" PRIu64 "%s", mds->record, ending ? ending : "");
     entry->name = mds->name;
@@ -456,6 +462,7 @@ static const char *mds_describe(void *state)
 const struct source_kind source_mds = {.name = "MosaicML MDS",
                                        .recognise = mds_recognise,
                                        .open = mds_open,
+                                       .open_names = mds_open_names,
                                        .next = mds_next,
                                        .read = mds_read,
                                        .describe = mds_describe,

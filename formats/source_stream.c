@@ -18,6 +18,8 @@
 #define MAGIC       "BYOLIMG1"
 #define HEAD_BYTES  32u
 #define PIXEL_BYTES (LIMIT_IMAGE_PIXELS * 3)
+#define NUMBERED    1u
+#define LEFT_OUT    2u
 #define WHY_BYTES   400u // of what a program says about a bad image
 
 enum frame {
@@ -42,7 +44,7 @@ struct source_stream {
     char path[512], program[64];
     pid_t child;
     int pipe;
-    bool begun;
+    bool begun, names_only;
     char name[LIMIT_NAME_BYTES + 1];
     uint8_t *payload;
     size_t capacity;
@@ -102,7 +104,7 @@ static int spawn(pid_t *child, const char *const *arguments, int output)
 }
 
 enum status source_stream_from(struct source_stream **out, const char *path, int pipe,
-                               const char *program, struct error *error)
+                               const char *program, bool names_only, struct error *error)
 {
     struct source_stream *stream = calloc(1, sizeof *stream);
     *out = stream;
@@ -112,13 +114,14 @@ enum status source_stream_from(struct source_stream **out, const char *path, int
     }
     const char *slash = strrchr(program, '/');
     stream->pipe = pipe;
+    stream->names_only = names_only;
     snprintf(stream->path, sizeof stream->path, "%s", path);
     snprintf(stream->program, sizeof stream->program, "%s", slash ? slash + 1 : program);
     return STATUS_OK;
 }
 
 enum status source_stream_open(struct source_stream **out, const char *path,
-                               const char *const *arguments, const char *missing,
+                               const char *const *arguments, bool names_only, const char *missing,
                                struct error *error)
 {
     int ends[2];
@@ -126,7 +129,7 @@ enum status source_stream_open(struct source_stream **out, const char *path,
     if (pipe2(ends, O_CLOEXEC) != 0) {
         return error_errno(error, errno, path, NOWHERE, "make a pipe");
     }
-    enum status status = source_stream_from(out, path, ends[0], arguments[0], error);
+    enum status status = source_stream_from(out, path, ends[0], arguments[0], names_only, error);
     int code = status == STATUS_OK ? spawn(&(*out)->child, arguments, ends[1]) : 0;
     close(ends[1]);
     if (code != 0) {
@@ -250,7 +253,10 @@ static enum status take_head(struct source_stream *stream, struct frame_head *he
                                 .payload = source_range_number(bytes + 24, 8)};
     bool image = head->what >= FRAME_FILE && head->what <= FRAME_GREY;
     uint64_t most = image ? PIXEL_BYTES : head->what == FRAME_BAD ? WHY_BYTES : 0;
-    if (head->name_len > LIMIT_NAME_BYTES || head->payload > most) {
+    bool left_out = image && stream->names_only && (head->flags & LEFT_OUT) != 0;
+    if (head->name_len > LIMIT_NAME_BYTES ||
+        (head->payload > most && !(left_out && head->payload == SOURCE_SIZE_UNKNOWN)) ||
+        (!left_out && (head->flags & LEFT_OUT) != 0)) {
         return nonsense(stream, error);
     }
     status = take(stream, stream->name, head->name_len, error);
@@ -303,6 +309,9 @@ static enum status set_content(struct source_stream *stream, const struct frame_
     struct source_range range;
     char why[WHY_BYTES + 1];
     source_range_memory(&range, stream->payload, head->payload, stream->path);
+    if ((head->flags & LEFT_OUT) != 0) {
+        source_range_file(&range, -1, stream->path, 0, head->payload); // never read
+    }
     switch (head->what) {
     case FRAME_BAD:
         snprintf(why, sizeof why, "%.*s", (int)head->payload,
@@ -323,13 +332,14 @@ static enum status set_image(struct source_stream *stream, const struct frame_he
                              struct source_entry *entry, struct error *error)
 {
     struct error why = {.status = STATUS_OK};
-    enum status status = take_payload(stream, (size_t)head->payload, error);
+    bool left_out = (head->flags & LEFT_OUT) != 0;
+    enum status status = left_out ? STATUS_OK : take_payload(stream, (size_t)head->payload, error);
     if (status != STATUS_OK) {
         return status;
     }
     status = set_content(stream, head, &why);
     entry->name = stream->name;
-    entry->numbered = (head->flags & 1) != 0;
+    entry->numbered = (head->flags & NUMBERED) != 0;
     entry->type = SOURCE_ENTRY_IMAGE;
     entry->label = head->label;
     entry->size = source_content_size(&stream->content);

@@ -4,7 +4,6 @@
 #include "formats/mat_table.h"
 #include "tests/support/devkit_case.h"
 #include "tests/support/mutate.h"
-#include "tests/support/program.h"
 #include "tests/support/source_case.h"
 
 #include <setjmp.h>
@@ -18,22 +17,10 @@
 #include <cmocka.h>
 
 static const char *const wnids[] = {"n02119789", "n02100735", "n01440764"};
-static struct scratch scratch;
-static char path[400];
 
-static int setup(void **state)
+static const char *kit(void)
 {
-    (void)state;
-    scratch_make(&scratch);
-    snprintf(path, sizeof path, "%s", scratch_path(&scratch, "kit.tar"));
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    scratch_remove(&scratch);
-    return 0;
+    return scratch_path(&scratch, "kit.tar");
 }
 
 // --- tables --------------------------------------------------------------------------------------
@@ -131,12 +118,12 @@ static void damaged_tables_do_no_harm(void **state)
 
 // --- the kit -------------------------------------------------------------------------------------
 
-static void expect_labels(const char *kit, const char *expected)
+static void expect_labels(const char *from, const char *expected)
 {
     struct name_list labels = {0};
     struct error error;
     char text[200] = "";
-    if (ilsvrc_devkit_read(&labels, kit, &error) != STATUS_OK) {
+    if (ilsvrc_devkit_read(&labels, from, &error) != STATUS_OK) {
         fail_msg("%s", error.reason);
     }
     for (size_t i = 0; i < labels.count; i++) {
@@ -151,7 +138,7 @@ static void expect_failure(enum status status, const char *reason)
 {
     struct name_list labels = {0};
     struct error error;
-    assert_int_equal(ilsvrc_devkit_read(&labels, path, &error), status);
+    assert_int_equal(ilsvrc_devkit_read(&labels, kit(), &error), status);
     assert_non_null(strstr(error.reason, reason));
     name_list_free(&labels);
 }
@@ -160,16 +147,16 @@ static void numbers_become_wnids(void **state)
 {
     (void)state;
     bool is;
-    devkit_case_write(path, wnids, 3, "3\n1\r\n3\n\n2");
-    assert_int_equal(ilsvrc_devkit_is(path, &is, NULL), STATUS_OK);
+    devkit_case_write(kit(), wnids, 3, "3\n1\r\n3\n\n2");
+    assert_int_equal(ilsvrc_devkit_is(kit(), &is, NULL), STATUS_OK);
     assert_true(is);
-    expect_labels(path, "n01440764 n02119789 n01440764 n02100735 ");
+    expect_labels(kit(), "n01440764 n02119789 n01440764 n02100735 ");
     if (scratch_shell(&scratch, "cd $DIR && tar xf kit.tar") == 0) { // the folder as well
         expect_labels(scratch_path(&scratch, "ILSVRC2012_devkit_t12"),
                       "n01440764 n02119789 n01440764 n02100735 ");
     }
-    source_case_write(path, "1\n2\n", 4);
-    assert_int_equal(ilsvrc_devkit_is(path, &is, NULL), STATUS_OK);
+    source_case_write(kit(), "1\n2\n", 4);
+    assert_int_equal(ilsvrc_devkit_is(kit(), &is, NULL), STATUS_OK);
     assert_false(is);
 }
 
@@ -178,13 +165,13 @@ static void what_does_not_fit_is_told(void **state)
     (void)state;
     static const char *const bad[] = {"4\n", "0\n", "-1\n", "1 2\n", "x\n", "1\r1\r1\r9\r"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        devkit_case_write(path, wnids, 3, bad[i]);
+        devkit_case_write(kit(), wnids, 3, bad[i]);
         expect_failure(STATUS_CORRUPT, "is the number of no synset");
     }
     static const char *const slash[] = {"n/1"};
-    devkit_case_write(path, slash, 1, "1\n");
+    devkit_case_write(kit(), slash, 1, "1\n");
     expect_failure(STATUS_CORRUPT, "a synset without a number and a WNID");
-    FILE *tar = source_case_create(path);
+    FILE *tar = source_case_create(kit());
     source_case_file(tar, "a/ILSVRC2012_validation_ground_truth.txt", "1\n");
     source_case_end(tar);
     expect_failure(STATUS_UNSUPPORTED, "it has no meta.mat");
@@ -193,11 +180,9 @@ static void what_does_not_fit_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tables_are_read_packed_or_not),
-        cmocka_unit_test(cut_tables_are_told),
-        cmocka_unit_test(damaged_tables_do_no_harm),
-        cmocka_unit_test_setup_teardown(numbers_become_wnids, setup, teardown),
-        cmocka_unit_test_setup_teardown(what_does_not_fit_is_told, setup, teardown),
+        cmocka_unit_test(tables_are_read_packed_or_not), cmocka_unit_test(cut_tables_are_told),
+        cmocka_unit_test(damaged_tables_do_no_harm),     SOURCE_TEST(numbers_become_wnids),
+        SOURCE_TEST(what_does_not_fit_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

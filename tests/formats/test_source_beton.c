@@ -2,7 +2,7 @@
 #include "formats/image.h"
 #include "tests/support/picture.h"
 #include "tests/support/program.h"
-#include "tests/support/source_reading.h"
+#include "tests/support/source_case.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,7 +20,6 @@
 #define DATA      (METADATA + 2 * STRIDE)
 #define RAW_BYTES 6u
 
-static struct scratch scratch;
 static char path[300];
 static struct source_reading reading;
 static uint8_t *bytes, *jpeg;
@@ -98,7 +97,7 @@ static int teardown(void **state)
 static void test_both_modes(void **state)
 {
     (void)state;
-    source_reading_write(path, bytes, len);
+    source_case_write(path, bytes, len);
     source_reading_good(&reading, path);
     assert_string_equal(reading.members, "a.beton/000000000.jpg 5\na.beton/000000001.png -1\n");
     assert_int_equal(reading.first_len, jpeg_len);
@@ -114,7 +113,7 @@ static void test_pixels(void **state)
     struct image_decoder *decoder;
     struct image image = {0};
     put_sample(0, 1, 2, 1, DATA + jpeg_len, 0);
-    source_reading_write(path, bytes, len);
+    source_case_write(path, bytes, len);
     source_reading_all(&reading, path);
     assert_int_equal(reading.status, STATUS_END);
     assert_int_equal(image_decoder_open(&decoder, NULL), STATUS_OK);
@@ -133,7 +132,7 @@ static void expect_lie(size_t at, uint64_t value, unsigned width, expectation *e
     uint8_t kept[8];
     memcpy(kept, bytes + at, width);
     put(at, value, width);
-    source_reading_write(path, bytes, len);
+    source_case_write(path, bytes, len);
     expected(path, status, text);
     memcpy(bytes + at, kept, width);
 }
@@ -167,7 +166,7 @@ static void test_damaged_sample_is_a_bad_image(void **state)
     expect_lie(sample + STRIDE + 1, 0xffff, 2, bad, STATUS_LIMIT, "65535 x 1 pixels");
     expect_lie(METADATA + 40, 1u << 31, 4, bad, STATUS_LIMIT, "is no class");
     put(METADATA + 8 + 5, 7, 8);
-    source_reading_write(path, bytes, len);
+    source_case_write(path, bytes, len);
     source_reading_good(&reading, path);
     assert_string_equal(reading.members, "a.beton/000000000.jpg -1 !\na.beton/000000001.png -1\n");
     assert_int_equal(reading.bad.record, 0);
@@ -178,7 +177,7 @@ static void test_cut_short(void **state)
 {
     (void)state;
     for (size_t end = 41; end < len; end += 97) {
-        source_reading_write(path, bytes, end);
+        source_case_write(path, bytes, end);
         source_reading_all(&reading, path);
         assert_int_not_equal(reading.status, STATUS_END);
         assert_string_not_equal(reading.error.reason, "");
@@ -189,9 +188,9 @@ static void test_cut_short(void **state)
 static void test_mutants(void **state)
 {
     (void)state;
-    source_reading_write(path, bytes, len);
-    source_reading_mutants(path, path, 0, 300);
-    source_reading_mutants(path, path, METADATA, 300);
+    source_case_write(path, bytes, len);
+    source_case_mutants(path, path, 0, 300);
+    source_case_mutants(path, path, METADATA, 300);
 }
 
 int main(void)

@@ -4,7 +4,7 @@
 #include "formats/lmdb_walk.h"
 #include "tests/support/picture.h"
 #include "tests/support/program.h"
-#include "tests/support/source_reading.h"
+#include "tests/support/source_case.h"
 
 #include <lmdb.h>
 #include <setjmp.h>
@@ -20,7 +20,6 @@
 
 #define NEWER_META 4096 // the second page's transaction is the newer one
 
-static struct scratch scratch;
 static char path[300], file[320];
 static struct source_reading reading;
 static uint8_t *jpeg;
@@ -337,10 +336,10 @@ static void expect_damage(size_t at, const void *bytes, size_t len,
     assert_int_equal(file_read_all(file, 1 << 26, &whole, &whole_len, NULL), STATUS_OK);
     memcpy(kept, whole + at, len);
     memcpy(whole + at, bytes, len);
-    source_reading_write(file, whole, whole_len);
+    source_case_write(file, whole, whole_len);
     expected(path, status, text);
     memcpy(whole + at, kept, len);
-    source_reading_write(file, whole, whole_len);
+    source_case_write(file, whole, whole_len);
     free(whole);
 }
 
@@ -422,7 +421,7 @@ static void test_mutants(void **state)
         put(key, 8, jpeg, i % 8 == 0 ? jpeg_len : 200);
     }
     end();
-    source_reading_mutants(path, file, 0, 400);
+    source_case_mutants(path, file, 0, 400);
 }
 
 static void test_own_dataset(void **state)
@@ -431,7 +430,7 @@ static void test_own_dataset(void **state)
     char index[340];
     write_one(jpeg, jpeg_len);
     snprintf(index, sizeof index, "%s/index.byol", path);
-    source_reading_write(index,
+    source_case_write(index,
                          "\x89"
                          "BYOL\r\n\x1a\n",
                          8);

@@ -4,7 +4,7 @@
 #include "formats/image.h"
 #include "tests/support/picture.h"
 #include "tests/support/program.h"
-#include "tests/support/source_reading.h"
+#include "tests/support/source_case.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,7 +19,6 @@
 
 #include <cmocka.h>
 
-static struct scratch scratch;
 static char path[300];
 static struct source_reading reading;
 static uint8_t *jpeg;
@@ -55,7 +54,7 @@ static void write_file(const char *name, const void *bytes, size_t len)
 {
     char file[400];
     snprintf(file, sizeof file, "%s/%s", path, name);
-    source_reading_write(file, bytes, len);
+    source_case_write(file, bytes, len);
 }
 
 static void put32(size_t at, size_t value)
@@ -375,13 +374,13 @@ static void test_mutants(void **state)
     make_zip(zip, sizeof zip);
     write_index(&(struct index){.compression = "\"zstd\"", .zip = zip});
     snprintf(file, sizeof file, "%s/shard.00000.mds.zstd", path);
-    source_reading_mutants(path, file, 0, 200);
+    source_case_mutants(path, file, 0, 200);
     snprintf(file, sizeof file, "%s/index.json", path);
-    source_reading_mutants(path, file, 0, 300);
+    source_case_mutants(path, file, 0, 300);
     write_plain();
     write_index(&(struct index){0});
     snprintf(file, sizeof file, "%s/shard.00000.mds", path);
-    source_reading_mutants(path, file, 0, 300);
+    source_case_mutants(path, file, 0, 300);
 }
 
 int main(void)

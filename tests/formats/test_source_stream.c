@@ -1,7 +1,7 @@
 // Sources that another program reads: what that program may say, how it may end, and the two that
 // there are (HDF5 and Parquet files, damaged ones too).
 #include "tests/support/program.h"
-#include "tests/support/source_reading.h"
+#include "tests/support/source_case.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,7 +19,6 @@
 
 #include <cmocka.h>
 
-static struct scratch scratch;
 static char path[300];
 static struct source_reading reading;
 
@@ -28,7 +27,7 @@ static int setup(void **state)
     (void)state;
     scratch_make(&scratch);
     snprintf(path, sizeof path, "%s/a.h5", scratch.path);
-    source_reading_write(path, "\x89HDF\r\n\x1a\n", 8);
+    source_case_write(path, "\x89HDF\r\n\x1a\n", 8);
     setenv("BYOL_LIBEXEC", scratch.path, 1);
     return 0;
 }
@@ -55,7 +54,7 @@ static void say(const char *commands)
              "\"\\\\$1\\\\0\\\\0\\\\0\\\\$2\\\\0\\\\0\\\\0$3\\\\$4\\\\0\\\\0\\\\0$5$6\"; }\n"
              "none='\\0\\0\\0\\0'\n%s\n",
              commands);
-    source_reading_write(file, text, strlen(text));
+    source_case_write(file, text, strlen(text));
     assert_int_equal(chmod(file, 0755), 0);
 }
 
@@ -148,7 +147,7 @@ static void test_no_program(void **state)
 {
     (void)state;
     source_reading_refused(path, STATUS_UNSUPPORTED, "install libhdf5-dev and build again");
-    source_reading_write(path, "PAR1", 4);
+    source_case_write(path, "PAR1", 4);
     source_reading_refused(path, STATUS_UNSUPPORTED, "parquet_stream.py, is neither beside byol");
 }
 
@@ -161,7 +160,7 @@ static void test_parquet_damaged(void **state)
         skip(); // not run where the sources are
     }
     setenv("BYOL_LIBEXEC", "tools/streams", 1);
-    source_reading_write(path, "PAR1 and nothing more PAR1", 26);
+    source_case_write(path, "PAR1 and nothing more PAR1", 26);
     source_reading_all(&reading, path);
     assert_true(reading.status == STATUS_UNSUPPORTED || reading.status == STATUS_CORRUPT);
     assert_non_null(strstr(reading.error.reason, "pyarrow"));
@@ -285,7 +284,7 @@ static void test_hdf5_refused(void **state)
     H5Tclose(ragged);
     H5Fclose(file);
     source_reading_refused(path, STATUS_UNSUPPORTED, "the first entry of words is neither");
-    source_reading_write(path, "\x89HDF\r\n\x1a\n", 8);
+    source_case_write(path, "\x89HDF\r\n\x1a\n", 8);
     source_reading_refused(path, STATUS_CORRUPT, "libhdf5 cannot open it");
 }
 
@@ -297,7 +296,7 @@ static void test_hdf5_mutants(void **state)
     hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
     H5Ldelete(file, "/dog/round", H5P_DEFAULT);
     H5Fclose(file);
-    source_reading_mutants(path, path, 8, 60);
+    source_case_mutants(path, path, 8, 60);
 }
 #endif
 

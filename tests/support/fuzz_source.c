@@ -46,7 +46,8 @@ static struct pass read_pass(const char *path, bool images)
     struct pass pass = {0};
     uint8_t *bytes = NULL;
     size_t capacity = 0;
-    pass.status = source_open(&source, path, &error);
+    pass.status =
+        images ? source_open(&source, path, &error) : source_open_names(&source, path, &error);
     bool opened = pass.status == STATUS_OK;
     while (pass.status == STATUS_OK) {
         pass.status = source_next(source, &member, &error);

@@ -5,7 +5,6 @@
 #include "formats/file.h"
 #include "tests/support/devkit_case.h"
 #include "tests/support/picture.h"
-#include "tests/support/program.h"
 #include "tests/support/source_case.h"
 
 #include <setjmp.h>
@@ -17,22 +16,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static struct scratch scratch;
-
-static int setup(void **state)
-{
-    (void)state;
-    scratch_make(&scratch);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    scratch_remove(&scratch);
-    return 0;
-}
 
 // --- making --------------------------------------------------------------------------------------
 
@@ -187,9 +170,9 @@ static void validation_labels_are_the_training_sets(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(every_kind_is_read_and_reported, setup, teardown),
-        cmocka_unit_test_setup_teardown(cut_images_end_it_or_are_listed, setup, teardown),
-        cmocka_unit_test_setup_teardown(validation_labels_are_the_training_sets, setup, teardown),
+        SOURCE_TEST(every_kind_is_read_and_reported),
+        SOURCE_TEST(cut_images_end_it_or_are_listed),
+        SOURCE_TEST(validation_labels_are_the_training_sets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
