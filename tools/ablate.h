@@ -52,6 +52,7 @@ struct ablate_plan {
     char path[ABLATE_PATH], title[ABLATE_NAME], paper_is[ABLATE_NAME];
     char recipe[ABLATE_PATH]; // a built-in's name or a file
     char data[ABLATE_PATH], train[ABLATE_PATH], test[ABLATE_PATH];
+    uint64_t data_id;           // of the dataset at `data`; 0: not looked at, any run's will do
     struct ablate_settings set; // of the base
     struct ablate_row *rows;
     size_t row_count;
@@ -73,6 +74,9 @@ struct ablate_overrides {
 enum status ablate_plan_read(struct ablate_plan *plan, const char *path,
                              const struct ablate_overrides *overrides, struct error *error);
 void ablate_plan_free(struct ablate_plan *plan);
+
+// Line breaks and other control characters would break tables, command lines and terminals.
+bool ablate_plain_text(const char *text);
 
 // OUTPUT/SLUG/seed-N into `path` (RUN_PATH bytes); STATUS_LIMIT when it does not fit.
 enum status ablate_run_path(const char *output, const struct ablate_row *row, int64_t seed,

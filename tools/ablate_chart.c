@@ -19,6 +19,7 @@ enum {
     BAR_ROOM = 560, // 100 percent of the scale
     FIGURE_ROOM = 350,
     LINE = 19,
+    MOST_ROWS = 200, // drawn: a picture that still opens everywhere
 };
 #define TEXT  1.6
 #define TITLE 2.6
@@ -27,10 +28,15 @@ static const struct canvas_color paper = {250, 249, 246}, ink = {38, 38, 43},
                                  pale = {122, 121, 118}, grid = {225, 223, 217},
                                  ours = {24, 116, 205}, theirs = {240, 178, 122};
 
+static size_t rows_drawn(const struct ablate_table *table)
+{
+    return table->plan->row_count < MOST_ROWS ? table->plan->row_count : MOST_ROWS;
+}
+
 static int64_t names_width(const struct ablate_table *table)
 {
     int64_t width = 0;
-    for (size_t i = 0; i < table->plan->row_count; i++) {
+    for (size_t i = 0; i < rows_drawn(table); i++) {
         int64_t own = canvas_text_width(table->plan->rows[i].name, TEXT);
         width = own > width ? own : width;
     }
@@ -41,7 +47,7 @@ static int64_t names_width(const struct ablate_table *table)
 static double scale_end(const struct ablate_table *table)
 {
     double most = 10;
-    for (size_t i = 0; i < table->plan->row_count; i++) {
+    for (size_t i = 0; i < rows_drawn(table); i++) {
         const struct ablate_line *line = &table->lines[i];
         const double values[] = {line->row->paper,
                                  line->cells[0].mean +
@@ -75,10 +81,11 @@ static void draw_spread(struct image *canvas, int64_t x, int64_t y, double mean,
     canvas_fill(canvas, (struct canvas_box){to - 1, y + 5, 2, BAR - 10}, ink);
 }
 
-static void describe(const struct ablate_line *line, bool first, char *text, size_t capacity)
+static void describe(const struct ablate_line *line, bool first, size_t seeds, char *text,
+                     size_t capacity)
 {
     const struct ablate_cell *cell = &line->cells[0];
-    char sd[32] = "", difference[32] = "";
+    char sd[32] = "", difference[32] = "", part[64] = "";
     if (cell->count == 0) {
         snprintf(text, capacity, "%.40s",
                  line->row->waits_for[0] ? "not available yet"
@@ -92,12 +99,15 @@ static void describe(const struct ablate_line *line, bool first, char *text, siz
     if (!first && isfinite(cell->difference)) {
         snprintf(difference, sizeof difference, "  (%+.2f)", cell->difference);
     }
-    snprintf(text, capacity, "%.2f%s%s", cell->mean, sd, difference);
+    if (cell->count < seeds) {
+        snprintf(part, sizeof part, "  %zu of %zu seeds", cell->count, seeds);
+    }
+    snprintf(text, capacity, "%.2f%s%s%s", cell->mean, sd, difference, part);
 }
 
 static void describe_paper(const struct ablate_line *line, bool first, char *text, size_t capacity)
 {
-    snprintf(text, capacity, "paper %.1f", line->row->paper);
+    snprintf(text, capacity, "paper %.4g", line->row->paper);
     if (!first && isfinite(line->paper_difference)) {
         size_t len = strlen(text);
         snprintf(text + len, capacity - len, "  (%+.1f)", line->paper_difference);
@@ -114,11 +124,11 @@ static void draw_row(struct image *canvas, int64_t y, const struct ablate_table 
 {
     const struct ablate_line *line = &table->lines[which];
     int64_t x = MARGIN + names_width(table), figures = x + BAR_ROOM + 16;
-    char text[96];
+    char text[192];
     canvas_text(canvas, MARGIN, y + 3, TEXT, ink, line->row->name);
     draw_bar(canvas, x, y, BAR, line->cells[0].mean / end, ours);
     draw_spread(canvas, x, y, line->cells[0].mean, line->cells[0].sd, end);
-    describe(line, which == 0, text, sizeof text);
+    describe(line, which == 0, table->plan->seed_count, text, sizeof text);
     canvas_text(canvas, figures, y + 3, TEXT, line->cells[0].count ? ink : pale, text);
     if (isfinite(line->row->paper)) {
         draw_bar(canvas, x, y + BAR + 3, PAPER_BAR, line->row->paper / end, theirs);
@@ -132,7 +142,8 @@ static void draw_head(struct image *canvas, const struct ablate_table *table)
     const struct ablate_plan *plan = table->plan;
     char text[400];
     canvas_text(canvas, MARGIN, MARGIN, TITLE, ink, plan->title[0] ? plan->title : plan->path);
-    snprintf(text, sizeof text, "%s top-1 in percent, mean and standard deviation over %zu seed%s",
+    snprintf(text, sizeof text,
+             "%s top-1 in percent, mean and standard deviation (n - 1) over %zu seed%s",
              plan->measures[0].name, plan->seed_count, plan->seed_count > 1 ? "s" : "");
     canvas_text(canvas, MARGIN, MARGIN + 34, TEXT, pale, text);
     if (plan->paper_is[0]) {
@@ -156,7 +167,7 @@ static void draw_scale(struct image *canvas, const struct ablate_table *table, i
 
 static enum status draw(const struct ablate_table *table, struct image *canvas, struct error *error)
 {
-    size_t rows = table->plan->row_count;
+    size_t rows = rows_drawn(table);
     double end = scale_end(table);
     int64_t height = MARGIN + HEAD,
             width = 2 * MARGIN + names_width(table) + BAR_ROOM + FIGURE_ROOM;
@@ -176,6 +187,11 @@ static enum status draw(const struct ablate_table *table, struct image *canvas, 
     for (size_t i = 0; i < rows; i++) {
         draw_row(canvas, y, table, i, end);
         y += row_height(isfinite(table->plan->rows[i].paper));
+    }
+    if (rows < table->plan->row_count) {
+        char text[64];
+        snprintf(text, sizeof text, "and %zu rows more: table.txt", table->plan->row_count - rows);
+        canvas_text(canvas, MARGIN, bottom + 6, TEXT, pale, text);
     }
     return STATUS_OK;
 }

@@ -66,7 +66,8 @@ static enum status take_seeds(struct plan_reader *reader, int value, size_t line
     double number;
     if (node->type == YAML_SCALAR_NODE) {
         status = plan_take_number(reader, value, "seeds", &number);
-        if (status == STATUS_OK && !(number >= 1 && number <= ABLATE_SEEDS)) {
+        if (status == STATUS_OK &&
+            !(number >= 1 && number <= ABLATE_SEEDS && number == floor(number))) {
             return plan_refuse(reader, line, "seeds: 1 to %u, or a list", ABLATE_SEEDS);
         }
         for (int i = 0; status == STATUS_OK && i < (int)number; i++) {
@@ -174,6 +175,10 @@ static enum status read_text(struct ablate_plan *plan, const uint8_t *text, size
 
 // --- resolving -----------------------------------------------------------------------------------
 
+// What lies beside the rows' folders.
+static const char *const kept_names[] = {"table.txt", "table.csv",    "table.json",
+                                         "table.png", "commands.txt", "slurm.sh"};
+
 // A folder's name: lower case, and one dash for each run of anything else.
 static void make_slug(const char *name, char *slug)
 {
@@ -201,6 +206,12 @@ static enum status name_row(const struct plan_reader *reader, size_t which)
     make_slug(row->name, row->slug);
     if (row->slug[0] == '\0') {
         return plan_refuse(reader, row->line, "row '%s': its name makes no folder name", row->name);
+    }
+    for (size_t i = 0; i < sizeof kept_names / sizeof kept_names[0]; i++) {
+        if (strcmp(kept_names[i], row->slug) == 0) {
+            return plan_refuse(reader, row->line, "row '%s': %s is the name of a file beside it",
+                               row->name, row->slug);
+        }
     }
     for (size_t i = 0; i < which; i++) {
         if (strcmp(plan->rows[i].slug, row->slug) == 0) {
@@ -325,6 +336,16 @@ void ablate_plan_free(struct ablate_plan *plan)
     }
     free(plan->set.item);
     *plan = (struct ablate_plan){0};
+}
+
+bool ablate_plain_text(const char *text)
+{
+    for (; *text; text++) {
+        if ((unsigned char)*text < 0x20 || *text == 0x7f) {
+            return false;
+        }
+    }
+    return true;
 }
 
 enum status ablate_run_path(const char *output, const struct ablate_row *row, int64_t seed,

@@ -1,7 +1,11 @@
 // The children of an ablation: starting, watching, stopping.
 //
 // Each child leads a process group of its own, so that a terminal's Ctrl-C reaches only this
-// process, which passes it on once. A child is told to stop when this process dies in any way.
+// process, which passes it on. A child is told to stop when this process dies in any way.
+//
+// A run's log is its lock too: this process holds it from the first stage to the last, and a child
+// inherits it, so that one which outlives its parent still has the run while it writes its last
+// checkpoint.
 #include "tools/ablate_run.h"
 
 #include "formats/file.h"
@@ -14,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -23,7 +28,7 @@
 #define OUTPUT_BYTES   (1u << 20) // of a child's JSON
 #define TAIL_BYTES     4096       // of metrics.jsonl: more than its longest line
 #define MOST_ENDINGS   3u         // of one job's children by signals, before it is given up
-#define LOCKED_RETRIES 60u        // seconds to wait for another writer of the run
+#define LOCKED_SECONDS 2.0        // between looks at a run that another process has
 
 static double now(void)
 {
@@ -60,21 +65,24 @@ static void on_child(int number)
     (void)number; // only wakes the sleeper
 }
 
+// What was ignored from the start (nohup, a shell's background) stays ignored.
 static void catch_signals(void)
 {
-    struct sigaction action = {.sa_handler = on_signal};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction action = {.sa_handler = on_signal}, old;
     sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGHUP, &action, NULL);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) {
+            sigaction(numbers[i], &action, NULL);
+        }
+    }
     action.sa_handler = on_child;
     sigaction(SIGCHLD, &action, NULL);
 }
 
 // --- starting ------------------------------------------------------------------------------------
 
-static void become(const struct ablate_job *job, const struct ablate_command *command, int log,
-                   pid_t parent)
+static void become(const struct ablate_job *job, const struct ablate_command *command, pid_t parent)
 {
     static const int taken[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD};
     for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++) {
@@ -84,48 +92,61 @@ static void become(const struct ablate_job *job, const struct ablate_command *co
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (getppid() == parent && nothing >= 0 && dup2(nothing, STDIN_FILENO) >= 0 &&
-        dup2(job->output, STDOUT_FILENO) >= 0 && dup2(log, STDERR_FILENO) >= 0) {
+        dup2(job->output, STDOUT_FILENO) >= 0 && dup2(job->log, STDERR_FILENO) >= 0) {
         execv("/proc/self/exe", command->item);
     }
     _exit(127);
 }
 
-static enum status open_log(const struct ablate_job *job, int *log, struct error *error)
+// `*taken`: another process has the run.
+static enum status open_log(struct ablate_job *job, bool *taken, struct error *error)
 {
     char path[RUN_PATH];
     enum status status = file_make_directories(job->directory, error);
     if (status == STATUS_OK) {
         status = run_directory_path(job->directory, "ablate.log", path, error);
     }
-    if (status == STATUS_OK) {
-        *log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-        status = *log < 0 ? error_errno(error, errno, path, NOWHERE, "open") : STATUS_OK;
+    if (status != STATUS_OK) {
+        return status;
+    }
+    job->log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (job->log < 0) {
+        return error_errno(error, errno, path, NOWHERE, "open");
+    }
+    if (flock(job->log, LOCK_EX | LOCK_NB) != 0) {
+        *taken = errno == EWOULDBLOCK;
+        status = *taken ? STATUS_OK : error_errno(error, errno, path, NOWHERE, "lock");
+        close(job->log);
+        job->log = -1;
     }
     return status;
+}
+
+static void close_log(struct ablate_job *job)
+{
+    if (job->log >= 0) {
+        close(job->log);
+    }
+    job->log = -1;
 }
 
 static enum status spawn(struct ablate_job *job, const struct ablate_command *command,
                          struct error *error)
 {
-    int log = -1;
-    enum status status = open_log(job, &log, error);
-    if (status != STATUS_OK) {
-        return status;
-    }
     job->output = memfd_create("ablate", MFD_CLOEXEC);
     pid_t parent = getpid(), pid = job->output < 0 ? -1 : fork();
     if (pid == 0) {
-        become(job, command, log, parent);
+        become(job, command, parent);
     }
     if (pid < 0) {
-        status = error_errno(error, errno, job->directory, NOWHERE, "start a process");
+        enum status status = error_errno(error, errno, job->directory, NOWHERE, "start a process");
         if (job->output >= 0) {
             close(job->output);
         }
+        return status;
     }
-    job->pid = pid < 0 ? 0 : pid;
-    close(log);
-    return status;
+    job->pid = pid;
+    return STATUS_OK;
 }
 
 // Several at a time share the cores, unless the row says how many threads it wants.
@@ -158,7 +179,7 @@ static enum status start_stage(struct ablate_work *work, struct ablate_job *job,
 
 // --- endings -------------------------------------------------------------------------------------
 
-// What the child printed: the last line that is a JSON object; NULL without one.
+// The JSON that the child printed; NULL without one.
 static json_t *read_output(struct ablate_job *job)
 {
     off_t len = lseek(job->output, 0, SEEK_END);
@@ -178,6 +199,7 @@ static void fail(struct ablate_work *work, struct ablate_job *job, const char *r
     struct error error;
     snprintf(job->state.failure, sizeof job->state.failure, "%s", reason);
     job->over = true;
+    close_log(job);
     progress_notice(work->progress, "FAILED: %s, seed %" PRId64 ": %s (see %s/ablate.log)",
                     job->row->name, job->seed, reason, job->directory);
     if (ablate_store_failure(job->directory, reason, &error) != STATUS_OK) {
@@ -232,6 +254,7 @@ static void succeed(struct ablate_work *work, struct ablate_job *job, json_t *re
     if (job->over) {
         job->state.failure[0] = '\0';
         ablate_store_failure(job->directory, NULL, NULL);
+        close_log(job);
     }
 }
 
@@ -247,12 +270,6 @@ static void again(struct ablate_work *work, struct ablate_job *job, const char *
                     job->row->name, job->seed, why);
 }
 
-static bool is_locked(const json_t *result)
-{
-    const char *status = json_string_value(json_object_get(result, "status"));
-    return status && strcmp(status, "denied") == 0;
-}
-
 static void end_with_code(struct ablate_work *work, struct ablate_job *job, int code,
                           json_t *result)
 {
@@ -263,9 +280,6 @@ static void end_with_code(struct ablate_work *work, struct ablate_job *job, int 
         again(work, job, "was stopped");
     } else if (code == 0 && result) {
         succeed(work, job, result);
-    } else if (is_locked(result) && job->ended_early < LOCKED_RETRIES) {
-        job->ended_early++; // one that outlived its parent is writing its last checkpoint
-        job->retry_at = now() + 1;
     } else {
         snprintf(text, sizeof text, "ended with exit code %d", code);
         fail(work, job, error ? error : text);
@@ -395,39 +409,62 @@ static size_t running_jobs(const struct ablate_work *work)
     return running;
 }
 
-// Fills the free slots; `*waiting` tells whether a job waits for its time.
-static enum status start_jobs(struct ablate_work *work, bool *waiting, struct error *error)
+// Takes the run, if nobody else has it, and looks again at what is left: another process may have
+// done it meanwhile.
+static enum status take_run(struct ablate_work *work, struct ablate_job *job, bool *taken,
+                            struct error *error)
 {
-    size_t running = running_jobs(work);
-    enum status status = STATUS_OK;
-    *waiting = false;
-    for (size_t i = 0; status == STATUS_OK && i < work->count; i++) {
-        struct ablate_job *job = &work->jobs[i];
-        bool idle = job->pid == 0 && !job->over;
-        if (idle && job->retry_at > now()) {
-            *waiting = true;
-        } else if (idle && running < (size_t)work->slots) {
-            status = start_stage(work, job, error);
-            running++;
-        } else {
-            *waiting |= idle;
-        }
-    }
-    return status;
+    enum status status = job->log < 0 ? open_log(job, taken, error) : STATUS_OK;
+    return status == STATUS_OK && !*taken ? ablate_state_read(work->plan, job->row, job->seed,
+                                                              job->directory, &job->state, error)
+                                          : status;
 }
 
-static void stop_all(struct ablate_work *work)
+static void start_job(struct ablate_work *work, struct ablate_job *job)
 {
+    struct error error;
+    char text[sizeof error.path + sizeof error.reason];
+    bool taken = false;
+    enum status status = take_run(work, job, &taken, &error);
+    if (taken) {
+        if (!job->told) {
+            progress_notice(work->progress, "%s, seed %" PRId64 ": another process works on it",
+                            job->row->name, job->seed);
+        }
+        job->told = true;
+        job->retry_at = now() + LOCKED_SECONDS;
+        return;
+    }
+    job->over = status == STATUS_OK && ablate_next_stage(work->plan, &job->state) < 0;
+    if (job->over) {
+        close_log(job);
+        return;
+    }
+    if (status == STATUS_OK) {
+        status = start_stage(work, job, &error);
+    }
+    if (status != STATUS_OK) {
+        fail(work, job, error_text(&error, text, sizeof text));
+    }
+}
+
+// Fills the free slots; true when a job waits for one, or for its time.
+static bool start_jobs(struct ablate_work *work)
+{
+    size_t running = running_jobs(work);
+    bool waiting = false;
     for (size_t i = 0; i < work->count; i++) {
         struct ablate_job *job = &work->jobs[i];
-        int status;
-        if (job->pid > 0) {
-            kill(job->pid, SIGTERM);
-            while (waitpid(job->pid, &status, 0) < 0 && errno == EINTR) {
-            }
-            end_job(work, job, status);
+        if (job->pid > 0 || job->over) {
+            continue;
         }
+        if (job->retry_at <= now() && running < (size_t)work->slots) {
+            start_job(work, job);
+        }
+        running += job->pid > 0;
+        waiting |= job->pid == 0 && !job->over;
     }
+    return waiting;
 }
 
 static void prepare(struct ablate_work *work)
@@ -442,25 +479,18 @@ static void prepare(struct ablate_work *work)
     }
 }
 
-enum status ablate_work_run(struct ablate_work *work, struct error *error)
+void ablate_work_run(struct ablate_work *work)
 {
-    enum status status = STATUS_OK;
-    bool waiting = false;
     catch_signals();
     prepare(work);
     for (;;) {
         pass_signals_on(work);
         collect(work);
-        if (!work->stopped_by) {
-            status = start_jobs(work, &waiting, error);
-        }
-        if (status != STATUS_OK || (running_jobs(work) == 0 && (work->stopped_by || !waiting))) {
+        bool waiting = !work->stopped_by && start_jobs(work);
+        if (running_jobs(work) == 0 && !waiting) {
             break;
         }
         show(work);
         nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL); // signals cut it short
     }
-    work->stopped_by = status == STATUS_OK ? work->stopped_by : SIGTERM;
-    stop_all(work);
-    return status;
 }

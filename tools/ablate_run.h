@@ -13,9 +13,11 @@ struct ablate_job {
     double pairs, done_pairs;  // of the training
 
     // While it runs.
-    int pid;              // 0 = none
-    int stage;            // 0 trains, n measures plan->measures[n - 1]
-    int output;           // what the child prints
+    int log;    // what its children print to stderr, and the lock of the run; -1: not ours
+    bool told;  // that another process works on it
+    int pid;    // 0 = none
+    int stage;  // 0 trains, n measures plan->measures[n - 1]
+    int output; // what the child prints
     unsigned ended_early; // how often a child ended by a signal
     double retry_at;      // monotonic; 0 = at once
     bool over;            // finished or given up
@@ -35,9 +37,9 @@ struct ablate_work {
 };
 
 // Works until everything is done or has failed, or a signal came; then children were asked to stop
-// and have ended. Failures of runs are kept beside them and in their states; only what no run can
-// do without is returned.
-enum status ablate_work_run(struct ablate_work *work, struct error *error);
+// and have ended. Failures of runs are kept beside them and in their states. A run that another
+// process works on is left to it and looked at again when that one is through.
+void ablate_work_run(struct ablate_work *work);
 
 // The next stage of a job, -1 when nothing is left.
 int ablate_next_stage(const struct ablate_plan *plan, const struct ablate_state *state);

@@ -184,7 +184,7 @@ enum status ablate_command_measure(struct ablate_command *command, const struct 
     return complete(command, error);
 }
 
-static void put_quoted(FILE *stream, const char *text)
+void ablate_put_quoted(FILE *stream, const char *text)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
                                 "_./-=,:+%@";
@@ -213,7 +213,7 @@ char *ablate_command_text(const struct ablate_command *command)
     }
     for (size_t i = 0; i < command->count; i++) {
         fputs(i ? " " : "", stream);
-        put_quoted(stream, command->item[i]);
+        ablate_put_quoted(stream, command->item[i]);
     }
     return fclose(stream) == 0 ? text : NULL;
 }
@@ -310,10 +310,39 @@ static enum status check_config(const struct ablate_row *row, int64_t seed, cons
         *max_steps = stored.max_steps;
         status = run_config_compare(&stored, &wanted, error);
     }
+    if (status == STATUS_OK && *started && wanted.precision != DEVICE_AUTO &&
+        stored.precision != wanted.precision) {
+        status = error_set(error, STATUS_CONFIG, directory, NOWHERE, NOWHERE,
+                           "the run was made with another precision");
+    }
     if (status == STATUS_CONFIG && error) {
         snprintf(error->path, sizeof error->path, "%s", directory);
     }
     return status;
+}
+
+// The data that the run learnt from, where its report says so.
+static enum status check_data(const struct ablate_plan *plan, const char *directory,
+                              struct error *error)
+{
+    json_t *report = plan->data_id ? load(directory, "report.json") : NULL;
+    const char *id = text_of(json_object_get(report, "dataset"), "id");
+    bool same = id[0] == '\0' || strtoull(id, NULL, 16) == plan->data_id;
+    json_decref(report);
+    return same ? STATUS_OK
+                : error_set(error, STATUS_CONFIG, directory, NOWHERE, NOWHERE,
+                            "the run learnt from another dataset than %.300s", plan->data);
+}
+
+static enum status check_steps(const struct ablate_row *row, const json_t *trained,
+                               const char *directory, struct error *error)
+{
+    double made = number_of(trained, "step"), wanted = (double)row->config.max_steps;
+    return !(wanted > 0 && made > wanted)
+               ? STATUS_OK
+               : error_set(error, STATUS_CONFIG, directory, NOWHERE, NOWHERE,
+                           "the run has made %.0f steps, which are more than max_steps %.0f", made,
+                           wanted);
 }
 
 // Paths may be spelt otherwise from elsewhere; checkpoints are named by their steps.
@@ -352,12 +381,18 @@ enum status ablate_state_read(const struct ablate_plan *plan, const struct ablat
     int64_t max_steps = 0;
     *state = (struct ablate_state){0};
     enum status status = check_config(row, seed, directory, &max_steps, &state->started, error);
+    if (status == STATUS_OK && state->started) {
+        status = check_data(plan, directory, error);
+    }
     if (status != STATUS_OK) {
         return status;
     }
     json_t *trained = load(directory, "trained.json"), *failure = load(directory, "failure.json");
+    if (state->started) {
+        status = check_steps(row, trained, directory, error);
+    }
     snprintf(state->failure, sizeof state->failure, "%s", text_of(failure, "error"));
-    if (trained && state->started && max_steps == row->config.max_steps) {
+    if (status == STATUS_OK && trained && state->started && max_steps == row->config.max_steps) {
         state->trained = true;
         state->loss = number_of(trained, "loss");
         state->seconds = number_of(trained, "seconds");
@@ -365,5 +400,5 @@ enum status ablate_state_read(const struct ablate_plan *plan, const struct ablat
     }
     json_decref(trained);
     json_decref(failure);
-    return STATUS_OK;
+    return status;
 }

@@ -10,6 +10,7 @@
 #include "tools/ablate.h"
 
 #include <jansson.h>
+#include <stdio.h>
 
 struct ablate_state {
     bool trained, started; // `started`: a run is there, whatever became of it
@@ -21,7 +22,8 @@ struct ablate_state {
     char failure[300]; // "" = none
 };
 
-// What is on disk. STATUS_CONFIG when the run there was made with other settings than the row says.
+// What is on disk. STATUS_CONFIG when the run there was made with other settings than the row says,
+// of other data, or has made more steps than the row wants.
 enum status ablate_state_read(const struct ablate_plan *plan, const struct ablate_row *row,
                               int64_t seed, const char *directory, struct ablate_state *state,
                               struct error *error);
@@ -54,6 +56,7 @@ void ablate_command_add(struct ablate_command *command, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void ablate_command_free(struct ablate_command *command);
 
+void ablate_put_quoted(FILE *stream, const char *text); // as one word for a shell
 // As a line for a shell (malloc'ed), or NULL.
 char *ablate_command_text(const struct ablate_command *command);
 

@@ -38,12 +38,20 @@ static enum status read_line(struct ablate_line *line, const struct ablate_plan 
     for (size_t seed = 0; status == STATUS_OK && seed < plan->seed_count; seed++) {
         char directory[RUN_PATH];
         struct ablate_state state = {0};
+        struct error mismatch;
         if (!waits) {
             status = ablate_run_path(output, line->row, plan->seeds[seed], directory, error);
         }
         if (status == STATUS_OK && !waits) {
             status =
-                ablate_state_read(plan, line->row, plan->seeds[seed], directory, &state, error);
+                ablate_state_read(plan, line->row, plan->seeds[seed], directory, &state, &mismatch);
+        }
+        if (status == STATUS_CONFIG) { // not the run of this row any more: it does not count
+            state = (struct ablate_state){0};
+            snprintf(state.failure, sizeof state.failure, "%.299s", mismatch.reason);
+            status = STATUS_OK;
+        } else if (status != STATUS_OK && !waits) {
+            *error = mismatch;
         }
         line->trained += state.trained;
         if (line->failure[0] == '\0') {
@@ -97,7 +105,7 @@ static bool has_paper(const struct ablate_table *table)
 // --- text ----------------------------------------------------------------------------------------
 
 // "41.23 ±0.31  -2.10", in columns that do not depend on what is missing.
-static void print_figure(FILE *stream, double mean, double sd, double difference)
+static void print_figure(FILE *stream, int width, double mean, double sd, double difference)
 {
     char text[3][32] = {"-", "", ""};
     if (isfinite(mean)) {
@@ -109,17 +117,38 @@ static void print_figure(FILE *stream, double mean, double sd, double difference
     if (isfinite(difference)) {
         snprintf(text[2], sizeof text[2], "%+.2f", difference);
     }
-    fprintf(stream, "  %6s %s%5s %7s", text[0], text[1][0] ? "±" : " ", text[1], text[2]);
+    fprintf(stream, "  %*s %s%-5s %7s", width, text[0], text[1][0] ? "±" : " ", text[1], text[2]);
+}
+
+// Bytes that go on with a UTF-8 character take no column.
+static int columns_of(const char *text)
+{
+    int columns = 0;
+    for (; *text; text++) {
+        columns += ((unsigned char)*text & 0xc0) != 0x80;
+    }
+    return columns;
+}
+
+static void print_padded(FILE *stream, const char *text, int width)
+{
+    fprintf(stream, "%s%*s", text, width - columns_of(text), "");
 }
 
 static int name_width(const struct ablate_table *table)
 {
-    size_t width = 3;
+    int width = 3;
     for (size_t i = 0; i < table->plan->row_count; i++) {
-        size_t len = strlen(table->plan->rows[i].name);
-        width = len > width ? len : width;
+        int columns = columns_of(table->plan->rows[i].name);
+        width = columns > width ? columns : width;
     }
-    return (int)width;
+    return width;
+}
+
+static int measure_width(const struct ablate_measure *measure)
+{
+    int width = (int)strlen(measure->name);
+    return width > 6 ? width : 6;
 }
 
 static void print_state(FILE *stream, const struct ablate_table *table,
@@ -146,26 +175,28 @@ static void print_text(FILE *stream, const struct ablate_table *table)
     bool paper = has_paper(table);
     fprintf(stream, "%s%s%-*s", plan->title, plan->title[0] ? "\n" : "", width, "row");
     for (size_t i = 0; i < plan->measure_count; i++) {
-        fprintf(stream, "  %6.12s %6s %7s", plan->measures[i].name, "±sd", "diff");
+        const struct ablate_measure *measure = &plan->measures[i];
+        fprintf(stream, "  %*s ±sd    %7s", measure_width(measure), measure->name, "diff");
     }
-    fprintf(stream, paper ? "  %6s %6s %7s\n" : "\n", "paper", "±sd", "diff");
+    fprintf(stream, paper ? "  %6s ±sd    %7s\n" : "\n", "paper", "diff");
     for (size_t i = 0; i < plan->row_count; i++) {
         const struct ablate_line *line = &table->lines[i];
-        fprintf(stream, "%-*s", width, line->row->name);
+        print_padded(stream, line->row->name, width);
         for (size_t j = 0; j < plan->measure_count; j++) {
             const struct ablate_cell *cell = &line->cells[j];
-            print_figure(stream, cell->mean, cell->sd, i > 0 ? cell->difference : NAN);
+            print_figure(stream, measure_width(&plan->measures[j]), cell->mean, cell->sd,
+                         i > 0 ? cell->difference : NAN);
         }
         if (paper) {
-            print_figure(stream, line->row->paper, line->row->paper_sd,
+            print_figure(stream, 6, line->row->paper, line->row->paper_sd,
                          i > 0 ? line->paper_difference : NAN);
         }
         print_state(stream, table, line);
         fputc('\n', stream);
     }
     fprintf(stream,
-            "top-1 in percent, mean and standard deviation over %zu seed%s, difference to "
-            "the first row\n",
+            "top-1 in percent, mean and standard deviation (of a sample: n - 1) over %zu seed%s, "
+            "difference to the first row\n",
             plan->seed_count, plan->seed_count > 1 ? "s" : "");
     if (plan->paper_is[0]) {
         fprintf(stream, "paper: %s\n", plan->paper_is);

@@ -82,6 +82,9 @@ enum status plan_take_string(struct plan_reader *reader, int index, const char *
     if (status == STATUS_OK && strlen(text) >= capacity) {
         return plan_refuse(reader, line, "%s: longer than %zu bytes", what, capacity - 1);
     }
+    if (status == STATUS_OK && !ablate_plain_text(text)) {
+        return plan_refuse(reader, line, "%s: has a control character", what);
+    }
     if (status == STATUS_OK) {
         memcpy(out, text, strlen(text) + 1);
     }

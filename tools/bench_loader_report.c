@@ -1,6 +1,8 @@
 // What `byol bench loader` prints.
 #include "tools/bench_loader.h"
+#include "tools/json_text.h"
 #include "tools/measure.h"
+#include "tools/not_exact.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -183,12 +185,12 @@ static json_t *describe_floor(struct loader_bench *bench, double rate)
 static json_t *describe_settings(const struct loader_bench *bench)
 {
     const struct loader_config *config = &bench->config;
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:b, s:b}", "dataset",
-                     bench->directory, "recipe", bench->recipe, "size",
-                     (json_int_t)config->recipe.size, "batch", (json_int_t)config->batch, "workers",
-                     (json_int_t)bench->workers_used, "depth", (json_int_t)config->depth, "slots",
-                     (json_int_t)config->slots, "layout", bench->layout, "normalise",
-                     bench->normalise, "cold", bench->cold);
+    return json_pack("{s:o, s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:b, s:b}", "dataset",
+                     json_text(bench->directory), "not_exact", not_exact_json(bench->dataset),
+                     "recipe", bench->recipe, "size", (json_int_t)config->recipe.size, "batch",
+                     (json_int_t)config->batch, "workers", (json_int_t)bench->workers_used, "depth",
+                     (json_int_t)config->depth, "slots", (json_int_t)config->slots, "layout",
+                     bench->layout, "normalise", bench->normalise, "cold", bench->cold);
 }
 
 static json_t *describe_work(const struct loader_bench *bench)

@@ -2,9 +2,11 @@
 // time out of an endless stream.
 #include "formats/file.h"
 #include "tools/batch_hash.h"
+#include "tools/bench.h"
 #include "tools/bench_floor.h"
 #include "tools/bench_loader.h"
 #include "tools/measure.h"
+#include "tools/not_exact.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -203,6 +205,7 @@ static enum status open_loader(struct loader_bench *bench, struct error *error)
     if (status != STATUS_OK) {
         return status;
     }
+    not_exact_warn(&command_bench_loader, "the dataset", bench->dataset);
     if (bench->cold) {
         drop_pages(bench->dataset);
     }

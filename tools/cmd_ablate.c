@@ -1,9 +1,10 @@
 // `byol ablate`: rows that differ in a setting, trained and measured, and one table of them.
 #include "formats/dataset.h"
 #include "formats/file.h"
-#include "tools/ablate_run.h"
+#include "tools/ablate_emit.h"
 #include "tools/ablate_table.h"
 #include "tools/command.h"
+#include "tools/not_exact.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -18,12 +19,13 @@ static const char help[] =
     "\n"
     "Which setting matters? Trains the same run again and again, each time with something changed\n"
     "(a row) and with several seeds, measures every encoder, and prints one table: mean and\n"
-    "standard deviation over the seeds, and the difference to the first row.\n"
+    "standard deviation (of a sample: n - 1) over the seeds, and the difference to the first row.\n"
     "\n"
     "A run is DIR/ROW/seed-N, as 'byol pretrain' makes it. What is finished is skipped, what was\n"
     "interrupted goes on from its checkpoint: after Ctrl-C, a kill or a crash give the same line\n"
-    "again. A row that fails is reported and the others go on. DIR/table.txt, .csv, .json and\n"
-    ".png hold the table.\n"
+    "again, or the same line on several machines that share DIR: each run is made once. A row "
+    "that\n"
+    "fails is reported and the others go on. DIR/table.txt, .csv, .json and .png hold the table.\n"
     "\n"
     "The file, every key but rows or axes optional:\n"
     "  title: Which augmentation matters?\n"
@@ -79,8 +81,7 @@ struct ablation {
     struct request request;
     struct ablate_plan plan;
     struct ablate_overrides overrides;
-    struct ablate_job *jobs;
-    size_t job_count;
+    struct ablate_work work;
 };
 
 // --- choosing ------------------------------------------------------------------------------------
@@ -140,14 +141,14 @@ static enum status check_choice(const struct ablation *ablation, struct error *e
 static enum status plan_job(struct ablation *ablation, const struct ablate_row *row, int64_t seed,
                             struct error *error)
 {
-    struct ablate_job *job = &ablation->jobs[ablation->job_count];
-    *job = (struct ablate_job){.row = row, .seed = seed, .output = -1};
+    struct ablate_job *job = &ablation->work.jobs[ablation->work.count];
+    *job = (struct ablate_job){.row = row, .seed = seed, .log = -1, .output = -1};
     enum status status =
         ablate_run_path(ablation->request.output, row, seed, job->directory, error);
     if (status == STATUS_OK) {
         status = ablate_state_read(&ablation->plan, row, seed, job->directory, &job->state, error);
     }
-    ablation->job_count += status == STATUS_OK;
+    ablation->work.count += status == STATUS_OK;
     return status;
 }
 
@@ -156,8 +157,9 @@ static enum status plan_jobs(struct ablation *ablation, struct error *error)
 {
     const struct ablate_plan *plan = &ablation->plan;
     enum status status = check_choice(ablation, error);
-    ablation->jobs = calloc(plan->row_count * plan->seed_count, sizeof *ablation->jobs);
-    if (ablation->jobs == NULL) {
+    struct ablate_work *work = &ablation->work;
+    work->jobs = calloc(plan->row_count * plan->seed_count, sizeof *work->jobs);
+    if (work->jobs == NULL) {
         return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory for the runs");
     }
     for (size_t seed = 0; seed < plan->seed_count; seed++) {
@@ -171,6 +173,16 @@ static enum status plan_jobs(struct ablation *ablation, struct error *error)
     return status;
 }
 
+// Whose runs count as this ablation's. A dataset that is not at hand is found out before a run.
+static void look_at_data(struct ablate_plan *plan)
+{
+    struct dataset *dataset = NULL;
+    if (plan->data[0] && dataset_open(&dataset, plan->data, NULL) == STATUS_OK) {
+        plan->data_id = dataset_id(dataset);
+    }
+    dataset_close(&dataset);
+}
+
 static enum status check_dataset(const char *path, const char *what, uint64_t *count,
                                  struct error *error)
 {
@@ -182,6 +194,7 @@ static enum status check_dataset(const char *path, const char *what, uint64_t *c
     enum status status = dataset_open(&dataset, path, error);
     if (status == STATUS_OK) {
         *count = dataset_count(dataset);
+        not_exact_warn(&command_ablate, path, dataset);
     }
     dataset_close(&dataset);
     return status;
@@ -199,8 +212,8 @@ static enum status check_datasets(struct ablation *ablation, struct error *error
             status = check_dataset(plan->measures[i].test, "--test", &other, error);
         }
     }
-    for (size_t i = 0; status == STATUS_OK && i < ablation->job_count; i++) {
-        struct ablate_job *job = &ablation->jobs[i];
+    for (size_t i = 0; status == STATUS_OK && i < ablation->work.count; i++) {
+        struct ablate_job *job = &ablation->work.jobs[i];
         const struct run_config *config = &job->row->config;
         double batch = (double)config->batch, steps = (double)(count / (uint64_t)config->batch);
         steps *= (double)config->epochs;
@@ -209,164 +222,6 @@ static enum status check_datasets(struct ablation *ablation, struct error *error
         }
         job->pairs = steps * batch;
     }
-    return status;
-}
-
-// --- showing instead of running ------------------------------------------------------------------
-
-static const char *stage_name(const struct ablation *ablation, const struct ablate_job *job)
-{
-    int stage = ablate_next_stage(&ablation->plan, &job->state);
-    return stage < 0            ? "done"
-           : stage > 0          ? "to be measured"
-           : job->state.started ? "goes on"
-                                : "to be trained";
-}
-
-static enum status show_command(struct ablate_command *command, struct error *error)
-{
-    char *text = ablate_command_text(command);
-    ablate_command_free(command);
-    if (text == NULL) {
-        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
-                         "no memory for a command");
-    }
-    printf("    %s\n", text);
-    free(text);
-    return STATUS_OK;
-}
-
-static enum status show_job(const struct ablation *ablation, const struct ablate_job *job,
-                            struct error *error)
-{
-    const struct ablate_plan *plan = &ablation->plan;
-    struct ablate_command command;
-    int stage = ablate_next_stage(plan, &job->state);
-    enum status status = STATUS_OK;
-    printf("%s, seed %" PRId64 ": %s\n", job->row->name, job->seed, stage_name(ablation, job));
-    if (stage == 0) {
-        status = ablate_command_train(&command, plan, job->row, &ablation->overrides, job->seed, 0,
-                                      job->directory, error);
-        status = status == STATUS_OK ? show_command(&command, error) : status;
-    }
-    for (size_t i = 0; status == STATUS_OK && i < plan->measure_count; i++) {
-        if (!job->state.measured[i].done) {
-            status = ablate_command_measure(&command, plan, i, 0, job->directory, error);
-            status = status == STATUS_OK ? show_command(&command, error) : status;
-        }
-    }
-    return status;
-}
-
-static enum status show_plan(const struct ablation *ablation, struct error *error)
-{
-    size_t left = 0;
-    enum status status = STATUS_OK;
-    for (size_t i = 0; status == STATUS_OK && i < ablation->job_count; i++) {
-        left += ablate_next_stage(&ablation->plan, &ablation->jobs[i].state) >= 0;
-        status = show_job(ablation, &ablation->jobs[i], error);
-    }
-    for (size_t i = 0; i < ablation->plan.row_count; i++) {
-        const struct ablate_row *row = &ablation->plan.rows[i];
-        if (row->waits_for[0]) {
-            printf("%s: waits for %s\n", row->name, row->waits_for);
-        }
-    }
-    printf("%zu runs, %zu of them have something left to do\n", ablation->job_count, left);
-    return status;
-}
-
-static void add_path(struct ablate_command *command, const char *option, const char *path)
-{
-    if (path[0]) {
-        ablate_command_add(command, "--%s=%s", option, path);
-    }
-}
-
-// A run by itself is an ablation of one row and one seed: skipping, going on and keeping the
-// results are this program's.
-static char *emitted_line(const struct ablation *ablation, const struct ablate_job *job)
-{
-    struct ablate_command command = {0};
-    ablate_command_add(&command, "byol");
-    ablate_command_add(&command, "ablate");
-    ablate_command_add(&command, "%s", ablation->plan.path);
-    add_path(&command, "output", ablation->request.output);
-    add_path(&command, "data", ablation->plan.data);
-    add_path(&command, "train", ablation->plan.train);
-    add_path(&command, "test", ablation->plan.test);
-    for (size_t i = 0; i < ablation->overrides.set_count; i++) {
-        ablate_command_add(&command, "--set=%s", ablation->overrides.set[i]);
-    }
-    ablate_command_add(&command, "--only=%s", job->row->slug);
-    ablate_command_add(&command, "--seed=%" PRId64, job->seed);
-    char *text = command.failed ? NULL : ablate_command_text(&command);
-    ablate_command_free(&command);
-    return text;
-}
-
-static size_t print_commands(const struct ablation *ablation, FILE *stream)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < ablation->job_count; i++) {
-        const struct ablate_job *job = &ablation->jobs[i];
-        if (ablate_next_stage(&ablation->plan, &job->state) >= 0) {
-            char *line = emitted_line(ablation, job);
-            fprintf(stream, "%s\n", line ? line : "");
-            free(line);
-            count++;
-        }
-    }
-    return count;
-}
-
-static enum status write_output(const struct ablation *ablation, const char *name, const char *text,
-                                struct error *error)
-{
-    char path[RUN_PATH];
-    enum status status = run_directory_path(ablation->request.output, name, path, error);
-    return status == STATUS_OK ? file_write_durably(path, text, strlen(text), error) : status;
-}
-
-static const char slurm_script[] =
-    "#!/bin/sh\n"
-    "#SBATCH --job-name=byol-ablate\n"
-    "#SBATCH --array=1-%zu\n"
-    "#SBATCH --output=%s/slurm-%%a.log\n"
-    "#SBATCH --requeue\n"
-    "#SBATCH --signal=B:TERM@120\n"
-    "# Line N of commands.txt is task N of the array: one run with one seed. A task that is given "
-    "a\n"
-    "# signal writes a checkpoint; started again, it goes on from there, and what is done is\n"
-    "# skipped. Add what your cluster wants: --time, --partition, --gres, --cpus-per-task.\n"
-    "eval \"exec $(sed -n \"${SLURM_ARRAY_TASK_ID}p\" '%s/commands.txt')\"\n";
-
-static enum status emit_slurm(const struct ablation *ablation, struct error *error)
-{
-    char *commands = NULL, *script = NULL;
-    size_t len = 0;
-    const char *output = ablation->request.output;
-    FILE *stream = open_memstream(&commands, &len);
-    size_t count = stream ? print_commands(ablation, stream) : 0;
-    if (stream == NULL || fclose(stream) != 0 ||
-        asprintf(&script, slurm_script, count, output, output) < 0) {
-        free(commands);
-        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
-                         "no memory for the commands");
-    }
-    enum status status = file_make_directories(output, error);
-    if (status == STATUS_OK) {
-        status = write_output(ablation, "commands.txt", commands, error);
-    }
-    if (status == STATUS_OK) {
-        status = write_output(ablation, "slurm.sh", script, error);
-    }
-    if (status == STATUS_OK) {
-        printf("%zu runs: submit with 'sbatch %s/slurm.sh', then 'byol ablate %s -o %s --table'\n",
-               count, output, ablation->plan.path, output);
-    }
-    free(commands);
-    free(script);
     return status;
 }
 
@@ -392,11 +247,11 @@ static enum status print_table(const struct ablation *ablation, struct error *er
     return status;
 }
 
-static size_t count_left(const struct ablation *ablation)
+static size_t count_left(const struct ablate_work *work)
 {
     size_t left = 0;
-    for (size_t i = 0; i < ablation->job_count; i++) {
-        left += ablate_next_stage(&ablation->plan, &ablation->jobs[i].state) >= 0;
+    for (size_t i = 0; i < work->count; i++) {
+        left += ablate_next_stage(work->plan, &work->jobs[i].state) >= 0;
     }
     return left;
 }
@@ -404,30 +259,24 @@ static size_t count_left(const struct ablation *ablation)
 static enum status run_all(struct ablation *ablation, int *code, struct error *error)
 {
     struct progress progress;
-    struct ablate_work work = {
-        .plan = &ablation->plan,
-        .overrides = &ablation->overrides,
-        .jobs = ablation->jobs,
-        .count = ablation->job_count,
-        .slots = ablation->request.jobs,
-        .progress = &progress,
-    };
+    struct ablate_work *work = &ablation->work;
     enum status status = check_datasets(ablation, error);
     if (status != STATUS_OK) {
         return status;
     }
     progress_begin(&progress, ablation->request.quiet);
-    status = ablate_work_run(&work, error);
+    work->progress = &progress;
+    ablate_work_run(work);
     progress_end(&progress);
     fflush(stderr);
-    if (status == STATUS_OK) {
-        status = print_table(ablation, error);
+    size_t left = count_left(work);
+    if (left > 0) {
+        *code = work->stopped_by ? 128 + work->stopped_by : EXIT_FAILED;
     }
-    size_t left = count_left(ablation);
+    status = print_table(ablation, error);
     if (status == STATUS_OK && left > 0) {
         fprintf(stderr, "byol ablate: %zu of %zu runs are not done: give the same line again\n",
-                left, ablation->job_count);
-        *code = work.stopped_by ? 128 + work.stopped_by : EXIT_FAILED;
+                left, work->count);
     }
     return status;
 }
@@ -443,13 +292,14 @@ static enum status act(struct ablation *ablation, int *code, struct error *error
         return status;
     }
     if (request->dry_run) {
-        return show_plan(ablation, error);
+        return ablate_show_plan(&ablation->work, error);
     }
-    if (request->emit && strcmp(request->emit, "commands") == 0) {
-        print_commands(ablation, stdout);
-        return STATUS_OK;
+    if (request->emit) {
+        return strcmp(request->emit, "commands") == 0
+                   ? ablate_emit_commands(&ablation->work, request->output, error)
+                   : ablate_emit_slurm(&ablation->work, request->output, error);
     }
-    return request->emit ? emit_slurm(ablation, error) : run_all(ablation, code, error);
+    return run_all(ablation, code, error);
 }
 
 static int ablate(struct ablation *ablation, const char *file)
@@ -464,14 +314,17 @@ static int ablate(struct ablation *ablation, const char *file)
         .set = request->set.item,
         .set_count = request->set.count,
     };
+    ablation->work = (struct ablate_work){
+        .plan = &ablation->plan, .overrides = &ablation->overrides, .slots = request->jobs};
     enum status status = ablate_plan_read(&ablation->plan, file, &ablation->overrides, &error);
     if (status == STATUS_OK) {
+        look_at_data(&ablation->plan);
         status = act(ablation, &code, &error);
     }
     if (status != STATUS_OK) {
         code = command_failed(&command_ablate, &error, request->json);
     }
-    free(ablation->jobs);
+    free(ablation->work.jobs);
     ablate_plan_free(&ablation->plan);
     return code;
 }

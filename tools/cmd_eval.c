@@ -2,6 +2,7 @@
 #include "tools/command.h"
 #include "tools/eval.h"
 #include "tools/eval_export.h"
+#include "tools/not_exact.h"
 #include "tools/output.h"
 #include "trainer/run/checkpoint.h"
 #include "trainer/run/directory.h"
@@ -111,14 +112,25 @@ static enum status find_checkpoint(const struct eval_request *request, struct ev
     return status;
 }
 
+static enum status open_dataset(struct dataset **dataset, const char *path, const char *what,
+                                struct error *error)
+{
+    enum status status = dataset_open(dataset, path, error);
+    if (status == STATUS_OK) {
+        not_exact_warn(&command_eval, what, *dataset);
+    }
+    return status;
+}
+
 static enum status open_datasets(struct eval_bench *bench, const struct eval_request *request,
                                  struct error *error)
 {
     if (request->data) {
-        return dataset_open(&bench->data, request->data, error);
+        return open_dataset(&bench->data, request->data, "the dataset", error);
     }
-    enum status status = dataset_open(&bench->train, request->train, error);
-    return status == STATUS_OK ? dataset_open(&bench->test, request->test, error) : status;
+    enum status status = open_dataset(&bench->train, request->train, "the training set", error);
+    return status == STATUS_OK ? open_dataset(&bench->test, request->test, "the test set", error)
+                               : status;
 }
 
 static enum status bench_open(struct eval_bench *bench, const struct eval_request *request,
@@ -230,7 +242,7 @@ static int evaluate(const struct eval_request *request)
     progress_end(&bench.progress);
     int code = EXIT_OK;
     if (status == STATUS_OK) {
-        eval_report(request, bench.checkpoint, &result);
+        eval_report(request, &bench, &result);
     } else {
         code = command_failed(&command_eval, &error, request->json);
     }

@@ -3,6 +3,7 @@
 #include "tools/describe.h"
 #include "tools/extract.h"
 #include "tools/json_text.h"
+#include "tools/not_exact.h"
 #include "tools/verify.h"
 
 #include <inttypes.h>
@@ -234,9 +235,7 @@ static void print_json(const struct dataset *dataset, bool records,
                   (json_int_t)summary.labelled, "bytes", (json_int_t)summary.image_bytes, "classes",
                   json_classes(dataset), "files", json_files(dataset), "provenance",
                   json_text(dataset_provenance(dataset)));
-    char *inexact = dataset_not_exact(dataset);
-    json_object_set_new(result, "not_exact", inexact ? json_text(inexact) : json_null());
-    free(inexact);
+    json_object_set_new(result, "not_exact", not_exact_json(dataset));
     if (records) {
         json_object_set_new(result, "records", json_records(dataset));
     }

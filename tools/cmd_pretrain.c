@@ -240,6 +240,8 @@ static void print_json(const struct pretrain_result *result, bool finished)
     json_object_set_new(object, "device_bytes", json_integer((json_int_t)result->device_bytes));
     json_object_set_new(object, "loader_bytes", json_integer((json_int_t)result->loader_bytes));
     json_object_set_new(object, "checkpoint", json_string(result->checkpoint));
+    json_object_set_new(object, "not_exact",
+                        result->not_exact[0] ? json_string(result->not_exact) : json_null());
     json_dumpf(object, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
     putchar('\n');
     json_decref(object);

@@ -46,7 +46,7 @@ struct eval_result {
 };
 
 // Prints the result, as text or as JSON.
-void eval_report(const struct eval_request *request, const char *checkpoint,
+void eval_report(const struct eval_request *request, const struct eval_bench *bench,
                  const struct eval_result *result);
 
 #endif

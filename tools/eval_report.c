@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "tools/json_text.h"
+#include "tools/not_exact.h"
 
 const char *const eval_probe_names[EVAL_PROBES] = {"linear", "knn", "quality", "features"};
 
@@ -94,13 +95,22 @@ static void add_export(json_t *object, const struct eval_request *request,
                         projections > 0 ? json_integer((json_int_t)projections) : json_null());
 }
 
-static void print_json(const struct eval_request *request, const char *checkpoint,
+// What was done to each dataset's images, or null.
+static json_t *exactness(const struct eval_bench *bench)
+{
+    return bench->data ? json_pack("{s:o}", "data", not_exact_json(bench->data))
+                       : json_pack("{s:o, s:o}", "train", not_exact_json(bench->train), "test",
+                                   not_exact_json(bench->test));
+}
+
+static void print_json(const struct eval_request *request, const struct eval_bench *bench,
                        const struct eval_result *result)
 {
     json_t *object = json_object();
     json_object_set_new(object, "probe", json_string(eval_probe_names[request->probe]));
     json_object_set_new(object, "untrained", json_boolean(request->untrained));
-    json_object_set_new(object, "checkpoint", json_text(checkpoint));
+    json_object_set_new(object, "checkpoint", json_text(bench->checkpoint));
+    json_object_set_new(object, "not_exact", exactness(bench));
     if (request->probe == EVAL_QUALITY) {
         add_quality(object, &result->quality);
     } else if (request->probe == EVAL_FEATURES) {
@@ -157,11 +167,11 @@ static void print_figures(const char *name, const struct quality_figures *figure
     }
 }
 
-void eval_report(const struct eval_request *request, const char *checkpoint,
+void eval_report(const struct eval_request *request, const struct eval_bench *bench,
                  const struct eval_result *result)
 {
     if (request->json) {
-        print_json(request, checkpoint, result);
+        print_json(request, bench, result);
         return;
     }
     printf("%s%s: ", eval_probe_names[request->probe],
@@ -174,7 +184,7 @@ void eval_report(const struct eval_request *request, const char *checkpoint,
     } else {
         print_score(&result->score);
     }
-    printf(" (%s)\n", checkpoint);
+    printf(" (%s)\n", bench->checkpoint);
     print_details(&result->score);
     print_figures("features", &result->quality.features);
     print_figures("projections", &result->quality.projections);

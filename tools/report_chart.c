@@ -18,7 +18,11 @@ enum {
     TOP = 14,
     BOTTOM = 46,
     POINTS = 240,
-    TICKS = 5
+    TICKS = 5,
+    DOT_ROOM = 12, // between measurements that are drawn as dots
+    COLUMN_WIDTH = 24,
+    NAME_ROOM = 13, // between the numbers at the curves' ends
+    MOST_NAMES = (HEIGHT - TOP - BOTTOM) / NAME_ROOM
 };
 
 struct plot {
@@ -108,7 +112,8 @@ static bool find_ranges(struct plot *plot, const struct report_run *runs, size_t
     }
     plot->y[0] = chart->from_zero ? fmin(0, plot->y[0]) : plot->y[0];
     plot->y[1] = fmax(plot->y[1], plot->y[0] + chart->least_span);
-    if (plot->y[1] == plot->y[0]) {
+    double size = fmax(fabs(plot->y[0]), fabs(plot->y[1]));
+    if (plot->y[1] - plot->y[0] <= fmax(size * 1e-9, 1e-300)) { // its ticks could not be told apart
         plot->y[1] += fmax(fabs(plot->y[0]), 1) * 0.01;
     }
     round_range(plot->y);
@@ -185,11 +190,20 @@ static void draw_levels(const struct plot *plot)
     }
     for (size_t i = 0; i < 2 && levels[i].label; i++) {
         double y = place_y(plot, levels[i].value);
+        fprintf(plot->page, "<line class=\"level\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>\n",
+                LEFT, WIDTH - RIGHT, y, y);
+    }
+}
+
+// Above the curves, or they would hide it.
+static void name_levels(const struct plot *plot)
+{
+    const struct chart_level *levels = plot->chart->levels;
+    for (size_t i = 0; i < 2 && levels[i].label; i++) {
+        double y = place_y(plot, levels[i].value);
         bool below = y < TOP + 18 || (levels[1].label && levels[i].value < levels[1 - i].value);
-        fprintf(plot->page,
-                "<line class=\"level\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
-                "<text class=\"note\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">",
-                LEFT, WIDTH - RIGHT, y, y, WIDTH - RIGHT - 4, below ? y + 14 : y - 5);
+        fprintf(plot->page, "<text class=\"note\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">",
+                WIDTH - RIGHT - 4, below ? y + 14 : y - 5);
         html_text(plot->page, levels[i].label);
         fputs("</text>\n", plot->page);
     }
@@ -221,6 +235,13 @@ static void draw_dot(const struct plot *plot, size_t number, double x, double y)
             number % CHART_COLOURS, number, x, y);
 }
 
+static double curve_width(const struct plot *plot, const struct report_run *run,
+                          const struct report_series *series)
+{
+    return place_x(plot, x_of(plot->axis, run, series->step[series->count - 1])) -
+           place_x(plot, x_of(plot->axis, run, series->step[0]));
+}
+
 static void draw_curve(const struct plot *plot, const struct report_run *run, size_t number,
                        size_t which)
 {
@@ -241,9 +262,75 @@ static void draw_curve(const struct plot *plot, const struct report_run *run, si
                 place_y(plot, piece.mean));
     }
     fputs("\"/>\n", plot->page);
-    for (size_t i = 0; count <= 30 && i < count; i++) { // few measurements are seen as such
+    if (count > 1 + (size_t)(curve_width(plot, run, series) / DOT_ROOM)) {
+        return;
+    }
+    for (size_t i = 0; i < count; i++) { // few measurements are seen as such
         struct piece piece = piece_at(plot, run, series, i, size);
         draw_dot(plot, number, place_x(plot, piece.x), place_y(plot, piece.mean));
+    }
+}
+
+// --- which curve is whose ------------------------------------------------------------------------
+
+struct end {
+    double x, y;
+    size_t number;
+};
+
+// Curves that end side by side share a column of numbers.
+static int column_of(const struct end *end)
+{
+    return (int)(end->x / COLUMN_WIDTH);
+}
+
+static int by_column_and_height(const void *left, const void *right)
+{
+    const struct end *a = left, *b = right;
+    if (column_of(a) != column_of(b)) {
+        return column_of(a) - column_of(b);
+    }
+    return a->y != b->y ? (a->y > b->y) - (a->y < b->y)
+                        : (a->number > b->number) - (a->number < b->number);
+}
+
+// Moves the numbers of a column apart: downwards, and back up where that leaves the plot.
+static void part_ends(struct end *ends, size_t count)
+{
+    for (size_t i = 1; i < count; i++) {
+        if (column_of(&ends[i]) == column_of(&ends[i - 1])) {
+            ends[i].y = fmax(ends[i].y, ends[i - 1].y + NAME_ROOM);
+        }
+    }
+    for (size_t i = count; i-- > 0;) {
+        bool lowest = i + 1 == count || column_of(&ends[i]) != column_of(&ends[i + 1]);
+        ends[i].y = fmin(ends[i].y, lowest ? HEIGHT - BOTTOM : ends[i + 1].y - NAME_ROOM);
+    }
+}
+
+// More runs than colours: a number at the end of each run's first curve, as in the legend.
+static void number_ends(const struct plot *plot, const struct report_run *runs, size_t count)
+{
+    struct end ends[MOST_NAMES];
+    size_t found = 0;
+    for (size_t i = 0; count > CHART_COLOURS && i < count; i++) {
+        const struct report_series *series = &runs[i].series[plot->chart->figures[0]];
+        size_t size, pieces = cut(series, &size);
+        if (pieces == 0) {
+            continue;
+        }
+        if (found == MOST_NAMES) {
+            return; // no room to tell so many apart: the pointer does
+        }
+        struct piece piece = piece_at(plot, &runs[i], series, pieces - 1, size);
+        ends[found++] = (struct end){place_x(plot, piece.x), place_y(plot, piece.mean), i};
+    }
+    qsort(ends, found, sizeof ends[0], by_column_and_height);
+    part_ends(ends, found);
+    for (size_t i = 0; i < found; i++) {
+        fprintf(plot->page, "<text class=\"end run%zu r%zu\" x=\"%.1f\" y=\"%.1f\">%zu</text>\n",
+                ends[i].number % CHART_COLOURS, ends[i].number, ends[i].x + 3, ends[i].y + 4,
+                ends[i].number + 1);
     }
 }
 
@@ -291,6 +378,8 @@ static void draw_svg(const struct plot *plot, const struct report_run *runs, siz
             draw_curve(plot, &runs[i], i, f);
         }
     }
+    name_levels(plot);
+    number_ends(plot, runs, count);
     fputs("</svg>\n", page);
 }
 

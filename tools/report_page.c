@@ -11,9 +11,22 @@
 
 void report_put_run(FILE *out, const struct report_run *run, size_t number)
 {
-    fprintf(out, "<span class=\"run%zu\"><span class=\"swatch\"></span></span>",
-            number % CHART_COLOURS);
+    fprintf(out, "<span class=\"run%zu\"><span class=\"swatch\"><b>%zu</b></span></span>",
+            number % CHART_COLOURS, number + 1);
     html_text(out, run->name);
+}
+
+// Figures of resized images are not those of the originals: that is said first.
+static void put_not_exact(FILE *out, const struct report_page *page)
+{
+    for (size_t i = 0; i < page->count; i++) {
+        if (page->runs[i].not_exact != NULL) {
+            fputs("<p class=\"bad\">", out);
+            html_format(out, "%s: its dataset is not exact: ", page->runs[i].name);
+            html_text(out, page->runs[i].not_exact);
+            fputs("</p>\n", out);
+        }
+    }
 }
 
 static void put_head(FILE *out, const struct report_page *page)
@@ -29,20 +42,22 @@ static void put_head(FILE *out, const struct report_page *page)
           "style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\"/>\n<title>",
           out);
     html_format(out, "byol report: %s%s", page->runs[0].name, page->count > 1 ? " and others" : "");
-    fprintf(out, "</title>\n<style>\n%s</style>\n</head>\n<body>\n<header>\n<h1>", report_style);
+    fprintf(out, "</title>\n<style>\n%s</style>\n</head>\n<body%s>\n<header>\n<h1>", report_style,
+            page->count > CHART_COLOURS ? " class=\"many\"" : "");
     html_format(out, "%s%s", page->runs[0].name, page->count > 1 ? " and others" : "");
     fputs("</h1>\n<p class=\"pale\">", out);
     html_format(out, "%zu run%s, drawn by byol report on %s", page->count,
                 page->count > 1 ? "s" : "", when);
-    fputs("</p>\n</header>\n<ul class=\"runs\" aria-label=\"runs shown\">\n", out);
+    fputs("</p>\n", out);
+    put_not_exact(out, page);
+    fputs("</header>\n<ul class=\"runs\" aria-label=\"runs shown\">\n", out);
     for (size_t i = 0; i < page->count; i++) {
-        fprintf(out, "<li><label class=\"run%zu\">", i % CHART_COLOURS);
         fprintf(out,
-                "<input type=\"checkbox\" hidden=\"hidden\" checked=\"checked\" value=\"r%zu\"/>",
-                i);
-        fputs("<span class=\"swatch\"></span></label>", out);
-        html_text(out, page->runs[i].name);
-        fputs("</li>\n", out);
+                "<li><label><input class=\"run%zu\" type=\"checkbox\" hidden=\"hidden\" "
+                "checked=\"checked\" value=\"r%zu\"/>",
+                i % CHART_COLOURS, i);
+        report_put_run(out, &page->runs[i], i);
+        fputs("</label></li>\n", out);
     }
     fputs("</ul>\n<main>\n", out);
 }

@@ -31,21 +31,6 @@ static enum status no_memory(struct error *error)
 
 // --- the contact sheet -----------------------------------------------------------------------
 
-struct dataset *report_dataset(const struct report_run *run)
-{
-    const json_t *described = json_object_get(run->end, "dataset");
-    const char *directory = json_string_value(json_object_get(described, "directory"));
-    const char *id = json_string_value(json_object_get(described, "id"));
-    struct dataset *dataset = NULL;
-    if (directory == NULL || id == NULL || dataset_open(&dataset, directory, NULL) != STATUS_OK) {
-        return NULL;
-    }
-    if (strtoull(id, NULL, 16) != dataset_id(dataset)) {
-        dataset_close(&dataset);
-    }
-    return dataset;
-}
-
 static enum status plan_row(struct sheet_row *row, const struct report_run *run,
                             const struct dataset *dataset, uint64_t record, struct error *error)
 {

@@ -7,10 +7,6 @@
 
 #include <stdio.h>
 
-// The run's training data, where report.json says that it lies; NULL when it is not there any more,
-// or another dataset is.
-struct dataset *report_dataset(const struct report_run *run);
-
 // A contact sheet by the run's recipe and seed, of a few images of a dataset.
 enum status report_sheet(FILE *page, const struct report_run *run, const struct dataset *dataset,
                          struct error *error);

@@ -65,12 +65,28 @@ static void take_epoch(struct report_run *run, const json_t *line, uint64_t step
     run->last_step = step;
 }
 
+// A run that goes on from a checkpoint logs steps again that were logged before it was killed: what
+// was made last counts.
+static void go_back(struct report_run *run, uint64_t step)
+{
+    for (size_t i = 0; i < REPORT_FIGURES; i++) {
+        struct report_series *series = &run->series[i];
+        while (series->count > 0 && series->step[series->count - 1] >= (double)step) {
+            series->count--;
+        }
+    }
+    run->collapsed = run->collapsed >= step ? 0 : run->collapsed;
+}
+
 static bool take_line(struct report_run *run, const json_t *line)
 {
     const json_t *step = json_object_get(line, "step");
-    if (!json_is_integer(step) || json_integer_value(step) < (json_int_t)run->last_step) {
+    if (!json_is_integer(step) || json_integer_value(step) < 0) {
         run->bad_lines++;
         return true;
+    }
+    if ((uint64_t)json_integer_value(step) <= run->last_step) {
+        go_back(run, (uint64_t)json_integer_value(step));
     }
     double at = (double)json_integer_value(step);
     take_epoch(run, line, (uint64_t)json_integer_value(step));
@@ -95,11 +111,12 @@ static enum status read_lines(struct report_run *run, FILE *log, const char *pat
     bool kept = text != NULL;
     while (kept && fgets(text, LINE_BYTES, log) != NULL) {
         json_t *line = json_loads(text, 0, NULL);
+        bool whole = strchr(text, '\n') != NULL || !feof(log); // the last may just be written
         run->lines++;
         if (json_is_object(line)) {
             kept = take_line(run, line);
         } else {
-            run->bad_lines++;
+            run->bad_lines += whole;
         }
         json_decref(line);
     }
@@ -221,6 +238,37 @@ static enum status read_end(struct report_run *run, struct error *error)
     return status;
 }
 
+struct dataset *report_dataset(const struct report_run *run)
+{
+    const json_t *described = json_object_get(run->end, "dataset");
+    const char *directory = json_string_value(json_object_get(described, "directory"));
+    const char *id = json_string_value(json_object_get(described, "id"));
+    struct dataset *dataset = NULL;
+    if (directory == NULL || id == NULL || dataset_open(&dataset, directory, NULL) != STATUS_OK) {
+        return NULL;
+    }
+    if (strtoull(id, NULL, 16) != dataset_id(dataset)) {
+        dataset_close(&dataset);
+    }
+    return dataset;
+}
+
+// The mark of the run's dataset: from report.json, or for an older one from the dataset itself.
+// It stands among the settings, where runs are told apart.
+static void read_exactness(struct report_run *run)
+{
+    const json_t *said = json_object_get(json_object_get(run->end, "dataset"), "not_exact");
+    struct dataset *dataset = said ? NULL : report_dataset(run);
+    run->not_exact = json_is_string(said) ? strdup(json_string_value(said))
+                     : dataset            ? dataset_not_exact(dataset)
+                                          : NULL;
+    dataset_close(&dataset);
+    if (run->not_exact != NULL && run->settings != NULL && run->setting_count < MOST_SETTINGS) {
+        run->settings[run->setting_count++] =
+            (struct report_setting){strdup("dataset not exact"), strdup(run->not_exact)};
+    }
+}
+
 // --- all of it -------------------------------------------------------------------------------
 
 // The spread is told as a share of what is healthy, which depends on the run.
@@ -250,6 +298,7 @@ enum status report_run_open(struct report_run *run, const char *directory, struc
         status = error_set(error, STATUS_NOT_FOUND, directory, NOWHERE, NOWHERE,
                            "is no run: it has neither metrics.jsonl nor config.yaml");
     }
+    read_exactness(run);
     scale_spread(run);
     return status;
 }
@@ -265,6 +314,7 @@ void report_run_close(struct report_run *run)
         free(run->settings[i].value);
     }
     free(run->settings);
+    free(run->not_exact);
     json_decref(run->end);
     *run = (struct report_run){0};
 }

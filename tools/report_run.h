@@ -3,6 +3,7 @@
 #ifndef TOOLS_REPORT_RUN_H
 #define TOOLS_REPORT_RUN_H
 
+#include "formats/dataset.h"
 #include "trainer/run/config.h"
 
 #include <jansson.h>
@@ -46,14 +47,19 @@ struct report_run {
     bool has_config;
     struct report_setting *settings;
     size_t setting_count;
-    json_t *end;    // report.json, or NULL
-    char note[640]; // what could not be read, or ""
+    json_t *end;     // report.json, or NULL
+    char *not_exact; // what was done to the images that the run learns from, or NULL
+    char note[640];  // what could not be read, or ""
 };
 
 // STATUS_NOT_FOUND when it is no run: neither a log nor settings. A directory that lacks one of its
 // files, or has a damaged one, is read as far as it goes, and `note` says so.
 enum status report_run_open(struct report_run *run, const char *directory, struct error *error);
 void report_run_close(struct report_run *run);
+
+// The run's training data, where report.json says that it lies; NULL when it is not there any more,
+// or another dataset is.
+struct dataset *report_dataset(const struct report_run *run);
 
 // Names that tell the runs apart: the last part of the path where that is enough.
 void report_run_name(struct report_run *runs, size_t count);

@@ -167,5 +167,7 @@ json_t *report_figures_json(const struct report_run *run)
     set_number(object, "seconds", report_end_number(run, "seconds_in_all"));
     set_number(object, "skipped_records", report_end_number(run, "skipped_records"));
     json_object_set_new(object, "collapsed", json_boolean(run->collapsed > 0));
+    json_object_set_new(object, "not_exact",
+                        run->not_exact ? json_text(run->not_exact) : json_null());
     return object;
 }

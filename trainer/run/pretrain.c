@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "trainer/optim/schedule.h"
@@ -462,6 +463,9 @@ static void fill_result(struct run *run, struct pretrain_result *result)
     };
     snprintf(result->checkpoint, sizeof result->checkpoint, "%.*s",
              (int)sizeof result->checkpoint - 1, run->saved ? run->checkpoint : "");
+    char *inexact = dataset_not_exact(run->dataset);
+    snprintf(result->not_exact, sizeof result->not_exact, "%s", inexact ? inexact : "");
+    free(inexact);
 }
 
 static enum status write_report(const struct run *run, enum status ended,

@@ -43,6 +43,7 @@ struct pretrain_result {
     double knn, rankme; // of the session's last probe: share of 1, of the features; NaN without
     uint64_t skipped_records, device_bytes, loader_bytes;
     char checkpoint[512]; // the last one written
+    char not_exact[160];  // what was done to the dataset's images, or ""
 };
 
 // Returns STATUS_OK after the last step, STATUS_STOPPED after a requested stop (both with a final

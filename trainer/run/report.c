@@ -33,6 +33,9 @@ static json_t *describe_dataset(const struct dataset *dataset)
     json_object_set_new(object, "id", json_string(id));
     json_object_set_new(object, "images", count(dataset_count(dataset)));
     json_object_set_new(object, "classes", count(dataset_class_count(dataset)));
+    char *inexact = dataset_not_exact(dataset);
+    json_object_set_new(object, "not_exact", inexact ? json_string(inexact) : json_null());
+    free(inexact);
     return object;
 }
 

@@ -379,11 +379,11 @@ static void tell_plan(struct run *run)
 }
 
 // A run on resized images is not one on the originals: whoever reads its log should know.
-static void say_not_exact(struct run *run)
+static void say_not_exact(struct run *run, const char *what, const struct dataset *dataset)
 {
-    char *inexact = dataset_not_exact(run->dataset);
+    char *inexact = dataset_not_exact(dataset);
     if (inexact != NULL) {
-        run_notice(run, "WARNING: the dataset is not exact: %s", inexact);
+        run_notice(run, "WARNING: %s is not exact: %s", what, inexact);
     }
     free(inexact);
 }
@@ -392,9 +392,19 @@ static enum status open_data(struct run *run, struct error *error)
 {
     enum status status = dataset_open(&run->dataset, run->options->data, error);
     if (status == STATUS_OK) {
-        say_not_exact(run);
+        say_not_exact(run, "the dataset", run->dataset);
     }
     return status == STATUS_OK ? check_data(run, error) : status;
+}
+
+// What the probe measures on resized images is not what others measure.
+static void say_probe_not_exact(struct run *run, const char *path)
+{
+    struct dataset *dataset = NULL;
+    if (path[0] && dataset_open(&dataset, path, NULL) == STATUS_OK) {
+        say_not_exact(run, "the probe's dataset", dataset);
+    }
+    dataset_close(&dataset);
 }
 
 static enum status open_probe(struct run *run, struct error *error)
@@ -403,6 +413,8 @@ static enum status open_probe(struct run *run, struct error *error)
     if (!run->writes || config->probe[0] == '\0') {
         return STATUS_OK;
     }
+    say_probe_not_exact(run, config->probe);
+    say_probe_not_exact(run, config->probe_test);
     const struct online_config probe = {
         .data = config->probe,
         .test = config->probe_test[0] ? config->probe_test : NULL,
