@@ -2,6 +2,7 @@
 #include "augment/recipe.h"
 #include "tools/command.h"
 #include "tools/help_text.h"
+#include "trainer/run/config.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -11,7 +12,8 @@
 static const char help[] =
     "Usage: byol completion bash|zsh\n"
     "\n"
-    "Prints a script that makes Tab complete commands, options and their values.\n"
+    "Prints a script that makes Tab complete commands, options, their values, and settings\n"
+    "with theirs (--set encoder=resnet18).\n"
     "'make install' puts both where the shells look for them.\n"
     "\n"
     "Examples:\n"
@@ -71,6 +73,36 @@ static bool has_operands(const struct command *command)
     return has;
 }
 
+// Calls for each setting of a run.
+static void each_setting(void (*tell)(const char *prefix, const struct settings_field *field))
+{
+    static struct run_config config;
+    struct settings_section sections[2];
+    run_config_init(&config);
+    size_t count = run_config_sections(&config, sections);
+    for (size_t i = 0; i < count; i++) {
+        for (size_t j = 0; j < sections[i].count; j++) {
+            tell(sections[i].prefix, &sections[i].fields[j]);
+        }
+    }
+}
+
+// "host device" of "host|device"; a truth value's; nothing of numbers and texts.
+static void print_choices(const struct settings_field *field)
+{
+    const char *choices = field->type == SETTINGS_CHOICE ? field->choices
+                          : field->type == SETTINGS_BOOL ? "true|false"
+                                                         : "";
+    for (const char *c = choices; *c; c++) {
+        putchar(*c == '|' ? ' ' : *c);
+    }
+}
+
+static bool is_setting(const struct help_option *option)
+{
+    return option->names > 0 && help_piece_is(option->name[0], "--set");
+}
+
 static bool is_recipe(const struct help_option *option)
 {
     return option->names > 0 && help_piece_is(option->name[0], "--recipe");
@@ -100,7 +132,7 @@ static const char bash_begin[] =
     "_byol()\n"
     "{\n"
     "    local current=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}\n"
-    "    local topic=${COMP_WORDS[1]} operands= options= values=\n"
+    "    local topic=${COMP_WORDS[1]} operands= options= values= settings=\n"
     "    COMPREPLY=()\n"
     "    [[ $before == = ]] && before=${COMP_WORDS[COMP_CWORD-2]}\n"
     "    [[ $current == = ]] && current=\n";
@@ -108,6 +140,7 @@ static const char bash_begin[] =
 static const char bash_end[] =
     "    if [[ -n $values ]]; then\n"
     "        [[ $values == files ]] || COMPREPLY=($(compgen -W \"$values\" -- \"$current\"))\n"
+    "        [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace 2>/dev/null\n"
     "    elif [[ $current == -* ]]; then\n"
     "        COMPREPLY=($(compgen -W \"$options\" -- \"$current\"))\n"
     "    elif ((COMP_CWORD == 2)); then\n"
@@ -137,10 +170,30 @@ static void print_bash_values(const struct command *command)
     struct help_option option;
     while (help_next_option(&at, &option)) {
         for (size_t i = 0; i < option.names && option.value.len > 0; i++) {
-            printf("    '%s %.*s') values='", command->name, (int)option.name[i].len,
+            printf("    '%s %.*s') values=", command->name, (int)option.name[i].len,
                    option.name[i].at);
+            if (is_setting(&option)) {
+                printf("$settings ;;\n");
+                continue;
+            }
+            putchar('\'');
             printf(print_values(&option) ? "' ;;\n" : "files' ;;\n");
         }
+    }
+}
+
+static void print_bash_key(const char *prefix, const struct settings_field *field)
+{
+    printf(" %s%s=", prefix, field->key);
+}
+
+// What stands behind "--set KEY=", which bash takes for three words.
+static void print_bash_choices(const char *prefix, const struct settings_field *field)
+{
+    if (field->type == SETTINGS_CHOICE || field->type == SETTINGS_BOOL) {
+        printf("    *' %s%s') values='", prefix, field->key);
+        print_choices(field);
+        printf("' ;;\n");
     }
 }
 
@@ -158,8 +211,11 @@ static void print_bash(void)
     }
     printf("    esac\n    case $topic in\n");
     each_topic(print_bash_topic);
-    printf("    esac\n    case \"$topic $before\" in\n");
+    printf("    esac\n    settings='");
+    each_setting(print_bash_key);
+    printf("'\n    case \"$topic $before\" in\n");
     each_topic(print_bash_values);
+    each_setting(print_bash_choices);
     printf("    esac\n");
     fputs(bash_end, stdout);
 }
@@ -200,7 +256,9 @@ static void print_zsh_option(const struct help_option *option)
         printf(" \\\n            '*%.*s%s[", (int)option->name[i].len, option->name[i].at, join);
         print_about(option->words);
         putchar(']');
-        if (option->value.len > 0) {
+        if (is_setting(option)) {
+            printf(":setting:_byol_settings");
+        } else if (option->value.len > 0) {
             printf(":value:");
             bool listed = is_recipe(option) || help_is_choice(option->value);
             fputs(listed ? "(" : "_files", stdout);
@@ -227,9 +285,19 @@ static void print_zsh_topic(const struct command *command)
     printf(" \\\n            '*:file:_files' ;;\n");
 }
 
+static void print_zsh_setting(const char *prefix, const struct settings_field *field)
+{
+    printf(" \\\n        '%s%s:value:(", prefix, field->key);
+    print_choices(field);
+    printf(")'");
+}
+
 static void print_zsh(void)
 {
     printf("#compdef byol\n# zsh completion for byol, printed by 'byol completion zsh'\n"
+           "_byol_settings()\n{\n    _values setting");
+    each_setting(print_zsh_setting);
+    printf("\n}\n"
            "_byol()\n{\n    local topic\n    local -a commands\n    commands=(\n");
     for (const struct command *const *command = command_table; *command; command++) {
         printf("        '%s:%s'\n", (*command)->name, (*command)->summary);

@@ -326,11 +326,10 @@ static void print_json(const struct example *example, int64_t test, uint32_t pix
     char crc[2][16];
     snprintf(crc[0], sizeof crc[0], "%08" PRIx32, pixels);
     snprintf(crc[1], sizeof crc[1], "%08" PRIx32, files);
-    json_t *result = json_pack("{s:o, s:i, s:I, s:I, s:I, s:s, s:s}", "output",
-                               json_text(example->directory), "classes", CLASSES, "train",
-                               (json_int_t)(example->count - test), "test", (json_int_t)test,
-                               "size", (json_int_t)example->size, "pixels_crc32c", crc[0],
-                               "files_crc32c", crc[1]);
+    json_t *result = json_pack(
+        "{s:o, s:i, s:I, s:I, s:I, s:s, s:s}", "output", json_text(example->directory), "classes",
+        CLASSES, "train", (json_int_t)(example->count - test), "test", (json_int_t)test, "size",
+        (json_int_t)example->size, "pixels_crc32c", crc[0], "files_crc32c", crc[1]);
     json_dumpf(result, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(result);

@@ -295,21 +295,28 @@ static enum status write_page(const char *directory, const struct command *comma
     return status;
 }
 
+// With those of their subjects.
+static enum status write_table(const char *directory, const struct command *const *table,
+                               struct error *error)
+{
+    enum status status = STATUS_OK;
+    for (; table != NULL && *table != NULL && status == STATUS_OK; table++) {
+        const struct command *command = *table;
+        status = write_page(directory, command, error);
+        if (status == STATUS_OK) {
+            status = write_table(directory, command->subjects, error);
+        }
+    }
+    return status;
+}
+
 static enum status write_pages(const char *directory, struct error *error)
 {
     enum status status = file_make_directories(directory, error);
     if (status == STATUS_OK) {
         status = write_page(directory, NULL, error);
     }
-    for (const struct command *const *command = command_table; *command && status == STATUS_OK;
-         command++) {
-        status = write_page(directory, *command, error);
-        for (const struct command *const *subject = (*command)->subjects;
-             subject && *subject && status == STATUS_OK; subject++) {
-            status = write_page(directory, *subject, error);
-        }
-    }
-    return status;
+    return status == STATUS_OK ? write_table(directory, command_table, error) : status;
 }
 
 // --- the command ---------------------------------------------------------------------------------

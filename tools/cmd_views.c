@@ -373,8 +373,8 @@ static void print_summary(const struct views *views)
         putchar('\n');
         json_decref(result);
     } else {
-        printf("%zu views of %zu images at %u px%s%s%s%s\n", count, images, sheet->size,
-               views->output ? ", sheet: " : "", views->output ? views->output : "",
+        printf("%zu views of %zu image%s at %u px%s%s%s%s\n", count, images, images == 1 ? "" : "s",
+               sheet->size, views->output ? ", sheet: " : "", views->output ? views->output : "",
                views->raw ? ", raw: " : "", views->raw ? views->raw : "");
     }
 }

@@ -34,7 +34,7 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 enum option_type { OPTION_FLAG, OPTION_STRING, OPTION_INT, OPTION_FLOAT, OPTION_LIST };
 
-#define OPTION_LIST_MAX 256
+#define OPTION_LIST_MAX 4096 // the shards of a data set, as the shell names them
 
 struct option_list {
     const char *item[OPTION_LIST_MAX];

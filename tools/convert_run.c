@@ -78,7 +78,9 @@ static enum status scan_sources(struct convert *convert, struct error *error)
     }
     if (status == STATUS_OK && convert->counts.images == 0) {
         status = error_set(error, STATUS_NOT_FOUND, convert->sources.item[0], NOWHERE, NOWHERE,
-                           "no JPEG or PNG files in it (%" PRIu64 " files are something else)",
+                           "no JPEG or PNG files in it (%" PRIu64
+                           " files are something else; archives in a folder are "
+                           "named themselves: 'FOLDER/'*.tar)",
                            convert->counts.others + convert->counts.links);
     }
     if (status == STATUS_OK) {

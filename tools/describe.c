@@ -126,8 +126,10 @@ enum status describe_source(const char *path, bool json, struct error *error)
         status = source_plan_finish(plan, error);
     }
     if (status == STATUS_OK && description.images == 0) {
-        status = error_set(error, STATUS_NOT_FOUND, path, NOWHERE, NOWHERE,
-                           "not a dataset, and no JPEG or PNG files in it");
+        status =
+            error_set(error, STATUS_NOT_FOUND, path, NOWHERE, NOWHERE,
+                      "not a dataset, and no JPEG or PNG files in it (archives in a folder are "
+                      "inspected one by one)");
     }
     if (status == STATUS_OK) {
         if (description.whole) {

@@ -84,7 +84,10 @@ static enum status open_dataset(struct trial *trial, const struct dataset *datas
 static enum status fill(int fd, struct error *error)
 {
     uint64_t *block = malloc(OWN_BLOCK), state = 1;
-    enum status status = block ? STATUS_OK : error_errno(error, ENOMEM, ".", NOWHERE, "allocate");
+    enum status status = STATUS_OK;
+    if (block == NULL) {
+        return error_errno(error, ENOMEM, ".", NOWHERE, "allocate");
+    }
     for (uint32_t at = 0; at < OWN_BYTES && status == STATUS_OK; at += OWN_BLOCK) {
         for (size_t i = 0; i < OWN_BLOCK / sizeof *block; i++) {
             state = state * 6364136223846793005u + 1442695040888963407u;

@@ -85,9 +85,8 @@ static void ask_group(struct doctor_machine *machine, const char *group)
     uint64_t limit =
         read_group(group, "memory.max", text, sizeof text) ? strtoull(text, NULL, 10) : 0;
     if (limit > 0 && limit < machine->memory) {
-        uint64_t taken = read_group(group, "memory.current", used, sizeof used)
-                             ? strtoull(used, NULL, 10)
-                             : 0;
+        uint64_t taken =
+            read_group(group, "memory.current", used, sizeof used) ? strtoull(used, NULL, 10) : 0;
         uint64_t rest = taken < limit ? limit - taken : 0;
         machine->memory = limit;
         machine->memory_free = rest < machine->memory_free ? rest : machine->memory_free;

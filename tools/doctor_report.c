@@ -216,7 +216,8 @@ static void print_run(const struct doctor_machine *machine, const struct doctor_
         snprintf(width, sizeof width, " of width %g", run->config.model.width);
     }
     putchar('\n');
-    snprintf(text, sizeof text, "A run of %s%s at %d pixels, batch %d, recipe %s, device %s, on %s:",
+    snprintf(text, sizeof text,
+             "A run of %s%s at %d pixels, batch %d, recipe %s, device %s, on %s:",
              encoder_name(run, name, sizeof name), width, (int)run->config.recipe.size,
              (int)run->config.batch, run->config.recipe.name, run->config.device,
              run->made_up ? "made-up images" : "these images");
@@ -286,13 +287,13 @@ static json_t *json_run(const struct doctor_run *run)
         "{s:s, s:f, s:i, s:s, s:s, s:I}", "encoder", encoder_name(run, name, sizeof name), "width",
         (double)config->model.width, "size", (int)config->recipe.size, "recipe",
         config->recipe.name, "device", config->device, "batch", (json_int_t)config->batch);
-    json_object_update_new(
-        result, json_pack("{s:o, s:o, s:o, s:s, s:s, s:b, s:b, s:i, s:I}", "stages", stages,
-                          "loader", json_rate(run->loader), "together", json_rate(run->together),
-                          "limit", doctor_stage_names[run->limit], "advice", advice, "made_up",
-                          run->made_up, "disk_in_first_pass_only", run->cached, "step_batch",
-                          (int)run->step_batch, "device_memory_bytes",
-                          (json_int_t)run->step_memory));
+    json_object_update_new(result, json_pack("{s:o, s:o, s:o, s:s, s:s, s:b, s:b, s:i, s:I}",
+                                             "stages", stages, "loader", json_rate(run->loader),
+                                             "together", json_rate(run->together), "limit",
+                                             doctor_stage_names[run->limit], "advice", advice,
+                                             "made_up", run->made_up, "disk_in_first_pass_only",
+                                             run->cached, "step_batch", (int)run->step_batch,
+                                             "device_memory_bytes", (json_int_t)run->step_memory));
     return result;
 }
 

@@ -3,27 +3,25 @@
 
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#define LINE_SIZE 1200 // a path and the words around it
+#define PLAIN_SIZE 128  // a command's name and the words around it
+#define WHAT_SIZE  1100 // a path and the words around it
 
-static char plain[LINE_SIZE], leaving[LINE_SIZE];
+static char plain[PLAIN_SIZE], leaving[PLAIN_SIZE + WHAT_SIZE];
 static volatile sig_atomic_t leaves; // `leaving` is whole
+static bool on_terminal;
 
 static void on_signal(int number)
 {
     const char *line = leaves ? leaving : plain;
-    ssize_t written = write(STDERR_FILENO, line, strlen(line));
+    ssize_t written = on_terminal ? write(STDERR_FILENO, "\n", 1) : 0; // below the progress line
+    written += write(STDERR_FILENO, line, strlen(line));
     (void)written;
     raise(number); // its own handler is gone: it ends the program when this one returns
-}
-
-// Below the progress line, which stands on a terminal without its end.
-static const char *line_end(void)
-{
-    return isatty(STDERR_FILENO) == 1 ? "\n" : "";
 }
 
 void interrupt_begin(const char *command)
@@ -31,7 +29,8 @@ void interrupt_begin(const char *command)
     static const int taken[] = {SIGINT, SIGTERM, SIGHUP};
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}, old;
     sigemptyset(&action.sa_mask);
-    snprintf(plain, sizeof plain, "%sbyol %s: interrupted\n", line_end(), command);
+    snprintf(plain, sizeof plain, "byol %s: interrupted\n", command);
+    on_terminal = isatty(STDERR_FILENO) == 1;
     for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++) {
         if (sigaction(taken[i], NULL, &old) == 0 && old.sa_handler == SIG_DFL) {
             sigaction(taken[i], &action, NULL);
@@ -41,19 +40,13 @@ void interrupt_begin(const char *command)
 
 void interrupt_leaves(const char *format, ...)
 {
+    char what[WHAT_SIZE];
     va_list arguments;
-    interrupt_leaves_nothing();
-    if (plain[0] == 0) {
-        return; // signals are not waited for
-    }
-    size_t len = strlen(plain) - 1; // without its line end
-    memcpy(leaving, plain, len);
-    memcpy(leaving + len, ": ", 3);
-    len += 2;
     va_start(arguments, format);
-    vsnprintf(leaving + len, sizeof leaving - len - 1, format, arguments);
+    vsnprintf(what, sizeof what, format, arguments);
     va_end(arguments);
-    strcat(leaving, "\n");
+    interrupt_leaves_nothing();
+    snprintf(leaving, sizeof leaving, "%.*s: %s\n", (int)strcspn(plain, "\n"), plain, what);
     leaves = 1;
 }
 

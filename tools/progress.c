@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -33,12 +34,21 @@ static bool too_young(const struct progress *progress, double time)
     return time - progress->drawn < (progress->terminal ? TERMINAL_SECONDS : LOG_SECONDS);
 }
 
+// A line that went on below could not be redrawn.
+static unsigned columns(void)
+{
+    struct winsize size;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col - 1u : 79;
+}
+
 static void draw(struct progress *progress, double time, const char *text)
 {
     unsigned width = (unsigned)strlen(text);
     if (progress->terminal) {
+        unsigned room = columns();
+        width = width < room ? width : room;
         unsigned stale = progress->width > width ? progress->width - width : 0;
-        fprintf(stderr, "\r%s%*s", text, (int)stale, "");
+        fprintf(stderr, "\r%.*s%*s", (int)width, text, (int)stale, "");
         progress->width = width;
     } else {
         fprintf(stderr, "%s\n", text);

@@ -121,6 +121,12 @@ static void operands_are_counted(void **state)
     program_expect(&scratch, 2, "wants one directory", "example \"$DIR/a\" \"$DIR/b\"");
 }
 
+static void a_shell_may_name_a_thousand_sources(void **state)
+{
+    (void)state;
+    program_expect(&scratch, 1, "cannot open", "convert $(seq -f /nowhere/%g 1300) -o \"$DIR/x\"");
+}
+
 static void options_stand_anywhere_and_end_at_two_dashes(void **state)
 {
     (void)state;
@@ -178,6 +184,7 @@ int main(void)
         cmocka_unit_test(misspelt_option_is_answered_with_the_nearest),
         cmocka_unit_test(values_are_checked),
         cmocka_unit_test(operands_are_counted),
+        cmocka_unit_test(a_shell_may_name_a_thousand_sources),
         cmocka_unit_test(options_stand_anywhere_and_end_at_two_dashes),
         cmocka_unit_test(failures_are_also_json),
         cmocka_unit_test(a_signal_ends_it_with_word_of_what_is_left),

@@ -257,6 +257,9 @@ static void bash_completes(void **state)
     expect_offer("byol eval knn --convention d", 4, "<dinov2>");
     expect_offer("byol bench step --precision b", 4, "<bf16>");
     expect_offer("byol manual doc", 2, "<doctor>");
+    expect_offer("byol pretrain --set enc", 3, "<encoder= encoder_rate=>");
+    expect_offer("byol pretrain --set encoder = resnet3", 5, "<resnet34>");
+    expect_offer("byol doctor --set views.si", 3, "<views.size=>");
     expect_offer("byol views --recipe sm", 3, "<small>");
     expect_offer("byol views -o sh", 3, "<>"); // a file: bash's own affair
 }
