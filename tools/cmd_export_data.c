@@ -23,7 +23,7 @@ static const char help[] =
     "\n"
     "OUT/classes.txt names the classes by label, a line each; 'byol convert' heeds it, so that\n"
     "converting OUT (or the files in it) gives the same labels. Names that cannot be files as\n"
-    "they are get '%2E' for a dot and '%2F' for a slash.\n"
+    "they are get '%2E' for a dot and '%2F' for a slash; from shards they come back unchanged.\n"
     "\n"
     "Options:\n"
     "  --to FORM          folder, webdataset or tfrecord\n"
