@@ -65,6 +65,10 @@ static enum status split_classes(struct source_export *export, size_t len, const
         export->classes[i] = at;
         at = newline + 1;
     }
+    if (at != end) {
+        return error_set(error, STATUS_CORRUPT, path, (uint64_t)(at - export->text), NOWHERE,
+                         "more lines than the export's %u classes", export->count);
+    }
     return STATUS_OK;
 }
 
@@ -141,11 +145,18 @@ int source_export_directory(char *text, size_t size, const char *class_name)
                     class_name + (hidden || escaped));
 }
 
+// As source_export_directory has it, but fast: this is asked for each class.
 static bool in_class(const char *name, size_t len, const char *class_name)
 {
-    char directory[LIMIT_NAME_BYTES + 4];
-    int want = source_export_directory(directory, sizeof directory, class_name);
-    return (size_t)want == len && memcmp(name, directory, len) == 0;
+    if (class_name[0] == '.') {
+        if (len < 3 || memcmp(name, "%2E", 3) != 0) {
+            return false;
+        }
+        name += 3;
+        len -= 3;
+        class_name++;
+    }
+    return strncmp(name, class_name, len) == 0 && class_name[len] == '\0';
 }
 
 int32_t source_export_label(struct source_export *export, const char *name)
