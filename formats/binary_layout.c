@@ -12,21 +12,22 @@
 #define SNIFFED_LABELS 256u // of a file
 #define NAMELESS_MIN   50u  // records of a file that is known by its labels alone
 
-static const struct binary_layout cifar_10 = {
-    "CIFAR-10", 3073, 1, 0, 10, 32, SOURCE_PIXELS_RGB_PLANES, "batches.meta.txt"};
-static const struct binary_layout cifar_100 = {
-    "CIFAR-100, fine labels", 3074, 2, 1, 100, 32, SOURCE_PIXELS_RGB_PLANES,
-    "fine_label_names.txt"};
-static const struct binary_layout stl_10 = {
-    "STL-10", 27648, 0, 0, 10, 96, SOURCE_PIXELS_RGB_COLUMNS, "class_names.txt"};
-static const struct binary_layout *const layouts[] = {&cifar_10, &cifar_100, &stl_10};
-#define LAYOUTS (sizeof layouts / sizeof *layouts)
+enum { CIFAR_10, CIFAR_100, STL_10, LAYOUTS };
+static const struct binary_layout layouts[LAYOUTS] = {
+    {"CIFAR-10", 3073, 1, 0, 10, 32, SOURCE_PIXELS_RGB_PLANES, "batches.meta.txt"},
+    {"CIFAR-100, fine labels", 3074, 2, 1, 100, 32, SOURCE_PIXELS_RGB_PLANES,
+     "fine_label_names.txt"},
+    {"STL-10", 27648, 0, 0, 10, 96, SOURCE_PIXELS_RGB_COLUMNS, "class_names.txt"},
+};
 
 static const struct binary_file files[] = {
-    {"data_batch_", ".bin", &cifar_10, NULL},    {"test_batch.bin", "", &cifar_10, NULL},
-    {"train.bin", "", &cifar_100, NULL},         {"test.bin", "", &cifar_100, NULL},
-    {"train_X.bin", "", &stl_10, "train_y.bin"}, {"test_X.bin", "", &stl_10, "test_y.bin"},
-    {"unlabeled_X.bin", "", &stl_10, NULL},
+    {"data_batch_", ".bin", &layouts[CIFAR_10], NULL},
+    {"test_batch.bin", "", &layouts[CIFAR_10], NULL},
+    {"train.bin", "", &layouts[CIFAR_100], NULL},
+    {"test.bin", "", &layouts[CIFAR_100], NULL},
+    {"train_X.bin", "", &layouts[STL_10], "train_y.bin"},
+    {"test_X.bin", "", &layouts[STL_10], "test_y.bin"},
+    {"unlabeled_X.bin", "", &layouts[STL_10], NULL},
 };
 #define FILES (sizeof files / sizeof *files)
 
@@ -106,7 +107,7 @@ const struct binary_layout *binary_layout_of(const char *path)
     if (fd >= 0 && fstat(fd, &about) == 0 && S_ISREG(about.st_mode)) {
         uint64_t size = (uint64_t)about.st_size;
         for (size_t i = 0; i < LAYOUTS && found == NULL; i++) {
-            const struct binary_layout *layout = layouts[i];
+            const struct binary_layout *layout = &layouts[i];
             bool named = known != NULL && known->layout == layout;
             bool known_by_labels = layout->header > 0 && size / layout->record >= NAMELESS_MIN;
             if (binary_fits(layout, size) && (named || known_by_labels) &&

@@ -121,7 +121,7 @@ static bool walk_next(struct walk *walk, struct feature *feature)
 
 static bool is_key(const struct feature *feature, const char *key)
 {
-    return key != NULL && strlen(key) == feature->key_len &&
+    return key != NULL && feature->key != NULL && strlen(key) == feature->key_len &&
            memcmp(key, feature->key, feature->key_len) == 0;
 }
 

@@ -143,7 +143,7 @@ static enum status read_truth(struct kit *kit, struct name_list *labels, struct 
          line = strtok_r(NULL, "\r\n", &rest)) {
         char *end;
         unsigned long id = strtoul(line, &end, 10);
-        const char *wnid = id < IDS_MAX ? kit->wnids[id] : "";
+        const char *wnid = kit->wnids != NULL && id < IDS_MAX ? kit->wnids[id] : "";
         if (end == line || end[strspn(end, " \t")] != '\0' || wnid[0] == '\0') {
             return error_set(error, STATUS_CORRUPT, kit->path, NOWHERE, labels->count,
                              "%s: '%.40s' is the number of no synset", truth_name, line);

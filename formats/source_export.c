@@ -65,6 +65,10 @@ static enum status split_classes(struct source_export *export, size_t len, const
         export->classes[i] = at;
         at = newline + 1;
     }
+    if (at != end) {
+        return error_set(error, STATUS_CORRUPT, path, (uint64_t)(at - export->text), NOWHERE,
+                         "more lines than the export's %u classes", export->count);
+    }
     return STATUS_OK;
 }
 
@@ -131,21 +135,31 @@ void source_export_free(struct source_export *export)
 
 // --- labels ------------------------------------------------------------------------------------
 
-int source_export_directory(char *text, size_t size, const char *class_name)
+// What stands for the first character of a class's name in its directory, or "" for itself.
+static const char *escape_of(const char *class_name)
 {
-    bool hidden = class_name[0] == '.', escaped = strncmp(class_name, "%2", 2) == 0;
-    return snprintf(text, size, "%s%s",
-                    hidden    ? "%2E"
-                    : escaped ? "%25"
-                              : "",
-                    class_name + (hidden || escaped));
+    return class_name[0] == '.' ? "%2E" : strncmp(class_name, "%2", 2) == 0 ? "%25" : "";
 }
 
-static bool in_class(const char *name, size_t len, const char *class_name)
+int source_export_directory(char *text, size_t size, const char *class_name)
 {
-    char directory[LIMIT_NAME_BYTES + 4];
-    int want = source_export_directory(directory, sizeof directory, class_name);
-    return (size_t)want == len && memcmp(name, directory, len) == 0;
+    const char *escape = escape_of(class_name);
+    return snprintf(text, size, "%s%s", escape, class_name + (*escape != '\0'));
+}
+
+// Fast: it is asked for each class.
+bool source_export_in_class(const char *name, size_t len, const char *class_name)
+{
+    const char *escape = escape_of(class_name);
+    if (*escape != '\0') {
+        if (len < 3 || memcmp(name, escape, 3) != 0) {
+            return false;
+        }
+        name += 3;
+        len -= 3;
+        class_name++;
+    }
+    return strncmp(name, class_name, len) == 0 && class_name[len] == '\0';
 }
 
 int32_t source_export_label(struct source_export *export, const char *name)
@@ -153,7 +167,7 @@ int32_t source_export_label(struct source_export *export, const char *name)
     const char *slash = strchr(name, '/');
     for (uint32_t i = 0; slash != NULL && i < export->count; i++) {
         uint32_t label = (export->last + i) % export->count; // neighbours share a class, mostly
-        if (in_class(name, (size_t)(slash - name), export->classes[label])) {
+        if (source_export_in_class(name, (size_t)(slash - name), export->classes[label])) {
             export->last = label;
             return (int32_t)label;
         }

@@ -36,5 +36,7 @@ int32_t source_export_label(struct source_export *export, const char *name);
 // The directory of a class: its name; "%2Ename" for ".name", which would be hidden, and so that no
 // two are alike "%252…" for "%2…". Returns the length that it has, as snprintf.
 int source_export_directory(char *text, size_t size, const char *class_name);
+// Whether these `len` bytes are that directory.
+bool source_export_in_class(const char *name, size_t len, const char *class_name);
 
 #endif

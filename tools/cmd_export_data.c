@@ -22,9 +22,12 @@ static const char help[] =
     "              image/filename, image/format, ...\n"
     "\n"
     "OUT/classes.txt names the classes by label, a line each; 'byol convert' heeds it, so that\n"
-    "converting the folder OUT, or OUT/*.tar, OUT/*.tfrecord*, gives the same labels. Names that "
-    "cannot be files as\n"
-    "they are get '%2E' for a dot and '%2F' for a slash.\n"
+    "converting the folder OUT, or OUT/*.tar, OUT/*.tfrecord*, gives the same labels. Names that
+"
+    "cannot be files as they are get '%2E' for a dot and '%2F' for a slash; from shards they come
+"
+    "back unchanged.
+"
     "\n"
     "Options:\n"
     "  --to folder|webdataset|tfrecord\n"

@@ -25,10 +25,7 @@ static bool looks_labelled(const struct dataset *dataset, const char *name)
 {
     const char *slash = strchr(name, '/');
     for (uint32_t i = 0; slash != NULL && i < dataset_class_count(dataset); i++) {
-        char directory[LIMIT_NAME_BYTES + 4];
-        int len =
-            source_export_directory(directory, sizeof directory, dataset_class_name(dataset, i));
-        if (len == slash - name && strncmp(name, directory, (size_t)len) == 0) {
+        if (source_export_in_class(name, (size_t)(slash - name), dataset_class_name(dataset, i))) {
             return true;
         }
     }

@@ -128,7 +128,7 @@ static void expect_labels(const char *from, const char *expected)
     }
     for (size_t i = 0; i < labels.count; i++) {
         assert_int_equal(labels.lines[i].number, i + 1);
-        strcat(strcat(text, labels.lines[i].name), " ");
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%s ", labels.lines[i].name);
     }
     assert_string_equal(text, expected);
     name_list_free(&labels);

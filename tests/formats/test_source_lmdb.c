@@ -431,9 +431,9 @@ static void test_own_dataset(void **state)
     write_one(jpeg, jpeg_len);
     snprintf(index, sizeof index, "%s/index.byol", path);
     source_case_write(index,
-                         "\x89"
-                         "BYOL\r\n\x1a\n",
-                         8);
+                      "\x89"
+                      "BYOL\r\n\x1a\n",
+                      8);
     source_reading_refused(path, STATUS_UNSUPPORTED, "a dataset of byol already");
 }
 

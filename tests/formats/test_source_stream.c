@@ -174,7 +174,7 @@ static void test_parquet_damaged(void **state)
 // --- HDF5 --------------------------------------------------------------------------------------
 
 #if HAVE_HDF5
-static const uint8_t jpeg[] = {0xff, 0xd8, 0xff, 0xe0, 1, 2, 3};
+static const uint8_t jpeg[] = {0xff, 0xd8, 0xff, 0xe0, 1, 2, 3, 4};
 
 // The real program, beside the tests' folder.
 static void use_program(void)
@@ -225,7 +225,8 @@ static void write_groups(void)
     hsize_t size = sizeof jpeg;
     write_dataset(cat, "1.jpg", H5T_NATIVE_UINT8, 1, &size, jpeg);
     write_dataset(dog, "2.jpg", H5T_NATIVE_UINT8, 1, &size, jpeg);
-    write_dataset(dog, "note", H5T_NATIVE_UINT8, 1, &size, "nothing");
+    write_dataset(dog, "none", H5T_NATIVE_UINT8, 1, &(hsize_t){0}, "");
+    write_dataset(dog, "note", H5T_NATIVE_UINT8, 1, &size, "nothing!");
     H5Lcreate_soft("/cat/1.jpg", file, "soft.jpg", H5P_DEFAULT, H5P_DEFAULT);
     H5Lcreate_external("/etc/passwd", "/", file, "outside", H5P_DEFAULT, H5P_DEFAULT);
     H5Lcreate_hard(file, "/", dog, "round", H5P_DEFAULT, H5P_DEFAULT);

@@ -1,5 +1,6 @@
 // TFRecords as sources: the layouts of keys, names, labels, damaged records, and what is refused.
 // (What TensorFlow itself writes is read in the suites of real writers.)
+#include "formats/limits.h"
 #include "formats/protobuf.h"
 #include "formats/tfrecord.h"
 #include "tests/support/source_case.h"
@@ -289,6 +290,24 @@ static void a_damaged_record_leaves_the_others(void **state)
     assert_int_equal(reading.counts.images, 3);
 }
 
+static void a_record_above_the_limit_leaves_the_others(void **state)
+{
+    (void)state;
+    uint8_t head[TFRECORD_HEAD_BYTES];
+    FILE *file = source_case_create(records());
+    tfrecord_head(head, LIMIT_TFRECORD_BYTES + 1);
+    assert_int_equal(fwrite(head, sizeof head, 1, file), 1);
+    assert_int_equal(
+        ftruncate(fileno(file), sizeof head + LIMIT_TFRECORD_BYTES + 1 + TFRECORD_FOOT_BYTES), 0);
+    assert_int_equal(fclose(file), 0);
+    three_records();
+    source_reading_good(&reading, records());
+    assert_int_equal(reading.bad.status, STATUS_LIMIT);
+    assert_int_equal(reading.bad.record, 0);
+    assert_int_equal(reading.counts.images, 4);
+    assert_non_null(strstr(reading.lines, "000000001.jpg 1 AAA\n"));
+}
+
 static void records_that_do_not_fit_are_told(void **state)
 {
     (void)state;
@@ -368,6 +387,7 @@ int main(void)
         SOURCE_TEST(unknown_keys_are_refused_and_listed),
         SOURCE_TEST(other_records_are_no_examples),
         SOURCE_TEST(a_damaged_record_leaves_the_others),
+        SOURCE_TEST(a_record_above_the_limit_leaves_the_others),
         SOURCE_TEST(records_that_do_not_fit_are_told),
         SOURCE_TEST(hostile_names_are_found_out),
         SOURCE_TEST(cuts_never_pass_for_whole),

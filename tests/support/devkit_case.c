@@ -100,7 +100,9 @@ uint8_t *devkit_case_meta(const char *const *wnids, size_t count, bool packed, s
 {
     char header[128] = "MATLAB 5.0 MAT-file";
     struct out plain = {NULL, 0}, out = {NULL, 0};
-    memcpy(header + 124, "\0\1IM", 4);
+    header[125] = 1;
+    header[126] = 'I';
+    header[127] = 'M';
     put(&out, header, sizeof header);
     put_number(&plain, 7); // another variable
     put_synsets(&plain, wnids, count);

@@ -41,7 +41,10 @@
 #define SIDE             65500u
 #define IDLE_SECONDS     300
 #define ELEMENTS         ((hsize_t)1 << 32)
-#define BLOCK_BYTES      ((hsize_t)8 << 20) // of pixels or labels read at a time, and of chunk caches
+#define BLOCK_BYTES      ((hsize_t)8 << 20) // of pixels read at a time
+// Chunks up to this many bytes are unpacked once, not anew for each block in them.
+#define CACHE_BYTES ((size_t)256 << 20)
+#define CACHE_SLOTS 10007 // a prime
 
 // --- what is written ---------------------------------------------------------------------------
 
@@ -257,7 +260,10 @@ static int64_t *read_labels(hid_t group, hsize_t count, char *name, size_t size)
 
 static int32_t label_of(const int64_t *labels, hsize_t i)
 {
-    return labels == NULL || labels[i] < 0 || labels[i] > INT32_MAX ? NO_LABEL : (int32_t)labels[i];
+    if (labels == NULL || labels[i] < 0) {
+        return NO_LABEL;
+    }
+    return labels[i] < INT32_MAX ? (int32_t)labels[i] : INT32_MAX; // which byol says is none
 }
 
 static void describe(const char *what, hsize_t count, const char *path, const int64_t *labels,
@@ -289,7 +295,7 @@ static void name_number(char name[NAME_BYTES], const struct walk *walk, hsize_t 
 // Returns 0 when the bytes are no image.
 static int put_file(hid_t dataset, const struct shape *shape, struct walk *walk)
 {
-    if (shape->elements > IMAGE_BYTES) {
+    if (shape->elements < LOOK_BYTES || shape->elements > IMAGE_BYTES) {
         return 0;
     }
     hsize_t count = names_only && shape->elements > LOOK_BYTES ? LOOK_BYTES : shape->elements;
@@ -485,7 +491,9 @@ int main(int argc, char **argv)
     watch();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     H5PLset_loading_state(0);
-    hid_t file = H5Fopen(argv[1], H5F_ACC_RDONLY, H5P_DEFAULT);
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    H5Pset_cache(access, 0, CACHE_SLOTS, CACHE_BYTES, 1.0);
+    hid_t file = H5Fopen(argv[1], H5F_ACC_RDONLY, access);
     if (file < 0) {
         refuse(CODE_CORRUPT, "libhdf5 cannot open it: damaged or cut short");
     }
