@@ -24,7 +24,7 @@ static size_t drawn_bytes(const struct loader_config *config)
 }
 
 // One block: the views, then what remains of each, then records, then labels.
-size_t ring_slot_bytes(const struct loader_config *config)
+static size_t slot_bytes(const struct loader_config *config)
 {
     return (size_t)config->recipe.views * (view_bytes(config) + drawn_bytes(config)) +
            aligned(config->batch * sizeof(uint64_t)) + aligned(config->batch * sizeof(int32_t));
@@ -67,7 +67,7 @@ static void lay_out(struct slot *slot, const struct loader_config *config)
 enum status ring_open(struct ring *ring, const struct loader_config *config, size_t skip_capacity,
                       struct error *error)
 {
-    *ring = (struct ring){.slot_bytes = ring_slot_bytes(config), .allocator = config->allocator};
+    *ring = (struct ring){.slot_bytes = slot_bytes(config), .allocator = config->allocator};
     if (!ring->allocator.allocate) {
         ring->allocator = (struct loader_allocator){allocate_aligned, release_aligned, NULL};
     }

@@ -61,8 +61,6 @@ struct ring {
     struct loader_allocator allocator;
 };
 
-// Bytes of one slot's memory for a (validated) config.
-size_t ring_slot_bytes(const struct loader_config *config);
 // `skip_capacity`: bad records to remember for one batch.
 enum status ring_open(struct ring *ring, const struct loader_config *config, size_t skip_capacity,
                       struct error *error);

@@ -292,7 +292,7 @@ static void features_do_not_depend_on_the_batch(void **state)
     struct encoder *encoder = open_encoder(false);
     struct features whole = extract(encoder, 128), pieces = extract(encoder, 7);
     assert_int_equal(whole.count, IMAGES);
-    assert_int_equal(whole.width, encoder_width(encoder));
+    assert_int_equal(whole.width, encoder->width);
     assert_int_equal(whole.classes, SAMPLE_CLASSES);
     double spread = 0;
     for (uint64_t i = 0; i < whole.count * whole.width; i++) {
@@ -494,7 +494,7 @@ static void quality_of_a_run(void **state)
     assert_status(quality_score(&all, encoder, dataset, &config, &options, &error), STATUS_OK,
                   &error);
     assert_int_equal(all.images, IMAGES);
-    assert_int_equal(all.features.width, encoder_width(encoder));
+    assert_int_equal(all.features.width, encoder->width);
     assert_int_equal(all.projections.width, 8);
     const struct quality_figures *figures[] = {&all.features, &all.projections};
     for (int i = 0; i < 2; i++) {

@@ -85,9 +85,6 @@ enum status network_recompute(struct network *network, struct error *error);
 // The normalisations, and what stands in their place.
 bool network_scales_channels(enum op_kind kind);
 
-// Residual sums, alone or joined to a normalisation: the last ops of residual blocks.
-bool network_sums(const struct planned_op *planned);
-
 // The device contract: backward reads x of some ops, y of some, and nothing else that forward made
 // but what it saved itself.
 bool network_backward_reads_x(const struct planned_op *planned);

@@ -13,7 +13,8 @@ bool network_scales_channels(enum op_kind kind)
     return kind == OP_BATCH_NORM || kind == OP_GROUP_NORM || kind == OP_AFFINE;
 }
 
-bool network_sums(const struct planned_op *planned)
+// Residual sums, alone or joined to a normalisation: the last ops of residual blocks.
+static bool is_sum(const struct planned_op *planned)
 {
     return planned->desc.kind == OP_ADD || planned->desc.join;
 }
@@ -28,7 +29,7 @@ bool network_backward_reads_x(const struct planned_op *planned)
 bool network_backward_reads_y(const struct planned_op *planned)
 {
     return planned->backward &&
-           (planned->desc.kind == OP_RELU || (planned->desc.relu && network_sums(planned)));
+           (planned->desc.kind == OP_RELU || (planned->desc.relu && is_sum(planned)));
 }
 
 static bool is_output(const struct network *network, graph_value value)
@@ -65,7 +66,7 @@ static void mark_blocks(struct network *network, const size_t *last_read, bool *
     size_t start = 0, reach = 0; // reach: the last op that reads anything made before op k
     bool inside = false;         // past the stem, where every block follows on the one before it
     for (size_t k = 0; k < network->op_count; k++) {
-        bool cut = reach <= k, sum = network_sums(&network->ops[k]);
+        bool cut = reach <= k, sum = is_sum(&network->ops[k]);
         if (cut && sum) {
             mark_replayed(network, start, k, wanted);
             inside = true;

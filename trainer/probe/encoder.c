@@ -143,11 +143,6 @@ enum status encoder_with_projections(struct encoder *encoder, struct error *erro
     return STATUS_OK;
 }
 
-uint32_t encoder_width(const struct encoder *encoder)
-{
-    return encoder->width;
-}
-
 uint32_t encoder_size(const struct encoder *encoder)
 {
     return (uint32_t)encoder->config.model.size;

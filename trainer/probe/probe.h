@@ -19,8 +19,7 @@ enum status encoder_open_weights(struct encoder **out, const char *path,
                                  const char *device, int threads, bool untrained,
                                  struct error *error);
 void encoder_close(struct encoder **encoder);
-uint32_t encoder_width(const struct encoder *encoder); // of the embedding
-uint32_t encoder_size(const struct encoder *encoder);  // input side, pixels
+uint32_t encoder_size(const struct encoder *encoder); // input side, pixels
 bool encoder_has_projector(const struct encoder *encoder);
 // Features come with projections from now on. Right after encoder_open; STATUS_INVALID when the run
 // has no projector.

@@ -262,8 +262,8 @@ static bool read_number(const struct safetensors *file, const char *key, int bas
     return text && *text && *end == '\0' && errno == 0;
 }
 
-enum status checkpoint_read_state(const struct safetensors *file, struct checkpoint_state *state,
-                                  struct error *error)
+static enum status read_state(const struct safetensors *file, struct checkpoint_state *state,
+                              struct error *error)
 {
     const char *format = safetensors_metadata(file, "format");
     const char *version = safetensors_metadata(file, "version");
@@ -304,7 +304,7 @@ enum status checkpoint_open(struct safetensors **out, const char *path,
         return status;
     }
     struct error inner;
-    status = checkpoint_read_state(*out, state, &inner);
+    status = read_state(*out, state, &inner);
     if (status == STATUS_OK && !safetensors_verified(*out)) {
         status = error_set(&inner, STATUS_CORRUPT, NULL, NOWHERE, NOWHERE,
                            "the checkpoint carries no checksums");

@@ -41,9 +41,7 @@ enum status checkpoint_set_aside(const char *run_directory, uint64_t step, struc
 enum status checkpoint_open(struct safetensors **out, const char *path,
                             struct checkpoint_state *state, struct error *error);
 
-// The state by itself, and the tensors into the method: all of them, exact shapes.
-enum status checkpoint_read_state(const struct safetensors *file, struct checkpoint_state *state,
-                                  struct error *error);
+// The tensors into the method: all of them, exact shapes.
 enum status checkpoint_restore(const struct safetensors *file, struct device *device,
                                struct method *method, struct error *error);
 
