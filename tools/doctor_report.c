@@ -217,10 +217,10 @@ static void print_run(const struct doctor_machine *machine, const struct doctor_
     }
     putchar('\n');
     snprintf(text, sizeof text,
-             "A run of %s%s at %d pixels, batch %d, recipe %s, device %s, on %s:",
-             encoder_name(run, name, sizeof name), width, (int)run->config.recipe.size,
-             (int)run->config.batch, run->config.recipe.name, run->config.device,
-             run->made_up ? "made-up images" : "these images");
+             "On %s images a run of %s%s at %d pixels, batch %d, recipe %s, device %s:",
+             run->made_up ? "made-up" : "these", encoder_name(run, name, sizeof name), width,
+             (int)run->config.recipe.size, (int)run->config.batch, run->config.recipe.name,
+             run->config.device);
     print_wrapped(text);
     printf("  %-10s %12s\n", "stage", "pairs/s");
     for (int stage = 0; stage < DOCTOR_STAGES; stage++) {
