@@ -21,13 +21,10 @@ static const char help[] =
     "              image/class/label (from 1, as ImageNet's), image/class/text,\n"
     "              image/filename, image/format, ...\n"
     "\n"
-    "OUT/classes.txt names the classes by label, a line each; 'byol convert' heeds it, so that\n"
-    "converting the folder OUT, or OUT/*.tar, OUT/*.tfrecord*, gives the same labels. Names that
-"
-    "cannot be files as they are get '%2E' for a dot and '%2F' for a slash; from shards they come
-"
-    "back unchanged.
-"
+    "OUT/classes.txt names the classes by label, a line each; 'byol convert' heeds it (where they\n"
+    "are shards, name the files: 'byol convert OUT/*.tar' or OUT/*.tfrecord*), so that\n"
+    "converting OUT (or the files in it) gives the same labels. Names that cannot be files as\n"
+    "they are get '%2E' for a dot and '%2F' for a slash; from shards they come back unchanged.\n"
     "\n"
     "Options:\n"
     "  --to folder|webdataset|tfrecord\n"

@@ -24,6 +24,7 @@ struct description {
     bool sizes;          // `bytes` is that of all these images
     const char *classes; // how many and which, or why none
     uint32_t class_count;
+    bool splits; // the folders are called as splits are
     double until;
 };
 
@@ -75,6 +76,18 @@ static void list_classes(const struct source_plan *plan, char *text, size_t size
     }
 }
 
+static bool are_splits(const struct source_plan *plan)
+{
+    static const char *const names[] = {"train", "training", "val", "valid", "validation", "test"};
+    uint32_t all = source_plan_class_count(plan), known = 0;
+    for (uint32_t i = 0; i < all; i++) {
+        for (size_t j = 0; j < sizeof names / sizeof names[0]; j++) {
+            known += strcmp(source_plan_classes(plan)[i], names[j]) == 0;
+        }
+    }
+    return all > 1 && known == all;
+}
+
 static void print_text(const struct description *of, const char *name)
 {
     printf("%s\n  no dataset yet, but a source of one\n  kind      %s\n", of->path, of->text);
@@ -85,6 +98,9 @@ static void print_text(const struct description *of, const char *name)
     putchar('\n');
     if (of->whole) {
         printf("  classes   %s\n", of->classes);
+    }
+    if (of->splits) {
+        puts("  note      these look like splits, not classes: convert each folder by itself");
     }
     printf("  convert   byol convert %s -o %s\n", of->path, name);
 }
@@ -135,6 +151,7 @@ enum status describe_source(const char *path, bool json, struct error *error)
         if (description.whole) {
             list_classes(plan, classes, sizeof classes);
             description.class_count = source_plan_class_count(plan);
+            description.splits = are_splits(plan);
         }
         description.classes = classes;
         description.text = source_describe(source);

@@ -23,9 +23,10 @@ struct doctor_device {
 
 struct doctor_machine {
     char processor[128];
-    long cores;                   // online
-    int cores_allowed;            // to this process
-    double cores_quota;           // of its control group; 0 = no limit
+    long cores;         // online
+    int cores_allowed;  // to this process
+    double cores_quota; // of its control group; 0 = no limit
+    double load; // average of the last minute, before anything is measured; negative = unknown
     uint64_t memory, memory_free; // bytes; the control group's limit counts
     struct doctor_part uring, mpi;
     struct doctor_device device[DOCTOR_DEVICES];

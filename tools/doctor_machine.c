@@ -46,6 +46,9 @@ static void ask_processor(struct doctor_machine *machine)
         snprintf(machine->processor, sizeof machine->processor, "%s",
                  uname(&names) == 0 ? names.machine : "unknown");
     }
+    if (getloadavg(&machine->load, 1) != 1) {
+        machine->load = -1;
+    }
     machine->cores = sysconf(_SC_NPROCESSORS_ONLN);
     machine->cores_allowed = sched_getaffinity(0, sizeof allowed, &allowed) == 0
                                  ? CPU_COUNT(&allowed)

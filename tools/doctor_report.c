@@ -188,6 +188,18 @@ static void print_wrapped(const char *text)
     putchar('\n');
 }
 
+// What other work takes is missing in every rate.
+static void print_load(const struct doctor_machine *machine)
+{
+    char text[160];
+    if (machine->load > 0.5 * (double)machine->cores) {
+        snprintf(text, sizeof text,
+                 "Other work runs here (load %.1f on %ld cores): rates are of what it leaves.",
+                 machine->load, machine->cores);
+        print_wrapped(text);
+    }
+}
+
 static void print_memory(const struct doctor_machine *machine, const struct doctor_run *run)
 {
     const struct run_config *config = &run->config;
@@ -217,10 +229,10 @@ static void print_run(const struct doctor_machine *machine, const struct doctor_
     }
     putchar('\n');
     snprintf(text, sizeof text,
-             "A run of %s%s at %d pixels, batch %d, recipe %s, device %s, on %s:",
-             encoder_name(run, name, sizeof name), width, (int)run->config.recipe.size,
-             (int)run->config.batch, run->config.recipe.name, run->config.device,
-             run->made_up ? "made-up images" : "these images");
+             "On %s images a run of %s%s at %d pixels, batch %d, recipe %s, device %s:",
+             run->made_up ? "made-up" : "these", encoder_name(run, name, sizeof name), width,
+             (int)run->config.recipe.size, (int)run->config.batch, run->config.recipe.name,
+             run->config.device);
     print_wrapped(text);
     printf("  %-10s %12s\n", "stage", "pairs/s");
     for (int stage = 0; stage < DOCTOR_STAGES; stage++) {
@@ -231,6 +243,7 @@ static void print_run(const struct doctor_machine *machine, const struct doctor_
     advise(run, text, sizeof text);
     print_wrapped(text);
     print_memory(machine, run);
+    print_load(machine);
 }
 
 void doctor_print_text(const struct doctor_machine *machine, const struct doctor_disk *disk,
@@ -259,10 +272,11 @@ static json_t *json_machine(const struct doctor_machine *machine)
         json_object_set_new(devices, machine->device[i].name, json_part(&machine->device[i].part));
     }
     return json_pack(
-        "{s:o, s:I, s:i, s:o, s:s, s:I, s:I, s:o, s:o, s:o, s:{s:s, s:s, s:s}}", "processor",
+        "{s:o, s:I, s:i, s:o, s:o, s:s, s:I, s:I, s:o, s:o, s:o, s:{s:s, s:s, s:s}}", "processor",
         json_text(machine->processor), "cores", (json_int_t)machine->cores, "cores_allowed",
         machine->cores_allowed, "cores_quota",
-        machine->cores_quota > 0 ? json_real(machine->cores_quota) : json_null(), "instructions",
+        machine->cores_quota > 0 ? json_real(machine->cores_quota) : json_null(), "load",
+        machine->load >= 0 ? json_real(machine->load) : json_null(), "instructions",
         isa_name(isa_chosen()), "memory_bytes", (json_int_t)machine->memory, "memory_free_bytes",
         (json_int_t)machine->memory_free, "io_uring", json_part(&machine->uring), "mpi",
         json_part(&machine->mpi), "devices", devices, "libraries", "zstd", ZSTD_versionString(),

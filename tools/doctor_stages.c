@@ -6,6 +6,7 @@
 #include "tools/bench_step.h"
 #include "tools/example_render.h"
 #include "tools/interrupt.h"
+#include "tools/measure.h"
 #include "tools/output.h"
 
 #include <errno.h>
@@ -14,8 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LOADER_BATCH   32u
-#define LOADER_SECONDS 1.0
+#define LOADER_BATCH   64u
+#define LOADER_WINDOWS 3
+#define LOADER_SECONDS 0.4 // of a window
 #define WARM_UP        0.3
 #define FIRST_BATCH    8u  // that the step is tried with
 #define STEP_SECONDS   0.5 // that one may then take
@@ -84,7 +86,7 @@ static void take_loader(struct doctor_run *run, struct loader_bench *bench)
     run->rate[DOCTOR_DECODE] =
         per_second(records, spent->unpack + spent->decode, bench->workers_used);
     run->rate[DOCTOR_AUGMENT] = per_second(records, spent->augment, bench->workers_used);
-    run->loader = bench->rates.count > 0 ? bench->rates.value[0] : 0;
+    run->loader = measure_median(bench->rates.value, bench->rates.count);
 }
 
 static enum status time_loader(struct doctor_run *run, const char *directory, struct error *error)
@@ -99,7 +101,7 @@ static enum status time_loader(struct doctor_run *run, const char *directory, st
     bench->directory = directory;
     bench->window_seconds = LOADER_SECONDS;
     bench->warm_up = WARM_UP;
-    bench->windows = 1;
+    bench->windows = LOADER_WINDOWS;
     bench->no_floor = bench->quiet = true;
     loader_config_init(&bench->config);
     bench->config.recipe = config->recipe;
@@ -175,21 +177,23 @@ static enum status time_step(struct doctor_run *run, uint32_t batch, int64_t ste
 }
 
 // A small batch says how long the whole one would take; one that keeps the cores busy says it
-// better.
+// better. How far to go is judged by the fastest of some steps: other work makes single ones slow.
 static enum status time_steps(struct doctor_run *run, struct error *error)
 {
     uint32_t whole = (uint32_t)(run->config.batch / run->config.accumulate);
     uint32_t batch = whole < FIRST_BATCH ? whole : FIRST_BATCH;
     double seconds = 0;
     enum status status = time_step(run, batch, 1, &seconds, error);
-    if (status != STATUS_OK || seconds > 2 * STEP_SECONDS) {
-        return status;
+    if (status == STATUS_OK && seconds <= 2 * STEP_SECONDS) {
+        status = time_step(run, batch, STEPS, &seconds, error);
     }
+    uint32_t tried = batch;
     while (batch * 2 <= whole && seconds * 2 <= STEP_SECONDS) {
         batch *= 2;
         seconds *= 2;
     }
-    return time_step(run, batch, STEPS, &seconds, error);
+    return status == STATUS_OK && batch > tried ? time_step(run, batch, STEPS, &seconds, error)
+                                                : status;
 }
 
 // --- the run -------------------------------------------------------------------------------------

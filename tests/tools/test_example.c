@@ -119,10 +119,19 @@ static void a_failure_leaves_nothing_behind(void **state)
     program_expect(&scratch, 1, "byol example: ", "example /dev/null/x --count 10");
 }
 
+static void its_two_halves_are_told_from_classes(void **state)
+{
+    (void)state;
+    program_expect(&scratch, 0, "look like splits, not classes",
+                   "example \"$DIR/halves\" --count 40 --size 16 -q && "
+                   "\"$BYOL\" inspect \"$DIR/halves\"");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_are_the_same_everywhere),
+        cmocka_unit_test(its_two_halves_are_told_from_classes),
         cmocka_unit_test(bytes_do_not_depend_on_threads),
         cmocka_unit_test(seeds_draw_other_pictures),
         cmocka_unit_test(a_picture_does_not_depend_on_how_many_there_are),
