@@ -60,7 +60,7 @@ CFLAGS   ?= -O2 -g
 ALL_CFLAGS = -std=gnu17 $(CFLAGS) -ffp-contract=off -pthread -fopenmp $(WARNINGS) $(HARDENING) $(SANITIZE)
 ALL_CPPFLAGS = -I. -D_GNU_SOURCE $(CPPFLAGS) -DHAVE_URING=$(URING) -DHAVE_DNNL=$(DNNL) -DHAVE_MPI=$(MPI)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -pthread -fopenmp $(SANITIZE) $(LDFLAGS)
-LIBS = -ljpeg -lpng -lzstd -llmdb -larchive -lyaml -ljansson -lm \
+LIBS = -ljpeg -lpng -lz -lzstd -llmdb -larchive -lyaml -ljansson -lm \
        $(if $(filter 1,$(URING)),-luring) $(if $(filter 1,$(DNNL)),-ldnnl)
 
 # --- sources ----------------------------------------------------------------------------------------------------------------

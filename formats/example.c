@@ -1,5 +1,6 @@
 // tf.train.Example, read without its schema.
 #include "formats/example.h"
+#include "formats/limits.h"
 #include "formats/protobuf.h"
 
 #include <inttypes.h>
@@ -131,7 +132,7 @@ static enum status faulty(const char *fault, struct error *error)
 
 // --- which keys ----------------------------------------------------------------------------------
 
-enum role { IMAGE, LABEL, NAME, FORMAT, CLASSIC };
+enum role { IMAGE, LABEL, CLASS, NAME, FORMAT, CLASSIC };
 static const struct known_key {
     const char *key;
     enum role role;
@@ -142,6 +143,8 @@ static const struct known_key {
     {"image", IMAGE, FEATURE_BYTES, 1},
     {"image/class/label", LABEL, FEATURE_INTEGERS, 2},
     {"label", LABEL, FEATURE_INTEGERS, 1},
+    {"image/class/synset", CLASS, FEATURE_BYTES, 2},
+    {"image/class/text", CLASS, FEATURE_BYTES, 1},
     {"image/filename", NAME, FEATURE_BYTES, 3},
     {"file_name", NAME, FEATURE_BYTES, 2},
     {"id", NAME, FEATURE_BYTES, 1},
@@ -204,6 +207,7 @@ enum status example_keys_find(struct example_keys *keys, const void *bytes, size
     *keys = (struct example_keys){
         .image = best[IMAGE]->key,
         .label = best[LABEL] ? best[LABEL]->key : NULL,
+        .class_name = classic && best[CLASS] ? best[CLASS]->key : NULL,
         .name = best[NAME] ? best[NAME]->key : NULL,
         .first_label = classic && !slim,
     };
@@ -225,12 +229,14 @@ static enum status take_label(struct example *example, const struct example_keys
     if (feature->number == -1) { // a test set's
         return STATUS_OK;
     }
-    if (feature->number < keys->first_label || feature->number > INT32_MAX) {
+    if (feature->number < keys->first_label ||
+        feature->number - keys->first_label >= (int64_t)LIMIT_CLASSES) {
         return error_set(error, STATUS_CORRUPT, NULL, NOWHERE, NOWHERE,
-                         "%s is %" PRId64 ", but counts from %" PRId64, keys->label,
-                         feature->number, keys->first_label);
+                         "%s is %" PRId64 ", but counts from %" PRId64 " to %" PRIu64, keys->label,
+                         feature->number, keys->first_label,
+                         LIMIT_CLASSES - 1 + (uint64_t)keys->first_label);
     }
-    example->label = feature->number - keys->first_label;
+    example->label = (int32_t)(feature->number - keys->first_label);
     return STATUS_OK;
 }
 
@@ -249,6 +255,9 @@ enum status example_parse(struct example *example, const struct example_keys *ke
         } else if (is_key(&feature, keys->name)) {
             example->name = (const char *)feature.bytes;
             example->name_len = feature.len;
+        } else if (is_key(&feature, keys->class_name)) {
+            example->class_name = (const char *)feature.bytes;
+            example->class_name_len = feature.len;
         } else if (is_key(&feature, keys->label) && status == STATUS_OK) {
             status = take_label(example, keys, &feature, error);
         }

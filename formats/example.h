@@ -9,6 +9,9 @@
 // | ImageNet's classic scripts | image/encoded | image/class/label, from 1  | image/filename      |
 // | TF-Slim                    | image/encoded | image/class/label, from 0  | none                |
 //
+// A label's class is called as image/class/synset says ("n01440764", as the folders of ImageNet
+// are), else as image/class/text.
+//
 // TF-Slim's are told by image/format without any of image/filename, image/class/text,
 // image/class/synset, image/colorspace and image/channels, which the classic scripts write.
 #ifndef FORMATS_EXAMPLE_H
@@ -20,7 +23,7 @@
 
 // Which keys count; found in the first record of a file. NULL: there is none.
 struct example_keys {
-    const char *image, *label, *name;
+    const char *image, *label, *class_name, *name;
     int64_t first_label; // 0 or 1
 };
 
@@ -30,7 +33,9 @@ struct example {
     size_t image_len;
     const char *name; // not terminated
     size_t name_len;
-    int64_t label; // from 0; -1: none
+    const char *class_name; // not terminated
+    size_t class_name_len;
+    int32_t label; // from 0; -1: none
 };
 
 // STATUS_CORRUPT for a record that is no Example, STATUS_UNSUPPORTED with the keys that it has

@@ -141,6 +141,17 @@ enum status file_close(int *fd, const char *path, struct error *error)
     return errnum ? error_errno(error, errnum, path, NOWHERE, "close") : STATUS_OK;
 }
 
+enum status file_sync_all(const char *directory, struct error *error)
+{
+    int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        return error_errno(error, errno, directory, NOWHERE, "open the directory");
+    }
+    int errnum = injected("fsync", directory) || syncfs(fd) != 0 ? errno : 0;
+    close(fd);
+    return errnum ? error_errno(error, errnum, directory, NOWHERE, "sync") : STATUS_OK;
+}
+
 enum status file_sync_directory(const char *path, struct error *error)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -48,6 +48,9 @@ enum status file_sync(int fd, const char *path, struct error *error);
 enum status file_close(int *fd, const char *path, struct error *error);
 enum status file_rename(const char *from, const char *to, struct error *error);
 
+// Flushes the whole file system that a directory is on: for writers of very many files.
+enum status file_sync_all(const char *directory, struct error *error);
+
 // Flushes a directory's entries to disk.
 enum status file_sync_directory(const char *path, struct error *error);
 

@@ -38,22 +38,24 @@ struct lmdb_walk {
     uint64_t file_size, root, entries, seen, pages; // pages: those visited
     uint32_t page_size, depth;
     struct level levels[DEPTH];
-    uint32_t used; // levels
+    uint32_t used;       // levels
+    const uint8_t *node; // of the current entry
+    uint32_t node_room;  // bytes of its page from there on
 };
 
 static uint16_t get16(const uint8_t *from)
 {
-    return (uint16_t)(from[0] | from[1] << 8);
+    return (uint16_t)source_range_number(from, 2);
 }
 
 static uint32_t get32(const uint8_t *from)
 {
-    return get16(from) | (uint32_t)get16(from + 2) << 16;
+    return (uint32_t)source_range_number(from, 4);
 }
 
 static uint64_t get64(const uint8_t *from)
 {
-    return get32(from) | (uint64_t)get32(from + 4) << 32;
+    return source_range_number(from, 8);
 }
 
 static enum status corrupt(const struct lmdb_walk *walk, uint64_t page, const char *what,
@@ -306,35 +308,23 @@ static enum status locate_large(const struct lmdb_walk *walk, uint64_t number, u
     return STATUS_OK;
 }
 
-static enum status locate(const struct lmdb_walk *walk, const struct level *level,
-                          const uint8_t *node, uint32_t room, struct source_range *value,
-                          struct error *error)
+// The current node's key must be inside its page, and its value a plain one.
+static enum status check_node(const struct lmdb_walk *walk, uint64_t page, struct error *error)
 {
-    uint32_t len = get32(node), flags = get16(node + 4), key_len = get16(node + 6);
+    uint32_t flags = get16(walk->node + 4), key_len = get16(walk->node + 6);
     if ((flags & (NODE_TREE | NODE_MANY)) != 0) {
         return error_set(error, STATUS_UNSUPPORTED, walk->path, NOWHERE, NOWHERE,
                          "an LMDB with databases of their own names inside, or several values a "
                          "key");
     }
-    if (key_len == 0 || key_len > LMDB_KEY_BYTES || key_len > room - NODE) {
-        return corrupt(walk, level->number, "a key outside its page", error);
+    if (key_len == 0 || key_len > LMDB_KEY_BYTES || key_len > walk->node_room - NODE) {
+        return corrupt(walk, page, "a key outside its page", error);
     }
-    room -= NODE + key_len;
-    const uint8_t *data = node + NODE + key_len;
-    if ((flags & NODE_LARGE) != 0) {
-        return room < 8 ? corrupt(walk, level->number, "a value outside its page", error)
-                        : locate_large(walk, get64(data), len, value, error);
-    }
-    if (len > room) {
-        return corrupt(walk, level->number, "a value outside its page", error);
-    }
-    source_range_file(value, walk->fd, walk->path,
-                      level->number * walk->page_size + (uint64_t)(data - level->page), len);
     return STATUS_OK;
 }
 
 enum status lmdb_walk_next(struct lmdb_walk *walk, const uint8_t **key, size_t *key_len,
-                           struct source_range *value, struct error *error)
+                           struct error *error)
 {
     enum status status = find_leaf(walk, error);
     if (status == STATUS_END && walk->seen != walk->entries) {
@@ -346,13 +336,31 @@ enum status lmdb_walk_next(struct lmdb_walk *walk, const uint8_t **key, size_t *
         return status;
     }
     struct level *leaf = &walk->levels[walk->used - 1];
-    uint32_t room;
-    const uint8_t *node = take_node(walk, leaf, &room);
-    if (node == NULL) {
+    walk->node = take_node(walk, leaf, &walk->node_room);
+    if (walk->node == NULL) {
         return corrupt(walk, leaf->number, "an entry outside its page", error);
     }
     walk->seen++;
-    *key = node + NODE;
-    *key_len = get16(node + 6);
-    return locate(walk, leaf, node, room, value, error);
+    *key = walk->node + NODE;
+    *key_len = get16(walk->node + 6);
+    return check_node(walk, leaf->number, error);
+}
+
+enum status lmdb_walk_value(const struct lmdb_walk *walk, struct source_range *value,
+                            struct error *error)
+{
+    const struct level *leaf = &walk->levels[walk->used - 1];
+    uint32_t len = get32(walk->node), before = NODE + get16(walk->node + 6);
+    uint32_t room = walk->node_room - before;
+    const uint8_t *data = walk->node + before;
+    bool large = (get16(walk->node + 4) & NODE_LARGE) != 0;
+    if (room < (large ? 8 : len)) {
+        return corrupt(walk, leaf->number, "a value outside its page", error);
+    }
+    if (large) {
+        return locate_large(walk, get64(data), len, value, error);
+    }
+    source_range_file(value, walk->fd, walk->path,
+                      leaf->number * walk->page_size + (uint64_t)(data - leaf->page), len);
+    return STATUS_OK;
 }

@@ -29,8 +29,12 @@ enum status lmdb_walk_recognise(const char *file, bool *mine, struct error *erro
 enum status lmdb_walk_open(struct lmdb_walk **out, const char *file, struct error *error);
 void lmdb_walk_close(struct lmdb_walk **walk); // accepts a pointer to NULL
 uint64_t lmdb_walk_entries(const struct lmdb_walk *walk);
-// STATUS_END after the last. The key is valid until the next call, the value until close.
+// The next entry's key, valid until the next call. STATUS_END after the last; other failures are
+// the tree's and final.
 enum status lmdb_walk_next(struct lmdb_walk *walk, const uint8_t **key, size_t *key_len,
-                           struct source_range *value, struct error *error);
+                           struct error *error);
+// Where that entry's value lies, until close. A failure is the entry's alone: the walk goes on.
+enum status lmdb_walk_value(const struct lmdb_walk *walk, struct source_range *value,
+                            struct error *error);
 
 #endif

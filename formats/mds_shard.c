@@ -27,10 +27,12 @@ struct mds_shard {
     size_t in_at, in_len;
     ZSTD_DStream *zstd; // NULL: plain
     bool held_back;     // it may have more output without more input
+    bool names_only;    // of a plain file: samples are where they lie, not read
     json_t *hashes;     // of the file, or NULL
     struct digest digests[DIGEST_KINDS];
-    uint32_t *offsets; // samples + 1
+    uint32_t *offsets; // samples + 1; 0 for one that cannot be
     uint64_t samples, next;
+    bool goes_on;
     uint8_t *sample;
     size_t sample_capacity;
 };
@@ -206,24 +208,24 @@ static enum status open_either(struct mds_shard *shard, const char *directory, j
     return status;
 }
 
-static uint32_t get32(const uint8_t *from)
+static uint32_t get32(const void *from)
 {
-    return from[0] | (uint32_t)from[1] << 8 | (uint32_t)from[2] << 16 | (uint32_t)from[3] << 24;
+    return (uint32_t)source_range_number(from, 4);
 }
 
-static enum status check_offsets(struct mds_shard *shard, struct error *error)
+// Strikes out the offsets that lie outside the shard, before one before them, or behind the one
+// after them. The others never decrease.
+static void check_offsets(struct mds_shard *shard)
 {
     uint64_t least = 4 * (shard->samples + 2);
     for (uint64_t i = 0; i <= shard->samples; i++) {
-        uint32_t offset = get32((const uint8_t *)&shard->offsets[i]);
-        if (offset < least || offset > shard->raw_size) {
-            return error_set(error, STATUS_CORRUPT, shard->path, NOWHERE, i,
-                             "the sample lies outside the shard, or before the one before it");
-        }
-        shard->offsets[i] = offset;
-        least = offset;
+        uint32_t offset = get32(&shard->offsets[i]);
+        uint64_t after = i < shard->samples ? get32(&shard->offsets[i + 1]) : shard->raw_size;
+        bool good =
+            offset >= least && offset <= shard->raw_size && (offset <= after || after < least);
+        shard->offsets[i] = good ? offset : 0;
+        least = good ? offset : least;
     }
-    return STATUS_OK;
 }
 
 static enum status read_offsets(struct mds_shard *shard, json_t *entry, struct error *error)
@@ -248,21 +250,24 @@ static enum status read_offsets(struct mds_shard *shard, json_t *entry, struct e
     }
     status = read_exactly(shard, shard->offsets, bytes, error);
     if (status == STATUS_OK) {
-        status = check_offsets(shard, error);
+        check_offsets(shard);
     }
-    return status ? status : pass_over(shard, shard->offsets[0] - shard->raw_at, error);
+    return status;
 }
 
 enum status mds_shard_open(struct mds_shard **out, const char *directory, json_t *entry,
-                           struct error *error)
+                           bool names_only, struct error *error)
 {
     struct mds_shard *shard = calloc(1, sizeof *shard);
     *out = shard;
+    if (shard != NULL) {
+        shard->fd = -1;
+    }
     if (shard == NULL || (shard->in = malloc(IN_BYTES)) == NULL) {
         return error_errno(error, ENOMEM, directory, NOWHERE, "allocate memory to read");
     }
-    shard->fd = -1;
     enum status status = open_either(shard, directory, entry, error);
+    shard->names_only = names_only && shard->zstd == NULL;
     return status ? status : read_offsets(shard, entry, error);
 }
 
@@ -279,11 +284,6 @@ void mds_shard_close(struct mds_shard **shard)
         free(*shard);
         *shard = NULL;
     }
-}
-
-const char *mds_shard_path(const struct mds_shard *shard)
-{
-    return shard->path;
 }
 
 // --- samples -----------------------------------------------------------------------------------
@@ -310,28 +310,60 @@ static enum status check_end(struct mds_shard *shard, struct error *error)
     return status ? status : STATUS_END;
 }
 
-enum status mds_shard_next(struct mds_shard *shard, const uint8_t **bytes, size_t *len,
+static enum status reserve(struct mds_shard *shard, size_t need, struct error *error)
+{
+    if (need <= shard->sample_capacity) {
+        return STATUS_OK;
+    }
+    free(shard->sample);
+    shard->sample_capacity = 0;
+    shard->sample = malloc(need + need / 2);
+    if (shard->sample == NULL) {
+        return error_errno(error, ENOMEM, shard->path, NOWHERE, "allocate memory to read");
+    }
+    shard->sample_capacity = need + need / 2;
+    return STATUS_OK;
+}
+
+// The sample that the shard's table places in [start, end).
+static enum status read_sample(struct mds_shard *shard, uint64_t start, uint64_t end,
+                               struct error *error)
+{
+    enum status status = pass_over(shard, start - shard->raw_at, error);
+    if (status == STATUS_OK) {
+        status = reserve(shard, (size_t)(end - start), error);
+    }
+    return status ? status : read_exactly(shard, shard->sample, (size_t)(end - start), error);
+}
+
+enum status mds_shard_next(struct mds_shard *shard, struct source_range *sample,
                            struct error *error)
 {
+    shard->goes_on = false;
     if (shard->next == shard->samples) {
-        return check_end(shard, error);
+        return shard->names_only ? STATUS_END : check_end(shard, error);
     }
-    size_t need = shard->offsets[shard->next + 1] - shard->offsets[shard->next];
-    if (need > SAMPLE_BYTES) {
-        return error_set(error, STATUS_LIMIT, shard->path, NOWHERE, shard->next,
-                         "a sample of %zu bytes", need);
+    uint64_t number = shard->next++, start = shard->offsets[number],
+             end = shard->offsets[number + 1];
+    shard->goes_on = start == 0 || end == 0 || end - start > SAMPLE_BYTES;
+    if (start == 0 || end == 0) {
+        return error_set(error, STATUS_CORRUPT, shard->path, 4 * (number + 1), number,
+                         "the sample lies outside the shard, or before the one before it");
     }
-    if (need > shard->sample_capacity) {
-        free(shard->sample);
-        shard->sample_capacity = 0;
-        shard->sample = malloc(need + need / 2);
-        if (shard->sample == NULL) {
-            return error_errno(error, ENOMEM, shard->path, NOWHERE, "allocate memory to read");
-        }
-        shard->sample_capacity = need + need / 2;
+    if (end - start > SAMPLE_BYTES) {
+        return error_set(error, STATUS_LIMIT, shard->path, start, number,
+                         "a sample of %" PRIu64 " bytes", end - start);
     }
-    shard->next++;
-    *bytes = shard->sample;
-    *len = need;
-    return read_exactly(shard, shard->sample, need, error);
+    if (shard->names_only) {
+        source_range_file(sample, shard->fd, shard->path, start, end - start);
+        return STATUS_OK;
+    }
+    enum status status = read_sample(shard, start, end, error);
+    source_range_memory(sample, shard->sample, end - start, shard->path);
+    return status;
+}
+
+bool mds_shard_goes_on(const struct mds_shard *shard)
+{
+    return shard != NULL && shard->goes_on;
 }

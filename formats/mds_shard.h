@@ -6,19 +6,23 @@
 #ifndef FORMATS_MDS_SHARD_H
 #define FORMATS_MDS_SHARD_H
 
-#include "formats/status.h"
+#include "formats/source_range.h"
 
 #include <jansson.h>
 
 struct mds_shard;
 // `entry` is the shard's object of index.json; its strings must outlive the shard.
+// With `names_only`, samples of a plain shard are read no further than they are looked into, and
+// nothing is compared with checksums.
 enum status mds_shard_open(struct mds_shard **out, const char *directory, json_t *entry,
-                           struct error *error);
+                           bool names_only, struct error *error);
 void mds_shard_close(struct mds_shard **shard); // accepts a pointer to NULL
-const char *mds_shard_path(const struct mds_shard *shard);
-// The next sample's bytes, valid until the next call. STATUS_END after the last, when the whole
+// The next sample, valid until the next call. STATUS_END after the last, when the whole
 // file was as the index says.
-enum status mds_shard_next(struct mds_shard *shard, const uint8_t **bytes, size_t *len,
+enum status mds_shard_next(struct mds_shard *shard, struct source_range *sample,
                            struct error *error);
+// Whether that failed for its one sample: an offset that cannot be one, or too many bytes. Then
+// the samples behind it can still be read.
+bool mds_shard_goes_on(const struct mds_shard *shard); // accepts NULL
 
 #endif

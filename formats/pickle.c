@@ -43,9 +43,7 @@ static enum status take_number(struct machine *machine, unsigned width, uint64_t
         source_range_read(machine->range, machine->at, bytes, width, machine->error);
     if (status == STATUS_OK) {
         machine->at += width;
-        for (unsigned i = width; i-- > 0;) {
-            *number = *number << 8 | bytes[i];
-        }
+        *number = source_range_number(bytes, width);
     }
     return status;
 }

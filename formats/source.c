@@ -66,8 +66,12 @@ static enum status choose_kind(struct source *source, struct error *error)
 {
     for (size_t i = 0; source_kinds[i] != NULL; i++) {
         bool mine = false;
-        enum status status = source_kinds[i]->recognise(source->path, &mine, error);
+        struct error why;
+        enum status status = source_kinds[i]->recognise(source->path, &mine, &why);
         if (status != STATUS_OK) {
+            if (error != NULL) {
+                *error = why;
+            }
             return status;
         }
         if (mine) {
@@ -93,7 +97,8 @@ static void set_base(struct source *source)
     snprintf(source->base, sizeof source->base, "%.*s", (int)(source->path + end - base), base);
 }
 
-enum status source_open(struct source **out, const char *path, struct error *error)
+static enum status open_source(struct source **out, const char *path, bool names,
+                               struct error *error)
 {
     *out = NULL;
     struct stat about;
@@ -118,13 +123,25 @@ enum status source_open(struct source **out, const char *path, struct error *err
         status = choose_kind(source, error);
     }
     if (status == STATUS_OK) {
-        status = source->kind->open(&source->state, path, error);
+        const struct source_kind *kind = source->kind;
+        status = names && kind->open_names != NULL ? kind->open_names(&source->state, path, error)
+                                                   : kind->open(&source->state, path, error);
     }
     if (status != STATUS_OK) {
         source_close(&source);
     }
     *out = source;
     return status;
+}
+
+enum status source_open(struct source **out, const char *path, struct error *error)
+{
+    return open_source(out, path, false, error);
+}
+
+enum status source_open_names(struct source **out, const char *path, struct error *error)
+{
+    return open_source(out, path, true, error);
 }
 
 void source_close(struct source **source)
@@ -142,6 +159,11 @@ void source_close(struct source **source)
 const char *source_path(const struct source *source)
 {
     return source->path;
+}
+
+bool source_exported(const struct source *source)
+{
+    return source->export.found;
 }
 
 struct source_counts source_counts(const struct source *source)
@@ -228,6 +250,7 @@ static enum status make_member(struct source *source, const char *name,
                          (unsigned long long)LIMIT_CLASSES - 1);
     }
     member->label = entry->label;
+    member->class_name = entry->label >= 0 && !source->export.found ? entry->class_name : NULL;
     if (source->export.found && member->label == SOURCE_LABEL_OF_NAME) {
         member->label = source_export_label(&source->export, name);
     }

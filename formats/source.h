@@ -26,15 +26,20 @@ struct source_member {
     const char *fault; // NULL, or why the name cannot be a record's name ("is an absolute path")
     uint64_t size;     // bytes, as the source tells, or SOURCE_SIZE_UNKNOWN
     int32_t label;     // the source's own number, DATASET_NO_LABEL, or SOURCE_LABEL_OF_NAME
+    const char *class_name; // of the source's own number, where it is told image by image, or NULL
 };
 
 // One thread uses a source at a time. Which kind a source is, the kinds find out by its content;
 // STATUS_UNSUPPORTED says what was seen where none knows it.
 struct source;
 enum status source_open(struct source **out, const char *path, struct error *error);
+// The same for the first of two readings, of which names and labels are wanted: source_read must
+// not be called, and kinds that can leave the images' bytes unread.
+enum status source_open_names(struct source **out, const char *path, struct error *error);
 void source_close(struct source **source);
 const char *source_path(const struct source *source);
 const char *source_kind_name(const struct source *source); // "TFRecord"
+bool source_exported(const struct source *source);         // written by `byol export-data`
 // One line, once the first member was asked for: the kind, and the layout that was found.
 // "TFRecord: image/encoded, image/class/label from 1". Valid until the source is closed.
 const char *source_describe(struct source *source);
@@ -59,7 +64,11 @@ struct source_counts source_counts(const struct source *source); // so far
 //
 // Sources that number their images themselves keep their numbers; classes then are the source's
 // names, or the numbers as text where it has none. All sources must agree: some that number and
-// some whose folders are classes, or different lists of names, are STATUS_INVALID.
+// some whose folders are classes, or different lists of names, are STATUS_INVALID. Names that come
+// image by image are taken when each label has one of its own; a label that no image has keeps its
+// number.
+//
+// What `byol export-data` wrote keeps its directories.
 struct source_plan;
 enum status source_plan_open(struct source_plan **out, struct error *error);
 void source_plan_close(struct source_plan **plan);
@@ -77,6 +86,8 @@ uint64_t source_plan_images(const struct source_plan *plan);
 uint32_t source_plan_class_count(const struct source_plan *plan);
 const char *const *source_plan_classes(const struct source_plan *plan);
 bool source_plan_by_number(const struct source_plan *plan); // labels are the sources' own
+// Why names that came image by image do not stand for the labels, or NULL. Once finished.
+const char *source_plan_remark(const struct source_plan *plan);
 // The record's name for a member that was scanned, and its label.
 const char *source_plan_name(const struct source_plan *plan, const struct source_member *member,
                              int32_t *label);
@@ -97,14 +108,20 @@ struct source_entry {
     bool numbered;
     uint64_t size; // bytes that `read` gives, or SOURCE_SIZE_UNKNOWN: encoded when it is read
     int32_t label; // SOURCE_LABEL_OF_NAME, DATASET_NO_LABEL, or the source's own number
+    const char *class_name; // of its own number, where this entry tells it; else NULL
 };
 
 // One way to store images. A source is opened and read twice: names and labels, then images.
 struct source_kind {
     const char *name; // as a person reads it: "TFRecord"
-    // Whether the path is of this kind: by its content, never by its name alone, and cheaply.
+    // Whether the path is of this kind: by its content, never by its name alone, and cheaply. What
+    // keeps it from being read is no failure but for STATUS_NO_MEMORY; `error` may be written to
+    // all the same, and counts with a failure only.
     enum status (*recognise)(const char *path, bool *mine, struct error *error);
     enum status (*open)(void **state, const char *path, struct error *error);
+    // For source_open_names: entries are SOURCE_ENTRY_IMAGE, sizes may be unknown, damage of the
+    // images' bytes may go unseen. May be NULL: `open`.
+    enum status (*open_names)(void **state, const char *path, struct error *error);
     // The next entry that is not a directory. `entry` comes as {0} with SOURCE_LABEL_OF_NAME.
     enum status (*next)(void *state, struct source_entry *entry, struct error *error);
     // At most `len` bytes of the entry; *got < len only at its end.

@@ -12,7 +12,8 @@
 // Types and their parts: 0 float f64; 1 int i64; 2 image u8 mode (0 JPEG, 1 raw RGB), u16 width,
 // u16 height, u64 where (packed); 3 bytes and 5 JSON u64 where, u64 bytes (packed); 4 and 6 arrays
 // u64 where; 255 a field of the writer's own. Lengths of JPEGs are in the allocation table only.
-// The file has no magic: it is known by all numbers of its header making sense.
+// The file has no magic: it is known by all numbers of its header making sense. A sample that leads
+// nowhere is a bad image; what is wrong with the header or the tables ends the source.
 #include "formats/dataset.h"
 #include "formats/file.h"
 #include "formats/limits.h"
@@ -36,6 +37,9 @@
 #define PAGE_MIN         (1u << 21)
 #define VERSION          2u
 #define LOAD_COUNT       2048u // allocations at a time
+
+#define MODE_JPEG 0u
+#define MODE_RAW  1u
 
 enum field_type { FIELD_FLOAT, FIELD_INT, FIELD_IMAGE, FIELD_BLOB, FIELD_ARRAY, FIELD_JSON };
 
@@ -70,24 +74,15 @@ struct beton {
     char name[32], description[400];
 };
 
-static uint64_t get(const uint8_t *from, unsigned width)
-{
-    uint64_t value = 0;
-    for (unsigned i = width; i-- > 0;) {
-        value = value << 8 | from[i];
-    }
-    return value;
-}
-
 // --- header and fields -------------------------------------------------------------------------
 
 static struct header parse_header(const uint8_t *bytes)
 {
-    return (struct header){.version = (uint32_t)get(bytes, 2),
-                           .fields = (uint32_t)get(bytes + 2, 2),
-                           .page = (uint32_t)get(bytes + 4, 4),
-                           .samples = get(bytes + 8, 8),
-                           .allocations = get(bytes + 16, 8)};
+    return (struct header){.version = (uint32_t)source_range_number(bytes, 2),
+                           .fields = (uint32_t)source_range_number(bytes + 2, 2),
+                           .page = (uint32_t)source_range_number(bytes + 4, 4),
+                           .samples = source_range_number(bytes + 8, 8),
+                           .allocations = source_range_number(bytes + 16, 8)};
 }
 
 static bool plausible_name(const uint8_t *name)
@@ -197,7 +192,8 @@ static enum status load_allocations(struct beton *beton, uint64_t count, struct 
         }
         for (size_t i = 0; i < some; i++) {
             beton->allocations[done++] =
-                (struct allocation){.where = get(bytes[i] + 8, 8), .bytes = get(bytes[i] + 16, 8)};
+                (struct allocation){.where = source_range_number(bytes[i] + 8, 8),
+                                    .bytes = source_range_number(bytes[i] + 16, 8)};
         }
     }
     beton->allocation_count = count;
@@ -315,11 +311,13 @@ static enum status beton_open(void **state, const char *path, struct error *erro
 static enum status set_image(struct beton *beton, const uint8_t *part, struct error *error)
 {
     uint8_t mode = part[0];
-    uint64_t width = get(part + 1, 2), height = get(part + 3, 2), where = get(part + 5, 8);
+    uint64_t width = source_range_number(part + 1, 2), height = source_range_number(part + 3, 2),
+             where = source_range_number(part + 5, 8);
     const struct allocation *allocation = find_allocation(beton, where);
-    if (allocation == NULL || mode > 1 || where > beton->size ||
+    if (allocation == NULL || mode > MODE_RAW || where > beton->size ||
         allocation->bytes > beton->size - where) {
-        return error_set(error, STATUS_CORRUPT, beton->path, beton->metadata.start, beton->next,
+        return error_set(error, STATUS_CORRUPT, beton->path,
+                         beton->metadata.start + beton->next * beton->stride, beton->next,
                          "the sample's image (mode %d, at %" PRIu64
                          ") is not in the file's allocations",
                          mode, where);
@@ -327,7 +325,7 @@ static enum status set_image(struct beton *beton, const uint8_t *part, struct er
     struct source_range range;
     source_range_file(&range, beton->fd, beton->path, where, allocation->bytes);
     beton->modes[mode]++;
-    if (mode == 0) {
+    if (mode == MODE_JPEG) {
         source_content_file(&beton->content, &range);
         return STATUS_OK;
     }
@@ -337,31 +335,35 @@ static enum status set_image(struct beton *beton, const uint8_t *part, struct er
 static enum status beton_next(void *state, struct source_entry *entry, struct error *error)
 {
     struct beton *beton = state;
-    uint8_t part[16];
+    uint8_t image[13], label[8];
+    struct error why = {.status = STATUS_OK};
     if (beton->next == beton->header.samples) {
         return STATUS_END;
     }
     uint64_t at = beton->next * beton->stride;
     enum status status =
-        source_range_read(&beton->metadata, at + beton->image->at, part, 13, error);
-    if (status == STATUS_OK) {
-        status = set_image(beton, part, error);
-    }
-    entry->label = DATASET_NO_LABEL;
+        source_range_read(&beton->metadata, at + beton->image->at, image, sizeof image, error);
     if (status == STATUS_OK && beton->label != NULL) {
-        status = source_range_read(&beton->metadata, at + beton->label->at, part, 8, error);
-        status = status ? status
-                        : source_label_of((int64_t)get(part, 8), beton->path, beton->next,
-                                          &entry->label, error);
+        status =
+            source_range_read(&beton->metadata, at + beton->label->at, label, sizeof label, error);
+    }
+    if (status != STATUS_OK) {
+        return status;
     }
     snprintf(beton->name, sizeof beton->name, "%09" PRIu64 "%s", beton->next,
-             beton->content.pixels == SOURCE_PIXELS_NONE ? ".jpg" : ".png");
+             image[0] == MODE_JPEG ? ".jpg" : ".png");
     entry->name = beton->name;
     entry->numbered = true;
     entry->type = SOURCE_ENTRY_IMAGE;
+    entry->label = DATASET_NO_LABEL;
+    status = set_image(beton, image, &why);
     entry->size = source_content_size(&beton->content);
-    beton->next++;
-    return status;
+    if (status == STATUS_OK && beton->label != NULL) {
+        status = source_label_of((int64_t)source_range_number(label, sizeof label), beton->path,
+                                 beton->next, &entry->label, &why);
+    }
+    why.record = beton->next++;
+    return source_content_judge(&beton->content, status, &why, entry, error);
 }
 
 static enum status beton_read(void *state, void *buf, size_t len, size_t *got, struct error *error)
@@ -377,8 +379,8 @@ static const char *beton_describe(void *state)
     struct beton *beton = state;
     int used = snprintf(beton->description, sizeof beton->description,
                         "%" PRIu64 " samples, images from '%s'%s%s%s%s%s", beton->header.samples,
-                        beton->image->name, beton->modes[0] > 0 ? ", JPEG" : "",
-                        beton->modes[1] > 0 ? ", raw" : "",
+                        beton->image->name, beton->modes[MODE_JPEG] > 0 ? ", JPEG" : "",
+                        beton->modes[MODE_RAW] > 0 ? ", raw" : "",
                         beton->label ? ", labels from '" : ", no labels",
                         beton->label ? beton->label->name : "", beton->label ? "'" : "");
     const char *head = "; not used: ";

@@ -22,6 +22,7 @@ static void begin(struct source_content *content, const struct source_range *ran
     content->range = *range;
     content->pixels = SOURCE_PIXELS_NONE;
     content->at = 0;
+    content->bad.status = STATUS_OK;
 }
 
 void source_content_file(struct source_content *content, const struct source_range *range)
@@ -56,6 +57,27 @@ enum status source_content_pixels(struct source_content *content, const struct s
     return STATUS_OK;
 }
 
+enum status source_content_judge(struct source_content *content, enum status status,
+                                 const struct error *why, struct source_entry *entry,
+                                 struct error *error)
+{
+    if (status == STATUS_OK) {
+        return STATUS_OK;
+    }
+    if (status < STATUS_CORRUPT || status > STATUS_LIMIT) {
+        if (error != NULL) {
+            *error = *why;
+        }
+        return status;
+    }
+    source_content_free(content);
+    content->bad = *why;
+    entry->type = SOURCE_ENTRY_IMAGE;
+    entry->size = SOURCE_SIZE_UNKNOWN;
+    entry->label = DATASET_NO_LABEL;
+    return STATUS_OK;
+}
+
 uint64_t source_content_size(const struct source_content *content)
 {
     return content->pixels == SOURCE_PIXELS_NONE ? content->range.len : SOURCE_SIZE_UNKNOWN;
@@ -64,19 +86,20 @@ uint64_t source_content_size(const struct source_content *content)
 // `raw` holds all pixels in the content's order.
 static void arrange(const struct source_content *content, const uint8_t *raw, uint8_t *rgb)
 {
-    size_t plane = (size_t)content->width * content->height;
-    for (size_t i = 0; i < plane; i++) {
-        for (size_t channel = 0; channel < 3; channel++) {
-            switch (content->pixels) {
-            case SOURCE_PIXELS_GREY:
-                rgb[i * 3 + channel] = raw[i];
-                break;
-            case SOURCE_PIXELS_RGB_PLANES:
-                rgb[i * 3 + channel] = raw[channel * plane + i];
-                break;
-            default:
-                rgb[i * 3 + channel] = raw[(2 - channel) * plane + i];
-            }
+    enum source_pixels pixels = content->pixels;
+    size_t width = content->width, height = content->height, plane = width * height;
+    size_t across = pixels == SOURCE_PIXELS_RGB_COLUMNS ? height : 1;
+    size_t down = pixels == SOURCE_PIXELS_RGB_COLUMNS ? 1 : width;
+    const uint8_t *green = pixels == SOURCE_PIXELS_GREY ? raw : raw + plane;
+    const uint8_t *last = pixels == SOURCE_PIXELS_GREY ? raw : raw + 2 * plane;
+    const uint8_t *red = pixels == SOURCE_PIXELS_BGR_PLANES ? last : raw;
+    const uint8_t *blue = pixels == SOURCE_PIXELS_BGR_PLANES ? raw : last;
+    for (size_t y = 0; y < height; y++) {
+        for (size_t x = 0; x < width; x++) {
+            size_t at = y * down + x * across;
+            *rgb++ = red[at];
+            *rgb++ = green[at];
+            *rgb++ = blue[at];
         }
     }
 }
@@ -118,7 +141,12 @@ static enum status encode(struct source_content *content, struct error *error)
 enum status source_content_read(struct source_content *content, void *buf, size_t len, size_t *got,
                                 struct error *error)
 {
+    const struct error *bad = &content->bad;
     *got = 0;
+    if (bad->status != STATUS_OK) {
+        enum status status = bad->status == STATUS_LIMIT ? STATUS_LIMIT : STATUS_CORRUPT;
+        return error_set(error, status, bad->path, bad->offset, bad->record, "%s", bad->reason);
+    }
     bool encoded = content->pixels != SOURCE_PIXELS_NONE;
     if (encoded && content->png == NULL) {
         enum status status = encode(content, error);

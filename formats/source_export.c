@@ -133,8 +133,12 @@ void source_export_free(struct source_export *export)
 
 int source_export_directory(char *text, size_t size, const char *class_name)
 {
-    bool hidden = class_name[0] == '.';
-    return snprintf(text, size, "%s%s", hidden ? "%2E" : "", class_name + hidden);
+    bool hidden = class_name[0] == '.', escaped = strncmp(class_name, "%2", 2) == 0;
+    return snprintf(text, size, "%s%s",
+                    hidden    ? "%2E"
+                    : escaped ? "%25"
+                              : "",
+                    class_name + (hidden || escaped));
 }
 
 static bool in_class(const char *name, size_t len, const char *class_name)

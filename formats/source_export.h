@@ -33,8 +33,8 @@ bool source_export_is(const char *directory);
 // The label of an image in a folder: by its first directory; DATASET_NO_LABEL where that is none of
 // the classes.
 int32_t source_export_label(struct source_export *export, const char *name);
-// The directory of a class: its name; "%2Ename" for ".name", which would be hidden. Returns the
-// length that it has, as snprintf.
+// The directory of a class: its name; "%2Ename" for ".name", which would be hidden, and so that no
+// two are alike "%252…" for "%2…". Returns the length that it has, as snprintf.
 int source_export_directory(char *text, size_t size, const char *class_name);
 
 #endif

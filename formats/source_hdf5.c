@@ -22,7 +22,7 @@ static enum status hdf5_recognise(const char *path, bool *mine, struct error *er
     return STATUS_OK;
 }
 
-static enum status hdf5_open(void **state, const char *path, struct error *error)
+static enum status start(void **state, const char *path, bool names_only, struct error *error)
 {
     static const char missing[] =
         "an HDF5 file; what reads them, " PROGRAM
@@ -32,16 +32,27 @@ static enum status hdf5_open(void **state, const char *path, struct error *error
     if (!source_stream_find(PROGRAM, program, sizeof program)) {
         return error_set(error, STATUS_UNSUPPORTED, path, NOWHERE, NOWHERE, "%s", missing);
     }
-    const char *const arguments[] = {program, path, NULL};
+    const char *const arguments[] = {program, path, names_only ? "--names" : NULL, NULL};
     struct source_stream *stream;
-    enum status status = source_stream_open(&stream, path, arguments, missing, error);
+    enum status status = source_stream_open(&stream, path, arguments, names_only, missing, error);
     *state = stream;
     return status;
+}
+
+static enum status hdf5_open(void **state, const char *path, struct error *error)
+{
+    return start(state, path, false, error);
+}
+
+static enum status hdf5_open_names(void **state, const char *path, struct error *error)
+{
+    return start(state, path, true, error);
 }
 
 const struct source_kind source_hdf5 = {.name = "HDF5",
                                         .recognise = hdf5_recognise,
                                         .open = hdf5_open,
+                                        .open_names = hdf5_open_names,
                                         .next = source_stream_next,
                                         .read = source_stream_read,
                                         .classes = source_stream_classes,

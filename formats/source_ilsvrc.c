@@ -6,14 +6,16 @@
 //
 // An image's name becomes n01440764/n01440764_18.JPEG, so that the folder is its class, as in a
 // tree of extracted files. One class's tar alone is read the same way: its images' names begin with
-// the class's. The validation tar is flat and without classes: the plain tar reader's, with
-// --labels. Nothing is extracted; where the outer tar is not compressed, the pass over names seeks.
+// the class's. The validation tar is flat and without classes: the plain tar reader's, its labels
+// those of the development kit (formats/ilsvrc_devkit.h). Nothing is extracted; where the outer tar
+// is not compressed, the pass over names seeks.
 #include "formats/file.h"
 #include "formats/limits.h"
 #include "formats/source_tar.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,15 +25,18 @@
 #define MAGIC_AT      257u // of "ustar"
 #define MAGIC_LEN     5u
 #define CLASS_DIGITS  8u // behind the n of a WordNet number
+#define TRAIN_TARS    1000
+#define TRAIN_FILES   1281167
 
 struct ilsvrc {
     char path[512];
     int fd; // of the outer tar
     void *outer, *inner;
-    bool nested;     // a class's tar was met
-    char class[256]; // of the inner tar
-    char place[800]; // of the inner tar, for errors
+    uint64_t tars, files; // of classes, and in them, so far
+    char class[256];      // of the inner tar
+    char place[800];      // of the inner tar, for errors
     char name[LIMIT_NAME_BYTES + 256];
+    char layout[160];
     // Where the inner tar lies; without a place it is read through the outer.
     bool placed;
     uint64_t start, len, at;
@@ -105,7 +110,7 @@ static enum status open_inner(struct ilsvrc *ilsvrc, const struct source_entry *
     size_t len = class_tar_length(entry->name);
     memcpy(ilsvrc->class, base, len);
     ilsvrc->class[len] = '\0';
-    ilsvrc->nested = true;
+    ilsvrc->tars++;
     snprintf(ilsvrc->place, sizeof ilsvrc->place, "%s/%s.tar", ilsvrc->path, ilsvrc->class);
     ilsvrc->placed = source_tar_place(ilsvrc->outer, &ilsvrc->start);
     ilsvrc->len = entry->size;
@@ -125,6 +130,7 @@ static enum status next_of_inner(struct ilsvrc *ilsvrc, struct source_entry *ent
         snprintf(ilsvrc->name, sizeof ilsvrc->name, "%s/%s", ilsvrc->class,
                  without_dot(entry->name));
         entry->name = ilsvrc->name;
+        ilsvrc->files += entry->type == SOURCE_ENTRY_FILE;
     }
     return status;
 }
@@ -199,7 +205,18 @@ static enum status ilsvrc_read(void *state, void *buf, size_t len, size_t *got, 
 
 static const char *ilsvrc_describe(void *state)
 {
-    return ((struct ilsvrc *)state)->nested ? "a tar of class tars" : "one class's tar";
+    struct ilsvrc *ilsvrc = state;
+    if (ilsvrc->tars == 0) {
+        return "one class's tar";
+    }
+    bool whole = ilsvrc->files == TRAIN_FILES;
+    snprintf(ilsvrc->layout, sizeof ilsvrc->layout,
+             "a tar of %" PRIu64 " class tars with %" PRIu64 " files%s", ilsvrc->tars,
+             ilsvrc->files,
+             ilsvrc->tars != TRAIN_TARS ? ""
+             : whole                    ? ", ILSVRC2012's training set"
+                                        : "; ILSVRC2012's training set has 1281167");
+    return ilsvrc->layout;
 }
 
 static bool starts_a_tar(struct ilsvrc *ilsvrc)

@@ -1,6 +1,7 @@
 // LMDBs of others: Caffe's, torch-style ones, plain image files by key. Each value is sniffed by
-// itself (formats/source_value.h) and one that is nothing known ends the conversion. Keys such as
-// `__len__` and `__keys__` are the writers' notes and count as files that are no images.
+// itself (formats/source_value.h); one that is nothing known is a bad image, a damaged tree ends
+// the source. Keys such as `__len__` and `__keys__` are the writers' notes and count as files that
+// are no images.
 #include "formats/dataset.h"
 #include "formats/limits.h"
 #include "formats/lmdb_walk.h"
@@ -101,30 +102,31 @@ static enum status lmdb_source_next(void *state, struct source_entry *entry, str
 {
     struct lmdb_source *source = state;
     struct source_range range;
-    struct source_value value;
+    struct source_value value = {.ending = NULL};
+    struct error why = {.status = STATUS_OK};
     const uint8_t *key;
     size_t key_len;
-    enum status status = lmdb_walk_next(source->walk, &key, &key_len, &range, error);
+    enum status status = lmdb_walk_next(source->walk, &key, &key_len, error);
     if (status != STATUS_OK) {
         return status;
     }
-    if (is_note(key, key_len)) {
+    status = lmdb_walk_value(source->walk, &range, &why);
+    if (status == STATUS_OK && is_note(key, key_len)) {
         name_entry(source, key, key_len, "", entry);
         entry->type = SOURCE_ENTRY_FILE;
         entry->size = range.len;
         source_content_file(&source->content, &range);
         return STATUS_OK;
     }
-    status = source_value_sniff(&value, &range, error);
     if (status == STATUS_OK) {
-        name_entry(source, key, key_len, value.ending, entry);
-        status = take_value(source, &value, entry, error);
+        status = source_value_sniff(&value, &range, &why);
     }
-    if (status != STATUS_OK && error != NULL && error->record == NOWHERE) {
-        error->record = source->record;
+    name_entry(source, key, key_len, value.ending ? value.ending : "", entry);
+    if (status == STATUS_OK) {
+        status = take_value(source, &value, entry, &why);
     }
-    source->record++;
-    return status;
+    why.record = source->record++;
+    return source_content_judge(&source->content, status, &why, entry, error);
 }
 
 static enum status lmdb_source_read(void *state, void *buf, size_t len, size_t *got,

@@ -49,6 +49,7 @@ struct mds {
     json_t *index, *shards;
     size_t shard_number;
     struct mds_shard *shard;
+    bool names_only;
     struct column columns[COLUMNS_MAX];
     uint32_t column_count, image, label;
     uint64_t record;
@@ -81,7 +82,8 @@ static enum status mds_recognise(const char *path, bool *mine, struct error *err
 {
     char file[560];
     enum status status;
-    json_t *index = load_index(path, file, sizeof file, error, &status);
+    json_t *index = load_index(path, file, sizeof file, NULL, &status);
+    (void)error; // an index.json that cannot be read is not one of ours
     *mine = json_is_array(json_object_get(index, "shards")) &&
             json_is_integer(json_object_get(index, "version"));
     json_decref(index);
@@ -120,6 +122,15 @@ static enum status mds_open(void **state, const char *path, struct error *error)
         json_integer_value(json_object_get(mds->index, "version")) != VERSION) {
         status = error_set(error, STATUS_VERSION, mds->index_path, NOWHERE, NOWHERE,
                            "an index of another version than 2");
+    }
+    return status;
+}
+
+static enum status mds_open_names(void **state, const char *path, struct error *error)
+{
+    enum status status = mds_open(state, path, error);
+    if (*state != NULL) {
+        ((struct mds *)*state)->names_only = true;
     }
     return status;
 }
@@ -239,36 +250,38 @@ static enum status open_shard(struct mds *mds, struct error *error)
     if (status == STATUS_OK) {
         status = choose_columns(mds, error);
     }
-    return status ? status : mds_shard_open(&mds->shard, mds->path, entry, error);
+    return status ? status : mds_shard_open(&mds->shard, mds->path, entry, mds->names_only, error);
 }
 
 // --- samples -----------------------------------------------------------------------------------
 
-// Where column `wanted` lies in the sample.
-static enum status find_column(const struct mds *mds, const struct source_range *sample,
-                               uint32_t wanted, struct source_range *part, struct error *error)
+// Where column `wanted` lies in the sample, which the columns must fill.
+static enum status find_column(const struct mds *mds, struct source_range *sample, uint32_t wanted,
+                               struct source_range *part, struct error *error)
 {
-    struct source_range all = *sample;
-    uint64_t sizes_at = 0, before = 0, size = 0;
+    uint64_t sizes_at = 0, total = 0, at = 0, size = 0;
     for (uint32_t i = 0; i < mds->column_count; i++) {
         uint64_t one = mds->columns[i].size;
         if (one == 0) {
             uint8_t bytes[4];
-            enum status status = source_range_read(&all, sizes_at, bytes, sizeof bytes, error);
+            enum status status = source_range_read(sample, sizes_at, bytes, sizeof bytes, error);
             if (status != STATUS_OK) {
                 return status;
             }
-            one = bytes[0] | (uint64_t)bytes[1] << 8 | (uint64_t)bytes[2] << 16 |
-                  (uint64_t)bytes[3] << 24;
-            sizes_at += 4;
+            one = source_range_number(bytes, sizeof bytes);
+            sizes_at += sizeof bytes;
         }
-        before += i < wanted ? one : 0;
+        at = i == wanted ? total : at;
         size = i == wanted ? one : size;
+        total += one;
     }
-    return source_range_part(sample, sizes_at + before, size, part)
-               ? STATUS_OK
-               : error_set(error, STATUS_CORRUPT, sample->path, NOWHERE, NOWHERE,
-                           "the column '%s' is longer than its sample", mds->columns[wanted].name);
+    if (sizes_at + total != sample->len) {
+        return error_set(error, STATUS_CORRUPT, sample->path, NOWHERE, mds->record,
+                         "its columns take %" PRIu64 " bytes, the sample has %" PRIu64,
+                         sizes_at + total, sample->len);
+    }
+    source_range_part(sample, sizes_at + at, size, part); // inside: the sum fits
+    return STATUS_OK;
 }
 
 static enum status set_pil(struct mds *mds, struct source_range *part, struct error *error)
@@ -282,8 +295,7 @@ static enum status set_pil(struct mds *mds, struct source_range *part, struct er
         return status;
     }
     for (size_t i = 0; i < 3; i++) {
-        words[i] = head[4 * i] | (uint64_t)head[4 * i + 1] << 8 | (uint64_t)head[4 * i + 2] << 16 |
-                   (uint64_t)head[4 * i + 3] << 24;
+        words[i] = source_range_number(head + 4 * i, 4);
     }
     if (words[2] >= sizeof mode) {
         return error_set(error, STATUS_UNSUPPORTED, part->path, NOWHERE, mds->record,
@@ -305,16 +317,16 @@ static enum status set_pil(struct mds *mds, struct source_range *part, struct er
                                  error);
 }
 
-static enum status set_image(struct mds *mds, const struct source_range *sample,
-                             const char **ending, struct error *error)
+static enum status set_image(struct mds *mds, struct source_range *sample, const char **ending,
+                             struct error *error)
 {
     struct source_range part;
     enum status status = find_column(mds, sample, mds->image, &part, error);
-    *ending = ".png";
     if (status != STATUS_OK) {
         return status;
     }
     if (strcmp(mds->columns[mds->image].encoding, "pil") == 0) {
+        *ending = ".png";
         return set_pil(mds, &part, error);
     }
     source_content_file(&mds->content, &part);
@@ -340,18 +352,21 @@ static enum status take_number(const struct mds *mds, const struct encoding *num
         return status;
     }
     if (number->is_text) {
-        *value = strtoll((const char *)bytes, NULL, 10);
-        return STATUS_OK;
+        char *end;
+        errno = 0;
+        *value = strtoll((const char *)bytes, &end, 10);
+        return end != (char *)bytes && (uint64_t)(end - (char *)bytes) == part->len && errno == 0
+                   ? STATUS_OK
+                   : error_set(error, STATUS_CORRUPT, part->path, NOWHERE, mds->record,
+                               "a label that is no number: '%s'", (const char *)bytes);
     }
-    uint64_t bits = 0;
-    for (unsigned i = number->bytes; i-- > 0;) {
-        bits = bits << 8 | bytes[i];
-    }
-    *value = number->is_signed ? source_range_signed(bits, number->bytes) : (int64_t)bits;
+    uint64_t bits = source_range_number(bytes, number->bytes);
+    *value =
+        number->is_signed ? source_range_signed(bits, number->bytes) : source_range_unsigned(bits);
     return STATUS_OK;
 }
 
-static enum status set_label(struct mds *mds, const struct source_range *sample, int32_t *label,
+static enum status set_label(struct mds *mds, struct source_range *sample, int32_t *label,
                              struct error *error)
 {
     struct source_range part;
@@ -367,8 +382,7 @@ static enum status set_label(struct mds *mds, const struct source_range *sample,
 }
 
 // The next sample of this shard or of one after it.
-static enum status next_sample(struct mds *mds, const uint8_t **bytes, size_t *len,
-                               struct error *error)
+static enum status next_sample(struct mds *mds, struct source_range *sample, struct error *error)
 {
     for (;;) {
         enum status status = STATUS_OK;
@@ -379,7 +393,7 @@ static enum status next_sample(struct mds *mds, const uint8_t **bytes, size_t *l
             status = open_shard(mds, error);
         }
         if (status == STATUS_OK) {
-            status = mds_shard_next(mds->shard, bytes, len, error);
+            status = mds_shard_next(mds->shard, sample, error);
         }
         if (status != STATUS_END) {
             return status;
@@ -389,31 +403,39 @@ static enum status next_sample(struct mds *mds, const uint8_t **bytes, size_t *l
     }
 }
 
+static enum status set_sample(struct mds *mds, struct source_range *sample,
+                              struct source_entry *entry, const char **ending, struct error *error)
+{
+    enum status status = set_image(mds, sample, ending, error);
+    entry->size = source_content_size(&mds->content);
+    return status ? status : set_label(mds, sample, &entry->label, error);
+}
+
 static enum status mds_next(void *state, struct source_entry *entry, struct error *error)
 {
     struct mds *mds = state;
-    const uint8_t *bytes;
-    const char *ending;
-    size_t len;
-    enum status status = next_sample(mds, &bytes, &len, error);
-    if (status != STATUS_OK) {
-        return status;
-    }
     struct source_range sample;
-    source_range_memory(&sample, bytes, len, mds_shard_path(mds->shard));
-    status = set_image(mds, &sample, &ending, error);
-    if (status == STATUS_OK) {
-        status = set_label(mds, &sample, &entry->label, error);
-    }
-    if (status != STATUS_OK) {
+    const char *ending = NULL;
+    struct error why = {.status = STATUS_OK};
+    enum status status = next_sample(mds, &sample, &why);
+    if (status == STATUS_END) {
         return status;
     }
-    snprintf(mds->name, sizeof mds->name, "%09" PRIu64 "%s", mds->record++, ending);
+    if (status != STATUS_OK && !mds_shard_goes_on(mds->shard)) {
+        if (error != NULL) {
+            *error = why;
+        }
+        return status;
+    }
+    if (status == STATUS_OK) {
+        status = set_sample(mds, &sample, entry, &ending, &why);
+    }
+    snprintf(mds->name, sizeof mds->name, "%09" PRIu64 "%s", mds->record, ending ? ending : "");
     entry->name = mds->name;
     entry->numbered = true;
     entry->type = SOURCE_ENTRY_IMAGE;
-    entry->size = source_content_size(&mds->content);
-    return STATUS_OK;
+    why.record = mds->record++;
+    return source_content_judge(&mds->content, status, &why, entry, error);
 }
 
 static enum status mds_read(void *state, void *buf, size_t len, size_t *got, struct error *error)
@@ -440,6 +462,7 @@ static const char *mds_describe(void *state)
 const struct source_kind source_mds = {.name = "MosaicML MDS",
                                        .recognise = mds_recognise,
                                        .open = mds_open,
+                                       .open_names = mds_open_names,
                                        .next = mds_next,
                                        .read = mds_read,
                                        .describe = mds_describe,

@@ -23,7 +23,7 @@ static enum status parquet_recognise(const char *path, bool *mine, struct error 
     return STATUS_OK;
 }
 
-static enum status parquet_open(void **state, const char *path, struct error *error)
+static enum status start(void **state, const char *path, bool names_only, struct error *error)
 {
     char script[512];
     *state = NULL;
@@ -32,18 +32,30 @@ static enum status parquet_open(void **state, const char *path, struct error *er
                          "a Parquet file; what reads them, " SCRIPT
                          ", is neither beside byol nor in ../libexec/byol");
     }
-    const char *const arguments[] = {"python3", "-B", script, "--", path, NULL};
+    const char *const arguments[] = {
+        "python3", "-B", script, "--", path, names_only ? "--names" : NULL, NULL};
     struct source_stream *stream;
     enum status status = source_stream_open(
-        &stream, path, arguments,
+        &stream, path, arguments, names_only,
         "a Parquet file; to read it, install python3 and pyarrow (pip install pyarrow)", error);
     *state = stream;
     return status;
 }
 
+static enum status parquet_open(void **state, const char *path, struct error *error)
+{
+    return start(state, path, false, error);
+}
+
+static enum status parquet_open_names(void **state, const char *path, struct error *error)
+{
+    return start(state, path, true, error);
+}
+
 const struct source_kind source_parquet = {.name = "Parquet",
                                            .recognise = parquet_recognise,
                                            .open = parquet_open,
+                                           .open_names = parquet_open_names,
                                            .next = source_stream_next,
                                            .read = source_stream_read,
                                            .classes = source_stream_classes,

@@ -1,6 +1,7 @@
 // From members' names to records' names and labels. The directories are collected first, because
 // only the whole tells which of them all images share. Labels are one of two sorts for all sources:
 // the folders' or the sources' own.
+#include "formats/class_names.h"
 #include "formats/dataset.h"
 #include "formats/limits.h"
 #include "formats/name_set.h"
@@ -14,6 +15,7 @@
 struct source_plan {
     struct name_set directories;       // of images, with their last slash; "" for none
     char common[LIMIT_NAME_BYTES + 1]; // the directories that all share, with the last slash
+    bool keep_directories;             // also those: they are an export's
     uint64_t images;
     struct name_set class_set;
     const char **classes; // by label; of folders sorted and into class_set, else into own_text
@@ -24,6 +26,7 @@ struct source_plan {
     int32_t max_label;         // of own labels
     const char **own_classes;  // NULL when the sources name none; into own_text
     uint32_t own_count;
+    struct class_names told; // names that came image by image
     char *own_text;
     char own_source[512];    // the first source that numbers its images
     char folder_source[512]; // the first that does not
@@ -41,6 +44,7 @@ void source_plan_close(struct source_plan **plan)
     if (*plan != NULL) {
         name_set_free(&(*plan)->directories);
         name_set_free(&(*plan)->class_set);
+        class_names_free(&(*plan)->told);
         free((*plan)->classes);
         free((*plan)->own_classes);
         free((*plan)->own_text);
@@ -70,6 +74,9 @@ static enum status note_image(struct source_plan *plan, const char *name, struct
     directory[len] = '\0';
     if (plan->images++ == 0) {
         memcpy(plan->common, directory, len + 1);
+    }
+    if (plan->keep_directories) {
+        plan->common[0] = '\0';
     }
     bool fresh;
     enum status status = name_set_add(&plan->directories, directory, &fresh, error);
@@ -166,11 +173,15 @@ enum status source_plan_scan(struct source_plan *plan, struct source *source,
     struct source_member member;
     enum status status;
     bool first = !plan->by_number, numbers = false;
+    plan->keep_directories |= source_exported(source);
     while ((status = source_next(source, &member, error)) == STATUS_OK) {
         if (member.fault == NULL) {
             status = note_image(plan, member.name, error);
             note_label(plan, source, member.label);
             numbers = numbers || member.label >= 0;
+        }
+        if (status == STATUS_OK && member.class_name != NULL && !plan->ignore_labels) {
+            status = class_names_note(&plan->told, member.label, member.class_name, error);
         }
         if (status == STATUS_OK && seen != NULL) {
             status = seen(context, &member, error);
@@ -190,6 +201,7 @@ void source_plan_ignore_labels(struct source_plan *plan)
     plan->ignore_labels = true;
 }
 
+// Names that came image by image, and numbers where there is none.
 static enum status number_classes(struct source_plan *plan, struct error *error)
 {
     enum { DIGITS = 12 };
@@ -201,8 +213,9 @@ static enum status number_classes(struct source_plan *plan, struct error *error)
     }
     for (uint32_t i = 0; i < count; i++) {
         char *text = plan->own_text + (size_t)i * DIGITS;
+        const char *told = class_names_get(&plan->told, i);
         snprintf(text, DIGITS, "%u", i);
-        plan->own_classes[i] = text;
+        plan->own_classes[i] = told ? told : text;
     }
     plan->own_count = count;
     return STATUS_OK;
@@ -306,6 +319,11 @@ const char *const *source_plan_classes(const struct source_plan *plan)
 bool source_plan_by_number(const struct source_plan *plan)
 {
     return plan->by_number;
+}
+
+const char *source_plan_remark(const struct source_plan *plan)
+{
+    return plan->by_number && plan->told.fault[0] != '\0' ? plan->told.fault : NULL;
 }
 
 static int compare_class(const void *key, const void *element)

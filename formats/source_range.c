@@ -97,6 +97,15 @@ enum status source_range_ending(struct source_range *range, const char **ending,
     return status;
 }
 
+uint64_t source_range_number(const uint8_t *bytes, unsigned width)
+{
+    uint64_t number = 0;
+    for (unsigned i = width; i-- > 0;) {
+        number = number << 8 | bytes[i];
+    }
+    return number;
+}
+
 int64_t source_range_signed(uint64_t bits, unsigned width)
 {
     if (width == 0 || width >= 8) {
@@ -104,4 +113,9 @@ int64_t source_range_signed(uint64_t bits, unsigned width)
     }
     unsigned shift = 64 - 8 * width;
     return (int64_t)(bits << shift) >> shift;
+}
+
+int64_t source_range_unsigned(uint64_t bits)
+{
+    return bits > INT64_MAX ? INT64_MAX : (int64_t)bits;
 }

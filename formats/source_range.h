@@ -36,7 +36,11 @@ enum status source_range_head(struct source_range *range, void *to, size_t len, 
 // ".jpg" or ".png" as the first bytes say, or NULL: no image of ours.
 enum status source_range_ending(struct source_range *range, const char **ending,
                                 struct error *error);
+// The little-endian number in `width` bytes (0 to 8).
+uint64_t source_range_number(const uint8_t *bytes, unsigned width);
 // The number whose low `width` bytes (0 to 8) are `bits`, in two's complement.
 int64_t source_range_signed(uint64_t bits, unsigned width);
+// The same number, or the largest one for what has no room.
+int64_t source_range_unsigned(uint64_t bits);
 
 #endif

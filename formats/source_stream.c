@@ -18,6 +18,9 @@
 #define MAGIC       "BYOLIMG1"
 #define HEAD_BYTES  32u
 #define PIXEL_BYTES (LIMIT_IMAGE_PIXELS * 3)
+#define NUMBERED    1u
+#define LEFT_OUT    2u
+#define WHY_BYTES   400u // of what a program says about a bad image
 
 enum frame {
     FRAME_FILE = 1,
@@ -26,7 +29,8 @@ enum frame {
     FRAME_CLASS,
     FRAME_LAYOUT,
     FRAME_END,
-    FRAME_FAILURE
+    FRAME_FAILURE,
+    FRAME_BAD
 };
 
 struct frame_head {
@@ -40,7 +44,7 @@ struct source_stream {
     char path[512], program[64];
     pid_t child;
     int pipe;
-    bool begun;
+    bool begun, names_only;
     char name[LIMIT_NAME_BYTES + 1];
     uint8_t *payload;
     size_t capacity;
@@ -99,33 +103,42 @@ static int spawn(pid_t *child, const char *const *arguments, int output)
     return code;
 }
 
-enum status source_stream_open(struct source_stream **out, const char *path,
-                               const char *const *arguments, const char *missing,
-                               struct error *error)
+enum status source_stream_from(struct source_stream **out, const char *path, int pipe,
+                               const char *program, bool names_only, struct error *error)
 {
     struct source_stream *stream = calloc(1, sizeof *stream);
     *out = stream;
-    int ends[2];
     if (stream == NULL) {
+        close(pipe);
         return error_errno(error, ENOMEM, path, NOWHERE, "allocate memory to read");
     }
-    stream->pipe = -1;
+    const char *slash = strrchr(program, '/');
+    stream->pipe = pipe;
+    stream->names_only = names_only;
     snprintf(stream->path, sizeof stream->path, "%s", path);
-    const char *slash = strrchr(arguments[0], '/');
-    snprintf(stream->program, sizeof stream->program, "%s", slash ? slash + 1 : arguments[0]);
+    snprintf(stream->program, sizeof stream->program, "%s", slash ? slash + 1 : program);
+    return STATUS_OK;
+}
+
+enum status source_stream_open(struct source_stream **out, const char *path,
+                               const char *const *arguments, bool names_only, const char *missing,
+                               struct error *error)
+{
+    int ends[2];
+    *out = NULL;
     if (pipe2(ends, O_CLOEXEC) != 0) {
         return error_errno(error, errno, path, NOWHERE, "make a pipe");
     }
-    int code = spawn(&stream->child, arguments, ends[1]);
+    enum status status = source_stream_from(out, path, ends[0], arguments[0], names_only, error);
+    int code = status == STATUS_OK ? spawn(&(*out)->child, arguments, ends[1]) : 0;
     close(ends[1]);
-    stream->pipe = ends[0];
     if (code != 0) {
-        stream->child = 0;
+        (*out)->child = 0;
     }
     if (code == ENOENT || code == EACCES) {
         return error_set(error, STATUS_UNSUPPORTED, path, NOWHERE, NOWHERE, "%s", missing);
     }
-    return code ? error_errno(error, code, path, NOWHERE, "start a program to read") : STATUS_OK;
+    return code ? error_errno(error, code, path, NOWHERE, "start a program to read") : status;
 }
 
 void source_stream_close(void **state)
@@ -195,13 +208,21 @@ static enum status take(struct source_stream *stream, void *to, size_t len, stru
 
 static uint32_t get32(const uint8_t *from)
 {
-    return from[0] | (uint32_t)from[1] << 8 | (uint32_t)from[2] << 16 | (uint32_t)from[3] << 24;
+    return (uint32_t)source_range_number(from, 4);
 }
 
 static enum status nonsense(const struct source_stream *stream, struct error *error)
 {
     return error_set(error, STATUS_CORRUPT, stream->path, NOWHERE, stream->record,
                      "%s, which reads it, says something that makes no sense", stream->program);
+}
+
+// What the program itself says is wrong.
+static enum status failure(const struct source_stream *stream, enum status status, const char *why,
+                           struct error *error)
+{
+    return error_set(error, status, stream->path, NOWHERE, stream->record, "%s",
+                     why[0] != '\0' ? why : "what reads it gives no reason");
 }
 
 // A frame's head and name; its payload is still in the pipe.
@@ -229,9 +250,13 @@ static enum status take_head(struct source_stream *stream, struct frame_head *he
                                 .name_len = get32(bytes + 12),
                                 .width = get32(bytes + 16),
                                 .height = get32(bytes + 20),
-                                .payload = get32(bytes + 24) | (uint64_t)get32(bytes + 28) << 32};
+                                .payload = source_range_number(bytes + 24, 8)};
     bool image = head->what >= FRAME_FILE && head->what <= FRAME_GREY;
-    if (head->name_len > LIMIT_NAME_BYTES || head->payload > (image ? PIXEL_BYTES : 0)) {
+    uint64_t most = image ? PIXEL_BYTES : head->what == FRAME_BAD ? WHY_BYTES : 0;
+    bool left_out = image && stream->names_only && (head->flags & LEFT_OUT) != 0;
+    if (head->name_len > LIMIT_NAME_BYTES ||
+        (head->payload > most && !(left_out && head->payload == SOURCE_SIZE_UNKNOWN)) ||
+        (!left_out && (head->flags & LEFT_OUT) != 0)) {
         return nonsense(stream, error);
     }
     status = take(stream, stream->name, head->name_len, error);
@@ -277,30 +302,49 @@ static enum status add_class(struct source_stream *stream, struct error *error)
     return STATUS_OK;
 }
 
+// The payload as the current image; for a bad one it is the reason.
+static enum status set_content(struct source_stream *stream, const struct frame_head *head,
+                               struct error *error)
+{
+    struct source_range range;
+    char why[WHY_BYTES + 1];
+    source_range_memory(&range, stream->payload, head->payload, stream->path);
+    if ((head->flags & LEFT_OUT) != 0) {
+        source_range_file(&range, -1, stream->path, 0, head->payload); // never read
+    }
+    switch (head->what) {
+    case FRAME_BAD:
+        snprintf(why, sizeof why, "%.*s", (int)head->payload,
+                 head->payload > 0 ? (const char *)stream->payload : "");
+        return failure(stream, STATUS_CORRUPT, why, error);
+    case FRAME_FILE:
+        source_content_file(&stream->content, &range);
+        return STATUS_OK;
+    default:
+        return source_content_pixels(&stream->content, &range,
+                                     head->what == FRAME_RGB ? SOURCE_PIXELS_RGB
+                                                             : SOURCE_PIXELS_GREY,
+                                     head->width, head->height, error);
+    }
+}
+
 static enum status set_image(struct source_stream *stream, const struct frame_head *head,
                              struct source_entry *entry, struct error *error)
 {
-    struct source_range range;
-    enum status status = take_payload(stream, (size_t)head->payload, error);
+    struct error why = {.status = STATUS_OK};
+    bool left_out = (head->flags & LEFT_OUT) != 0;
+    enum status status = left_out ? STATUS_OK : take_payload(stream, (size_t)head->payload, error);
     if (status != STATUS_OK) {
         return status;
     }
-    source_range_memory(&range, stream->payload, head->payload, stream->path);
-    if (head->what == FRAME_FILE) {
-        source_content_file(&stream->content, &range);
-    } else {
-        status =
-            source_content_pixels(&stream->content, &range,
-                                  head->what == FRAME_RGB ? SOURCE_PIXELS_RGB : SOURCE_PIXELS_GREY,
-                                  head->width, head->height, error);
-    }
+    status = set_content(stream, head, &why);
     entry->name = stream->name;
-    entry->numbered = (head->flags & 1) != 0;
+    entry->numbered = (head->flags & NUMBERED) != 0;
     entry->type = SOURCE_ENTRY_IMAGE;
     entry->label = head->label;
     entry->size = source_content_size(&stream->content);
     stream->record++;
-    return status;
+    return source_content_judge(&stream->content, status, &why, entry, error);
 }
 
 enum status source_stream_next(void *state, struct source_entry *entry, struct error *error)
@@ -316,6 +360,7 @@ enum status source_stream_next(void *state, struct source_entry *entry, struct e
         case FRAME_FILE:
         case FRAME_RGB:
         case FRAME_GREY:
+        case FRAME_BAD:
             return set_image(stream, &head, entry, error);
         case FRAME_CLASS:
             status = add_class(stream, error);
@@ -327,7 +372,7 @@ enum status source_stream_next(void *state, struct source_entry *entry, struct e
             return STATUS_END;
         case FRAME_FAILURE:
             status = head.label == STATUS_UNSUPPORTED ? STATUS_UNSUPPORTED : STATUS_CORRUPT;
-            return error_set(error, status, stream->path, NOWHERE, NOWHERE, "%s", stream->name);
+            return failure(stream, status, stream->name, error);
         default:
             return nonsense(stream, error);
         }

@@ -250,7 +250,7 @@ static bool take_msgpack_number(struct source_range *range, uint64_t *at, int64_
     if (!take_sized(range, at, width, &bits)) {
         return false;
     }
-    *number = code >= 0xd0 ? source_range_signed(bits, width) : (int64_t)bits;
+    *number = code >= 0xd0 ? source_range_signed(bits, width) : source_range_unsigned(bits);
     return true;
 }
 

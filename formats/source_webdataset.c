@@ -8,11 +8,14 @@
 //     train/0002.cls
 //
 // A tar is one when a group among its first files has an image and a label; else it is the plain
-// tar reader's. Names stay what the files are called: the key and its ending. Other files of a
-// group (.txt, .seg.png, …) are passed over.
+// tar reader's. Names stay what the files are called: the key and its ending; or what a .json in
+// front of the image says under "filename" where that is another spelling of the same (the key with
+// its dots escaped as "%2E", and an ending), as `byol export-data` writes it. Other files of a
+// group
+// (.txt, .seg.png, …) are passed over.
 #include "formats/dataset.h"
 #include "formats/limits.h"
-#include "formats/source.h"
+#include "formats/source_content.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -39,9 +42,11 @@ struct group {
     char key[LIMIT_NAME_BYTES + 2];
     int32_t label;
     bool labelled;
-    char fault[200];                   // why its label cannot be read, or ""
-    struct image_file images[WAITING]; // those waiting
-    size_t count, next;                // of them, and how many were given out
+    bool given;                          // one of its images was given out
+    char fault[200];                     // why its label cannot be read, or ""
+    char filename[LIMIT_NAME_BYTES + 2]; // of its first image, as its .json says, or ""
+    struct image_file images[WAITING];   // those waiting
+    size_t count, next;                  // of them, and how many were given out
     size_t bytes;
 };
 
@@ -51,9 +56,10 @@ struct webdataset {
     struct source_entry ahead; // an entry of the tar that was met but not used
     bool has_ahead, ended;
     struct group group;
-    const struct image_file *current; // the entry given out: one that waited, or NULL for the tar's
-    size_t at;                        // how far it was read
-    char fault[200];                  // of the entry given out
+    struct source_content content; // of the entry given out, when it had waited
+    bool waited;
+    char name[LIMIT_NAME_BYTES + 2]; // its, where the group told it
+    char fault[200];                 // of the entry given out
     bool saw_cls, saw_json;
     char layout[60];
 };
@@ -123,19 +129,37 @@ static void parse_cls(struct group *group, const char *text)
     }
 }
 
-// A .json file without a label is metadata; one that is no JSON is damage.
+// Whether the name is the key with "%2E" for dots, and at most an ending behind it.
+static bool spells_key(const char *name, const char *key)
+{
+    while (*key != '\0' && *name != '\0') {
+        bool dot = *name == '.' && strncmp(key, "%2E", 3) == 0;
+        if (!dot && *name != *key) {
+            return false;
+        }
+        key += dot ? 3 : 1;
+        name++;
+    }
+    return *key == '\0' && (*name == '\0' || (*name == '.' && strpbrk(name + 1, "./") == NULL));
+}
+
+// A .json file without a label is metadata; one that is no JSON is damage, unless the label is
+// known.
 static void parse_json(struct group *group, const char *text, size_t len)
 {
     json_error_t why;
     json_t *root = json_loadb(text, len, 0, &why);
-    if (root == NULL) {
+    if (root == NULL && !group->labelled) {
         snprintf(group->fault, sizeof group->fault, "its .json file: %.100s", why.text);
-        return;
     }
     json_t *label = json_object_get(root, "label");
     label = json_is_integer(label) ? label : json_object_get(root, "cls");
-    if (json_is_integer(label)) {
+    if (json_is_integer(label) && !group->labelled) {
         set_label(group, ".json", json_integer_value(label));
+    }
+    const char *name = json_string_value(json_object_get(root, "filename"));
+    if (name != NULL && group->count == 0 && !group->given && spells_key(name, group->key)) {
+        snprintf(group->filename, sizeof group->filename, "%s", name);
     }
     json_decref(root);
 }
@@ -144,10 +168,13 @@ static enum status read_label(struct webdataset *data, const struct source_entry
                               enum part part, struct error *error)
 {
     struct group *group = &data->group;
-    if (group->labelled) {
+    if (group->labelled && part == PART_CLS) {
         return STATUS_OK;
     }
     if (entry->size > LABEL_BYTES) {
+        if (group->labelled) {
+            return STATUS_OK;
+        }
         snprintf(group->fault, sizeof group->fault, "its %s file is %" PRIu64 " bytes long",
                  part == PART_CLS ? ".cls" : ".json", entry->size);
         return STATUS_OK;
@@ -159,12 +186,13 @@ static enum status read_label(struct webdataset *data, const struct source_entry
     }
     enum status status = source_tar.read(data->tar, text, size, &got, error);
     text[got] = '\0';
+    bool before = group->labelled;
     if (status == STATUS_OK && part == PART_CLS) {
         parse_cls(group, text);
         data->saw_cls = true;
     } else if (status == STATUS_OK) {
         parse_json(group, text, got);
-        data->saw_json = data->saw_json || group->labelled;
+        data->saw_json |= group->labelled && !before;
     }
     free(text);
     return status;
@@ -179,9 +207,9 @@ static void clear_group(struct group *group)
         group->images[i].bytes = NULL;
     }
     group->count = group->next = group->bytes = 0;
-    group->labelled = false;
+    group->labelled = group->given = false;
     group->label = DATASET_NO_LABEL;
-    group->fault[0] = group->key[0] = '\0';
+    group->fault[0] = group->key[0] = group->filename[0] = '\0';
 }
 
 static void begin_group(struct group *group, const char *name)
@@ -252,6 +280,7 @@ static void webdataset_close(void **state)
     struct webdataset *data = *state;
     if (data != NULL) {
         clear_group(&data->group);
+        source_content_free(&data->content);
         source_tar.close(&data->tar);
         free(data);
         *state = NULL;
@@ -270,18 +299,28 @@ static enum status webdataset_open(void **state, const char *path, struct error 
     return source_tar.open(&data->tar, path, error);
 }
 
+// An image that waited, or (NULL) the tar's current file.
 static void give_out(struct webdataset *data, const struct image_file *image,
                      struct source_entry *entry)
 {
-    data->current = image;
-    data->at = 0;
-    snprintf(data->fault, sizeof data->fault, "%s", data->group.fault);
+    struct group *group = &data->group;
+    data->waited = image != NULL;
+    snprintf(data->fault, sizeof data->fault, "%s", group->fault);
     if (image != NULL) {
+        struct source_range range;
+        source_range_memory(&range, image->bytes, image->len, data->path);
+        source_content_file(&data->content, &range);
         entry->name = image->name;
         entry->size = image->len;
     }
+    if (group->filename[0] != '\0') {
+        snprintf(data->name, sizeof data->name, "%s", group->filename);
+        group->filename[0] = '\0';
+        entry->name = data->name;
+    }
+    group->given = true;
     entry->type = SOURCE_ENTRY_IMAGE;
-    entry->label = data->group.label;
+    entry->label = group->label;
 }
 
 // Those that waited are ready once the label is known, or when no more can come.
@@ -311,7 +350,7 @@ static enum status take_file(struct webdataset *data, struct source_entry *entry
     if (part == PART_IMAGE) {
         give_out(data, NULL, entry);
     } else {
-        data->current = NULL;
+        data->waited = false;
         data->fault[0] = '\0';
         entry->name = "."; // hidden: passed over and counted
     }
@@ -357,14 +396,8 @@ static enum status webdataset_read(void *state, void *buf, size_t len, size_t *g
     if (data->fault[0] != '\0') {
         return error_set(error, STATUS_CORRUPT, data->path, NOWHERE, NOWHERE, "%s", data->fault);
     }
-    if (data->current == NULL) {
-        return source_tar.read(data->tar, buf, len, got, error);
-    }
-    size_t rest = data->current->len - data->at;
-    *got = rest < len ? rest : len;
-    memcpy(buf, data->current->bytes + data->at, *got);
-    data->at += *got;
-    return STATUS_OK;
+    return data->waited ? source_content_read(&data->content, buf, len, got, error)
+                        : source_tar.read(data->tar, buf, len, got, error);
 }
 
 static const char *webdataset_describe(void *state)

@@ -2,6 +2,7 @@
 #include "tools/convert_select_internal.h"
 
 #include "formats/dataset.h"
+#include "formats/ilsvrc_devkit.h"
 #include "formats/limits.h"
 
 #include <errno.h>
@@ -21,7 +22,13 @@ static bool is_number(const char *text, int64_t *value)
 enum status select_read_labels(struct select *select, struct error *error)
 {
     struct name_list *labels = &select->labels;
-    enum status status = name_list_read(labels, select->options.labels, true, error);
+    bool devkit;
+    enum status status = ilsvrc_devkit_is(select->options.labels, &devkit, error);
+    if (status == STATUS_OK && devkit) {
+        select->labels_in_order = true;
+        return ilsvrc_devkit_read(labels, select->options.labels, error);
+    }
+    status = status ? status : name_list_read(labels, select->options.labels, true, error);
     if (status != STATUS_OK) {
         return status;
     }

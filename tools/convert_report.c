@@ -128,6 +128,9 @@ void convert_print(const struct convert *convert)
     for (size_t i = 0; i < convert->output_count; i++) {
         print_output(convert, &convert->outputs[i]);
     }
+    if (source_plan_remark(convert->plan) != NULL) {
+        printf("classes are numbered: %s\n", source_plan_remark(convert->plan));
+    }
     if (convert->counts.others > 0 || convert->counts.links > 0) {
         printf("passed over: %" PRIu64 " files that are no JPEG or PNG, %" PRIu64
                " links or special files\n",
@@ -209,7 +212,10 @@ int convert_print_json(const struct convert *convert)
         (json_int_t)convert->counts.others, "links", (json_int_t)convert->counts.links,
         "not_chosen", (json_int_t)left_out, "seconds", "names", convert->scan_seconds, "images",
         convert->convert_seconds, "commit", convert->commit_seconds);
+    const char *remark = source_plan_remark(convert->plan);
     json_object_update(result, rest);
+    json_object_set_new(result, "classes_numbered_because",
+                        remark ? json_text(remark) : json_null());
     json_decref(rest);
     int failed = result == NULL || json_dumpf(result, stdout, JSON_INDENT(2)) != 0;
     putchar('\n');

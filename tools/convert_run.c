@@ -50,7 +50,7 @@ static enum status note_member(void *context, const struct source_member *member
 static enum status scan_source(struct convert *convert, size_t number, struct error *error)
 {
     struct source *source;
-    enum status status = source_open(&source, convert->sources.item[number], error);
+    enum status status = source_open_names(&source, convert->sources.item[number], error);
     if (status == STATUS_OK) {
         status = source_plan_scan(convert->plan, source, note_member, convert, error);
         struct source_counts counts = source_counts(source);

@@ -11,7 +11,9 @@
 #define SELECT_NOWHERE    UINT8_MAX // an image that is left out
 
 struct select_options {
-    const char *labels;         // file: labels in order of names, or names with labels; NULL = none
+    // File: labels in order of names, or names with labels; or ILSVRC2012's development kit. NULL =
+    // none.
+    const char *labels;
     int64_t labels_from;        // the number of the first class in it
     const char *classes;        // file: names of the classes, in label order; NULL = none
     const char *only, *without; // files of names; NULL = none

@@ -19,7 +19,7 @@ struct select {
     struct split_rule rules[SELECT_SPLITS_MAX];
     size_t rule_count; // 0 = no split
     struct name_list only, without, labels, class_names;
-    bool labels_in_order; // the labels' file has numbers only
+    bool labels_in_order; // the labels' file has no names of images
     bool numbers;         // its labels are numbers, not classes
     bool random, tfds;    // wanted by a rule
     uint64_t images;

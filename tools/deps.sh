@@ -3,7 +3,7 @@
 # --needed leaves out the optional ones, whose failure is no failure.
 # On systems without apt-get it prints what to install.
 set -u
-needed="gcc make pkg-config libjpeg62-turbo-dev libpng-dev libzstd-dev liblmdb-dev libarchive-dev libyaml-dev
+needed="gcc make pkg-config libjpeg62-turbo-dev libpng-dev zlib1g-dev libzstd-dev liblmdb-dev libarchive-dev libyaml-dev
 libjansson-dev liburing-dev libdnnl-dev libcmocka-dev zstd lmdb-utils"
 # several processes: trainer/README.md; kernels on the processor: tests/README.md; convert of HDF5 files
 optional="libopenmpi-dev openmpi-bin g++ libhdf5-dev"

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 const char *export_ending(const char *name)
 {
@@ -30,7 +31,7 @@ const char *export_ending(const char *name)
 static enum status write_text(const char *directory, const char *name, const char *text, size_t len,
                               struct error *error)
 {
-    char path[700];
+    char path[EXPORT_PATH_BYTES];
     snprintf(path, sizeof path, "%s/%s", directory, name);
     return file_write_durably(path, text, len, error);
 }
@@ -147,6 +148,8 @@ static enum status clear_way(const char *output, struct error *error)
     enum status status = STATUS_OK;
     if (source_export_is(partial)) {
         status = output_remove(partial, error);
+    } else {
+        rmdir(partial); // killed before its mark: empty, or none of ours
     }
     if (status == STATUS_OK && file_exists(output) && !source_export_is(output)) {
         status = error_set(error, STATUS_EXISTS, output, NOWHERE, NOWHERE,
@@ -177,11 +180,15 @@ enum status export_data(struct export_target *target, const struct export_form *
     for (size_t len = strlen(trimmed); len > 1 && trimmed[len - 1] == '/'; len--) {
         trimmed[len - 1] = '\0';
     }
-    const char *slash = strrchr(trimmed, '/');
+    const char *slash = strrchr(trimmed, '/'), *base = slash ? slash + 1 : trimmed;
+    if (strlen(trimmed) + strlen(base) > EXPORT_PATH_BYTES - 64) { // names of shards have it twice
+        free(trimmed);
+        return error_set(error, STATUS_LIMIT, output, NOWHERE, NOWHERE, "the path is too long");
+    }
     enum status status = begin(trimmed, force, &partial, error);
     if (status == STATUS_OK) {
         target->directory = partial;
-        target->name = slash ? slash + 1 : trimmed;
+        target->name = base;
         status = fill(target, form, progress, error);
         if (status == STATUS_OK) {
             status = output_replace(partial, trimmed, error);

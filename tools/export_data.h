@@ -51,13 +51,14 @@ const char *export_ending(const char *name);
 // --- shards (export_data_shard.c) ----------------------------------------------------------------
 
 // A sequence of files, the next one begun where the last would grow over target->shard_bytes.
+#define EXPORT_PATH_BYTES 700
 struct export_shards {
     struct export_target *target;
     const char *before, *after; // the number in "NAME-000017.tar"
     int digits;
     uint32_t end_bytes; // zeros that end a file
     int fd;
-    char path[700];
+    char path[EXPORT_PATH_BYTES];
     uint64_t len; // of the current file
 };
 // Makes sure that `len` bytes, which are not to be parted, fit into the current file.

@@ -2,6 +2,7 @@
 // keeps the rules of formats/name.h, so none leads out; parts that would be hidden lose their dot
 // ("%2E"), an image whose name does not tell what it is gets an ending, and one without a label
 // that would lie in a class lies beside the classes instead ("cat%2F1.jpg").
+#include "formats/file.h"
 #include "formats/limits.h"
 #include "formats/source_export.h"
 #include "tools/export_data.h"
@@ -51,24 +52,20 @@ static void put_safe(char *text, size_t at, const char *name, bool flat)
 
 static void name_file(char *text, const struct dataset *dataset, const struct export_image *image)
 {
-    char directory[LIMIT_NAME_BYTES + 4];
+    const char *rest = image->name;
     size_t at = 0;
     bool flat = false;
     text[0] = '\0';
     if (image->class_name != NULL) {
-        size_t len =
-            (size_t)source_export_directory(directory, sizeof directory, image->class_name);
-        bool inside = strncmp(image->name, image->class_name, strlen(image->class_name)) == 0 &&
-                      image->name[strlen(image->class_name)] == '/';
-        if (!inside) {
-            memcpy(text, directory, len);
-            text[len] = '/';
-            at = len + 1;
-        }
+        size_t len = strlen(image->class_name);
+        bool inside = strncmp(rest, image->class_name, len) == 0 && rest[len] == '/';
+        rest += inside ? len + 1 : 0;
+        at = (size_t)source_export_directory(text, ROOM, image->class_name);
+        at = put(text, at, "/");
     } else {
-        flat = looks_labelled(dataset, image->name);
+        flat = looks_labelled(dataset, rest);
     }
-    put_safe(text, at, image->name, flat);
+    put_safe(text, at, rest, flat);
     if (*export_ending(image->name) == '\0') {
         put(text, strlen(text), image->is_png ? ".png" : ".jpg");
     }
@@ -81,13 +78,18 @@ static enum status folder_add(void *state, const struct export_image *image, str
     name_file(text, target->dataset, image);
     const char *at = strstr(text, image->name);
     target->renamed += at == NULL || strlen(at) != strlen(image->name);
-    return extract_write(target->directory, text, image->bytes, image->len, error);
+    enum status status = extract_write(target->directory, text, image->bytes, image->len, error);
+    return status != STATUS_EXISTS
+               ? status
+               : error_set(error, status, target->directory, NOWHERE, target->images,
+                           "%.200s exists: a second image for that file; --to webdataset and "
+                           "tfrecord keep both",
+                           text);
 }
 
 static enum status folder_finish(void *state, struct error *error)
 {
-    (void)state, (void)error;
-    return STATUS_OK;
+    return file_sync_all(((struct export_target *)state)->directory, error);
 }
 
 static void folder_close(void **state)

@@ -126,7 +126,7 @@ static enum status tfrecord_form_finish(void *state, struct error *error)
     const struct export_target *target = shards->target;
     enum status status = export_shards_end(shards, error);
     for (uint32_t i = 0; i < target->shards && status == STATUS_OK; i++) {
-        char from[700], to[720];
+        char from[EXPORT_PATH_BYTES], to[EXPORT_PATH_BYTES + 16];
         snprintf(from, sizeof from, "%s/%s.tfrecord-%05u", target->directory, target->name, i);
         snprintf(to, sizeof to, "%s-of-%05u", from, target->shards);
         status = file_rename(from, to, error);

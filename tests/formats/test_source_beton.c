@@ -2,7 +2,7 @@
 #include "formats/image.h"
 #include "tests/support/picture.h"
 #include "tests/support/program.h"
-#include "tests/support/source_reading.h"
+#include "tests/support/source_case.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,7 +20,6 @@
 #define DATA      (METADATA + 2 * STRIDE)
 #define RAW_BYTES 6u
 
-static struct scratch scratch;
 static char path[300];
 static struct source_reading reading;
 static uint8_t *bytes, *jpeg;
@@ -98,7 +97,7 @@ static int teardown(void **state)
 static void test_both_modes(void **state)
 {
     (void)state;
-    source_reading_write(path, bytes, len);
+    source_case_write(path, bytes, len);
     source_reading_good(&reading, path);
     assert_string_equal(reading.members, "a.beton/000000000.jpg 5\na.beton/000000001.png -1\n");
     assert_int_equal(reading.first_len, jpeg_len);
@@ -114,7 +113,7 @@ static void test_pixels(void **state)
     struct image_decoder *decoder;
     struct image image = {0};
     put_sample(0, 1, 2, 1, DATA + jpeg_len, 0);
-    source_reading_write(path, bytes, len);
+    source_case_write(path, bytes, len);
     source_reading_all(&reading, path);
     assert_int_equal(reading.status, STATUS_END);
     assert_int_equal(image_decoder_open(&decoder, NULL), STATUS_OK);
@@ -125,43 +124,60 @@ static void test_pixels(void **state)
     image_decoder_close(&decoder);
 }
 
-static void expect_lie(size_t at, uint64_t value, unsigned width, enum status status,
-                       const char *text)
+typedef void expectation(const char *path, enum status status, const char *text);
+
+static void expect_lie(size_t at, uint64_t value, unsigned width, expectation *expected,
+                       enum status status, const char *text)
 {
     uint8_t kept[8];
     memcpy(kept, bytes + at, width);
     put(at, value, width);
-    source_reading_write(path, bytes, len);
-    source_reading_refused(path, status, text);
+    source_case_write(path, bytes, len);
+    expected(path, status, text);
     memcpy(bytes + at, kept, width);
 }
 
-static void test_lies(void **state)
+static void test_damaged_tables_end_the_source(void **state)
+{
+    (void)state;
+    expectation *refused = source_reading_refused;
+    expect_lie(0, 1, 2, refused, STATUS_VERSION, "version 1");
+    expect_lie(16, 0, 8, refused, STATUS_TRUNCATED, "never finished");
+    expect_lie(16, len + 1, 8, refused, STATUS_TRUNCATED, "cut short");
+    expect_lie(16, UINT64_MAX, 8, refused, STATUS_TRUNCATED, "cut short");
+    expect_lie(16, len - 7, 8, refused, STATUS_CORRUPT, "allocation table has 7 bytes");
+    expect_lie(8, 1u << 31, 8, refused, STATUS_CORRUPT, "too small for its 2147483648 samples");
+    expect_lie(24 + 1041, 255, 1, refused, STATUS_UNSUPPORTED, "of its writer's own");
+    expect_lie(24 + 1041, 0, 1, refused, STATUS_UNSUPPORTED, "none of the 4 fields is an image");
+}
+
+static void test_damaged_sample_is_a_bad_image(void **state)
 {
     (void)state;
     size_t sample = METADATA + 8;
-    expect_lie(0, 1, 2, STATUS_VERSION, "version 1");
-    expect_lie(16, 0, 8, STATUS_TRUNCATED, "never finished");
-    expect_lie(16, len + 1, 8, STATUS_TRUNCATED, "cut short");
-    expect_lie(16, UINT64_MAX, 8, STATUS_TRUNCATED, "cut short");
-    expect_lie(16, len - 7, 8, STATUS_CORRUPT, "allocation table has 7 bytes");
-    expect_lie(8, 1u << 31, 8, STATUS_CORRUPT, "too small for its 2147483648 samples");
-    expect_lie(24 + 1041, 255, 1, STATUS_UNSUPPORTED, "of its writer's own");
-    expect_lie(24 + 1041, 0, 1, STATUS_UNSUPPORTED, "none of the 4 fields is an image");
-    expect_lie(sample, 2, 1, STATUS_CORRUPT, "not in the file's allocations");
-    expect_lie(sample + 5, 1, 8, STATUS_CORRUPT, "not in the file's allocations");
-    expect_lie(len - 8, UINT64_MAX, 8, STATUS_CORRUPT, "not in the file's allocations");
-    expect_lie(sample + STRIDE + 1, 3, 2, STATUS_CORRUPT, "6 bytes for 3 x 1 raw pixels");
-    expect_lie(sample + STRIDE + 1, 0, 2, STATUS_CORRUPT, "without pixels");
-    expect_lie(sample + STRIDE + 1, 0xffff, 2, STATUS_LIMIT, "65535 x 1 pixels");
-    expect_lie(METADATA + 40, 1u << 31, 4, STATUS_LIMIT, "is no class");
+    static const char outside[] = "not in the file's allocations";
+    expectation *bad = source_reading_bad;
+    expect_lie(sample, 2, 1, bad, STATUS_CORRUPT, outside);
+    expect_lie(sample + 5, 1, 8, bad, STATUS_CORRUPT, outside);
+    expect_lie(sample + 5, UINT64_MAX, 8, bad, STATUS_CORRUPT, outside);
+    expect_lie(len - 8, UINT64_MAX, 8, bad, STATUS_CORRUPT, outside);
+    expect_lie(sample + STRIDE + 1, 3, 2, bad, STATUS_CORRUPT, "6 bytes for 3 x 1 raw pixels");
+    expect_lie(sample + STRIDE + 1, 0, 2, bad, STATUS_CORRUPT, "without pixels");
+    expect_lie(sample + STRIDE + 1, 0xffff, 2, bad, STATUS_LIMIT, "65535 x 1 pixels");
+    expect_lie(METADATA + 40, 1u << 31, 4, bad, STATUS_LIMIT, "is no class");
+    put(METADATA + 8 + 5, 7, 8);
+    source_case_write(path, bytes, len);
+    source_reading_good(&reading, path);
+    assert_string_equal(reading.members, "a.beton/000000000.jpg -1 !\na.beton/000000001.png -1\n");
+    assert_int_equal(reading.bad.record, 0);
+    assert_int_equal(reading.bad.offset, METADATA);
 }
 
 static void test_cut_short(void **state)
 {
     (void)state;
     for (size_t end = 41; end < len; end += 97) {
-        source_reading_write(path, bytes, end);
+        source_case_write(path, bytes, end);
         source_reading_all(&reading, path);
         assert_int_not_equal(reading.status, STATUS_END);
         assert_string_not_equal(reading.error.reason, "");
@@ -172,9 +188,9 @@ static void test_cut_short(void **state)
 static void test_mutants(void **state)
 {
     (void)state;
-    source_reading_write(path, bytes, len);
-    source_reading_mutants(path, path, 0, 300);
-    source_reading_mutants(path, path, METADATA, 300);
+    source_case_write(path, bytes, len);
+    source_case_mutants(path, path, 0, 300);
+    source_case_mutants(path, path, METADATA, 300);
 }
 
 int main(void)
@@ -182,7 +198,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_both_modes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pixels, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_tables_end_the_source, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_sample_is_a_bad_image, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cut_short, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mutants, setup, teardown),
     };

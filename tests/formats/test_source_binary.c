@@ -1,7 +1,6 @@
 // CIFAR's and STL-10's binary files as sources: pixels, labels, names of classes, archives, lies.
 #include "formats/file.h"
 #include "formats/image.h"
-#include "tests/support/program.h"
 #include "tests/support/source_case.h"
 
 #include <setjmp.h>
@@ -14,29 +13,13 @@
 #include <cmocka.h>
 
 static const char kind[] = "CIFAR and STL-10 binaries";
-static struct scratch scratch;
-static char path[600];
-
-static int setup(void **state)
-{
-    (void)state;
-    scratch_make(&scratch);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    scratch_remove(&scratch);
-    return 0;
-}
+static struct source_reading reading;
 
 // --- making ------------------------------------------------------------------------------------
 
 static const char *in_scratch(const char *name)
 {
-    snprintf(path, sizeof path, "%s/%s", scratch.path, name);
-    return path;
+    return scratch_path(&scratch, name);
 }
 
 // Sample `at` of channel `channel` at column x, row y of record `number`: planes hold these.
@@ -137,39 +120,31 @@ static void expect_classes(const char *name, const char *first, uint32_t expecte
     source_close(&source);
 }
 
-static void expect_failure(const char *name, enum status status, const char *reason)
-{
-    struct source_case result;
-    source_case_read(&result, in_scratch(name));
-    assert_int_equal(result.status, status);
-    if (strstr(result.error.reason, reason) == NULL) {
-        fail_msg("'%s' is not in '%s'", reason, result.error.reason);
-    }
-}
-
 static void cifar_10(void **state)
 {
     (void)state;
     put_records("data_batch_1.bin", "309", 1, 32);
-    source_case_expect(path, kind,
-                       "data_batch_1/00000.png 3 \ndata_batch_1/00001.png 0 \n"
-                       "data_batch_1/00002.png 9 \n");
+    source_reading_expect(in_scratch("data_batch_1.bin"), kind,
+                          "data_batch_1/00000.png 3 \ndata_batch_1/00001.png 0 \n"
+                          "data_batch_1/00002.png 9 \n");
     expect_pixels("data_batch_1.bin", 32);
     expect_classes("data_batch_1.bin", NULL, 0);
     put_text("batches.meta.txt", ten_names);
     expect_classes("data_batch_1.bin", "a", 10);
     put_text("batches.meta.txt", "a\nb\n");
     expect_classes("data_batch_1.bin", NULL, 0);
-    struct source_case result;
-    source_case_read(&result, in_scratch("data_batch_1.bin"));
-    assert_string_equal(result.layout, "CIFAR and STL-10 binaries: CIFAR-10");
+    put_text("batches.meta.txt", "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\nk\n"); // one too many
+    expect_classes("data_batch_1.bin", NULL, 0);
+    source_reading_all(&reading, in_scratch("data_batch_1.bin"));
+    assert_string_equal(reading.description, "CIFAR and STL-10 binaries: CIFAR-10");
 }
 
 static void cifar_100(void **state)
 {
     (void)state;
     put_records("train.bin", "1\x93", 2, 32); // label 99
-    source_case_expect(path, kind, "train/00000.png 1 \ntrain/00001.png 99 \n");
+    source_reading_expect(in_scratch("train.bin"), kind,
+                          "train/00000.png 1 \ntrain/00001.png 99 \n");
     expect_pixels("train.bin", 32);
 }
 
@@ -177,21 +152,22 @@ static void stl_10(void **state)
 {
     (void)state;
     put_records("train_X.bin", "xxx", 0, 96);
-    source_case_expect(path, kind,
-                       "train_X/00000.png -1 \ntrain_X/00001.png -1 \ntrain_X/00002.png -1 \n");
+    source_reading_expect(in_scratch("train_X.bin"), kind,
+                          "train_X/00000.png -1 \ntrain_X/00001.png -1 \ntrain_X/00002.png -1 \n");
     expect_pixels("train_X.bin", 96);
     put_text("train_y.bin", "\x01\x0a\x05");
     put_text("class_names.txt", ten_names);
-    source_case_expect(in_scratch("train_X.bin"), kind,
-                       "train_X/00000.png 0 \ntrain_X/00001.png 9 \ntrain_X/00002.png 4 \n");
+    source_reading_expect(in_scratch("train_X.bin"), kind,
+                          "train_X/00000.png 0 \ntrain_X/00001.png 9 \ntrain_X/00002.png 4 \n");
     expect_classes("train_X.bin", "a", 10);
     put_text("train_y.bin", "\x01\x0b\x05");
-    source_case_expect(in_scratch("train_X.bin"), kind,
-                       "train_X/00000.png 0 \n"
-                       "train_X/00001.png -1 !label 10, but STL-10 has classes 0 to 9\n"
-                       "train_X/00002.png 4 \n");
+    source_reading_expect(in_scratch("train_X.bin"), kind,
+                          "train_X/00000.png 0 \n"
+                          "train_X/00001.png -1 !label 10; the classes are 0 to 9\n"
+                          "train_X/00002.png 4 \n");
     put_text("train_y.bin", "\x01\x0a");
-    expect_failure("train_X.bin", STATUS_CORRUPT, "train_y.bin has 2 labels for 3 images");
+    source_reading_refused(in_scratch("train_X.bin"), STATUS_CORRUPT,
+                           "train_y.bin has 2 labels for 3 images");
 }
 
 static void folders_hold_several_files(void **state)
@@ -202,12 +178,16 @@ static void folders_hold_several_files(void **state)
     put_records("test_batch.bin", "4", 1, 32);
     put_text("batches.meta.txt", ten_names);
     put_text("readme.html", "text");
-    source_case_expect(scratch.path, kind,
-                       "data_batch_1/00000.png 1 \ndata_batch_1/00001.png 2 \n"
-                       "data_batch_2/00000.png 3 \ntest_batch/00000.png 4 \n");
+    source_reading_expect(scratch.path, kind,
+                          "data_batch_1/00000.png 1 \ndata_batch_1/00001.png 2 \n"
+                          "data_batch_2/00000.png 3 \ntest_batch/00000.png 4 \n");
     expect_classes("", "a", 10);
     put_records("test_batch.bin", "4", 1, 31);
-    expect_failure("", STATUS_TRUNCATED, "test_batch.bin is 2884 bytes long");
+    source_reading_refused(in_scratch(""), STATUS_TRUNCATED, "test_batch.bin is 2884 bytes long");
+    put_records("test_batch.bin", "4", 1, 32);
+    put_records("train_X.bin", "x", 0, 96);
+    source_reading_refused(in_scratch(""), STATUS_UNSUPPORTED,
+                           "train_X.bin is of another data set (STL-10)");
 }
 
 static void archives_are_read_through(void **state)
@@ -222,9 +202,9 @@ static void archives_are_read_through(void **state)
     source_case_file(tar, "stl10_binary/class_names.txt", ten_names);
     source_case_member(tar, "stl10_binary/unlabeled_X.bin", '0', stl, len);
     source_case_end(tar);
-    source_case_expect(in_scratch("x.tar"), kind,
-                       "test_X/00000.png 1 \ntest_X/00001.png 2 \nunlabeled_X/00000.png -1 \n"
-                       "unlabeled_X/00001.png -1 \n");
+    source_reading_expect(in_scratch("x.tar"), kind,
+                          "test_X/00000.png 1 \ntest_X/00001.png 2 \nunlabeled_X/00000.png -1 \n"
+                          "unlabeled_X/00001.png -1 \n");
     expect_classes("x.tar", "a", 10);
     source_case_cuts(in_scratch("x.tar"), 4999);
 
@@ -232,9 +212,9 @@ static void archives_are_read_through(void **state)
     source_case_member(tar, "c/data_batch_1.bin", '0', cifar, cifar_len);
     source_case_file(tar, "c/batches.meta.txt", ten_names);
     source_case_end(tar);
-    source_case_expect(in_scratch("x.tar"), kind,
-                       "data_batch_1/00000.png 0 \ndata_batch_1/00001.png 7 \n");
-    source_case_mutants(in_scratch("x.tar"), 300, 0);
+    source_reading_expect(in_scratch("x.tar"), kind,
+                          "data_batch_1/00000.png 0 \ndata_batch_1/00001.png 7 \n");
+    source_case_mutants(in_scratch("x.tar"), in_scratch("x.tar"), 0, 300);
     free(stl);
     free(cifar);
 }
@@ -248,17 +228,16 @@ static void the_labels_alone_tell_a_long_file(void **state)
     }
     labels[100] = '\0';
     put_records("anything", labels, 1, 32);
-    struct source_case result;
-    source_case_read(&result, path);
-    assert_string_equal(result.kind, kind);
-    assert_int_equal(result.counts.images, 100);
+    source_reading_all(&reading, in_scratch("anything"));
+    assert_string_equal(reading.kind, kind);
+    assert_int_equal(reading.counts.images, 100);
     put_records("few", "0123", 1, 32); // too few to be sure
-    source_case_read(&result, path);
-    assert_int_equal(result.status, STATUS_UNSUPPORTED);
+    source_reading_all(&reading, in_scratch("few"));
+    assert_int_equal(reading.status, STATUS_UNSUPPORTED);
     memset(labels, '3', 100); // all the same: zeros and padding look so
     put_records("same", labels, 1, 32);
-    source_case_read(&result, path);
-    assert_int_equal(result.status, STATUS_UNSUPPORTED);
+    source_reading_all(&reading, in_scratch("same"));
+    assert_int_equal(reading.status, STATUS_UNSUPPORTED);
 }
 
 static void labels_out_of_range_are_bad(void **state)
@@ -269,38 +248,36 @@ static void labels_out_of_range_are_bad(void **state)
     labels[600] = '\0';
     labels[1] = '0' + 10; // one that the first look does not meet
     put_records("test_batch.bin", labels, 1, 32);
-    struct source_case result;
-    source_case_read(&result, path);
-    assert_int_equal(result.status, STATUS_END);
-    assert_non_null(
-        strstr(result.lines, "00001.png -1 !label 10, but CIFAR-10 has classes 0 to 9\n"));
+    source_reading_all(&reading, in_scratch("test_batch.bin"));
+    assert_int_equal(reading.status, STATUS_END);
+    assert_non_null(strstr(reading.lines, "00001.png -1 !label 10; the classes are 0 to 9\n"));
     put_records("data_batch_1.bin", "\x70", 1, 32); // the first one: not such a file
-    source_case_read(&result, path);
-    assert_int_equal(result.status, STATUS_UNSUPPORTED);
+    source_reading_all(&reading, in_scratch("data_batch_1.bin"));
+    assert_int_equal(reading.status, STATUS_UNSUPPORTED);
 }
 
 static void pickles_are_refused_with_advice(void **state)
 {
     (void)state;
     put_text("batches.meta", "\x80\x02.");
-    expect_failure("", STATUS_UNSUPPORTED, "take the binary version");
+    source_reading_refused(in_scratch(""), STATUS_UNSUPPORTED, "take the binary version");
     FILE *tar = source_case_create(in_scratch("x.tar"));
     source_case_file(tar, "cifar-100-python/train", "\x80\x02.");
     source_case_end(tar);
-    expect_failure("x.tar", STATUS_UNSUPPORTED, "take the binary version");
+    source_reading_refused(in_scratch("x.tar"), STATUS_UNSUPPORTED, "take the binary version");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(cifar_10, setup, teardown),
-        cmocka_unit_test_setup_teardown(cifar_100, setup, teardown),
-        cmocka_unit_test_setup_teardown(stl_10, setup, teardown),
-        cmocka_unit_test_setup_teardown(folders_hold_several_files, setup, teardown),
-        cmocka_unit_test_setup_teardown(archives_are_read_through, setup, teardown),
-        cmocka_unit_test_setup_teardown(the_labels_alone_tell_a_long_file, setup, teardown),
-        cmocka_unit_test_setup_teardown(labels_out_of_range_are_bad, setup, teardown),
-        cmocka_unit_test_setup_teardown(pickles_are_refused_with_advice, setup, teardown),
+        SOURCE_TEST(cifar_10),
+        SOURCE_TEST(cifar_100),
+        SOURCE_TEST(stl_10),
+        SOURCE_TEST(folders_hold_several_files),
+        SOURCE_TEST(archives_are_read_through),
+        SOURCE_TEST(the_labels_alone_tell_a_long_file),
+        SOURCE_TEST(labels_out_of_range_are_bad),
+        SOURCE_TEST(pickles_are_refused_with_advice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,7 @@
 #include "formats/lmdb_walk.h"
 #include "tests/support/picture.h"
 #include "tests/support/program.h"
-#include "tests/support/source_reading.h"
+#include "tests/support/source_case.h"
 
 #include <lmdb.h>
 #include <setjmp.h>
@@ -18,7 +18,8 @@
 
 #include <cmocka.h>
 
-static struct scratch scratch;
+#define NEWER_META 4096 // the second page's transaction is the newer one
+
 static char path[300], file[320];
 static struct source_reading reading;
 static uint8_t *jpeg;
@@ -168,17 +169,17 @@ static void test_datums_refused(void **state)
 {
     (void)state;
     write_one("\x08\x03\x10\x02\x18\x02\x22\x03xyz\x28\x07", 13);
-    source_reading_refused(path, STATUS_CORRUPT, "3 bytes for 2 x 2 raw pixels that take 12");
+    source_reading_bad(path, STATUS_CORRUPT, "3 bytes for 2 x 2 raw pixels that take 12");
     write_one("\x08\x02\x10\x01\x18\x01\x22\x02xy", 10);
-    source_reading_refused(path, STATUS_UNSUPPORTED, "2 channels");
+    source_reading_bad(path, STATUS_CORRUPT, "2 channels");
     write_one("\x10\x01\x18\x01\x32\x04\0\0\0\0", 10);
-    source_reading_refused(path, STATUS_UNSUPPORTED, "floating-point");
+    source_reading_bad(path, STATUS_CORRUPT, "floating-point");
     write_one("\x08\x03\x10\xff\xff\xff\xff\x0f\x18\xff\xff\xff\xff\x0f\x22\x01x", 17);
-    source_reading_refused(path, STATUS_LIMIT, "pixels");
+    source_reading_bad(path, STATUS_LIMIT, "pixels");
     write_one("\x22\x7fx", 3); // longer than the value: no Datum at all
-    source_reading_refused(path, STATUS_UNSUPPORTED, "it starts with 22 7f 78 '\".x'");
+    source_reading_bad(path, STATUS_CORRUPT, "it starts with 22 7f 78 '\".x'");
     write_one("\x08\x01\x10\x01\x18\x01\x22\x01x\x28\x80\x80\x80\x80\x08", 15);
-    source_reading_refused(path, STATUS_LIMIT, "the label -2147483648 is no class");
+    source_reading_bad(path, STATUS_LIMIT, "the label -2147483648 is no class");
 }
 
 static void test_pickles(void **state)
@@ -205,37 +206,36 @@ static void test_pickles_refused(void **state)
     static const struct {
         const char *bytes;
         size_t len;
-        enum status status;
         const char *reason;
     } cases[] = {
         {"\x80\x02"
          "cos\nsystem\n(X\x04\0\0\0trueR.",
-         25, STATUS_UNSUPPORTED, "wants Python's os.system"},
-        {"\x80\x04\x8c\x02os\x8c\x06system\x93.", 16, STATUS_UNSUPPORTED, "opcode 0x93"},
-        {"\x80\x04}.", 4, STATUS_UNSUPPORTED, "holds a dict"},
-        {"\x80\x04K\x01K\x02\x86.", 8, STATUS_UNSUPPORTED, "a pickle without bytes"},
+         25, "wants Python's os.system"},
+        {"\x80\x04\x8c\x02os\x8c\x06system\x93.", 16, "opcode 0x93"},
+        {"\x80\x04}.", 4, "holds a dict"},
+        {"\x80\x04K\x01K\x02\x86.", 8, "a pickle without bytes"},
         {"\x80\x04"
          "C\x03xyzK\x02\x86.",
-         11, STATUS_UNSUPPORTED, "it starts with 78 79 7a"},
+         11, "it starts with 78 79 7a"},
         {"\x80\x04"
          "B\xff\xff\xff\xffx.",
-         9, STATUS_TRUNCATED, "longer than it is"},
-        {"\x80\x04\x86.", 4, STATUS_CORRUPT, "takes values that are not there"},
-        {"\x80\x04h\x07.", 5, STATUS_CORRUPT, "takes values that are not there"},
-        {"\x80\x04t.", 4, STATUS_CORRUPT, "takes values that are not there"},
-        {"\x80\x04N", 3, STATUS_TRUNCATED, "a value ends here"},
-        {"\x80\x04NN.", 5, STATUS_CORRUPT, "does not end with one value"},
-        {"\x80\x09N.", 4, STATUS_UNSUPPORTED, "protocol 2 to 5"},
+         9, "longer than it is"},
+        {"\x80\x04\x86.", 4, "takes values that are not there"},
+        {"\x80\x04h\x07.", 5, "takes values that are not there"},
+        {"\x80\x04t.", 4, "takes values that are not there"},
+        {"\x80\x04N", 3, "a value ends here"},
+        {"\x80\x04NN.", 5, "does not end with one value"},
+        {"\x80\x09N.", 4, "protocol 2 to 5"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         write_one(cases[i].bytes, cases[i].len);
-        source_reading_refused(path, cases[i].status, cases[i].reason);
+        source_reading_bad(path, STATUS_CORRUPT, cases[i].reason);
     }
     char many[200];
     memset(many, 'N', sizeof many);
     memcpy(many, "\x80\x04", 2);
     write_one(many, sizeof many);
-    source_reading_refused(path, STATUS_UNSUPPORTED, "too many values");
+    source_reading_bad(path, STATUS_CORRUPT, "too many values");
 }
 
 static void test_msgpack(void **state)
@@ -246,19 +246,21 @@ static void test_msgpack(void **state)
     expect_jpeg("key.jpg 258\n");
     write_around(head, sizeof head, "\xff", 1);
     expect_jpeg("key.jpg -1\n");
+    write_around(head, sizeof head, "\xcf\xff\xff\xff\xff\xff\xff\xff\xff", 9);
+    source_reading_bad(path, STATUS_LIMIT, "is no class");
     write_around(head, sizeof head, "\xc0", 1);
-    source_reading_refused(path, STATUS_UNSUPPORTED, "it starts with 92 c5");
+    source_reading_bad(path, STATUS_CORRUPT, "it starts with 92 c5");
 }
 
 static void test_unknown_values(void **state)
 {
     (void)state;
     write_one("RIFF\x10\0\0\0WEBPVP8 ", 16);
-    source_reading_refused(path, STATUS_UNSUPPORTED, "a WebP image (as LSUN's");
+    source_reading_bad(path, STATUS_CORRUPT, "a WebP image (as LSUN's");
     write_one("hello", 5);
-    source_reading_refused(path, STATUS_UNSUPPORTED, "5 bytes is no image");
+    source_reading_bad(path, STATUS_CORRUPT, "5 bytes is no image");
     write_one("", 0);
-    source_reading_refused(path, STATUS_UNSUPPORTED, "0 bytes is no image");
+    source_reading_bad(path, STATUS_CORRUPT, "0 bytes is no image");
 }
 
 // --- trees -------------------------------------------------------------------------------------
@@ -287,14 +289,15 @@ static void test_deep_tree(void **state)
     for (unsigned i = 0; i < 20000; i++) {
         uint8_t bytes[40];
         snprintf(want, sizeof want, "%08u", i);
-        assert_int_equal(lmdb_walk_next(walk, &key, &key_len, &value, NULL), STATUS_OK);
+        assert_int_equal(lmdb_walk_next(walk, &key, &key_len, NULL), STATUS_OK);
+        assert_int_equal(lmdb_walk_value(walk, &value, NULL), STATUS_OK);
         assert_int_equal(key_len, 8);
         assert_memory_equal(key, want, 8);
         assert_int_equal(value.len, i % 16 == 0 ? jpeg_len : 40);
         assert_int_equal(source_range_read(&value, 0, bytes, 40, NULL), STATUS_OK);
         assert_memory_equal(bytes, jpeg, 40);
     }
-    assert_int_equal(lmdb_walk_next(walk, &key, &key_len, &value, NULL), STATUS_END);
+    assert_int_equal(lmdb_walk_next(walk, &key, &key_len, NULL), STATUS_END);
     lmdb_walk_close(&walk);
 }
 
@@ -323,46 +326,89 @@ static void test_several_values(void **state)
 
 // --- damage ------------------------------------------------------------------------------------
 
-// Changes `len` bytes at `at`, reads, and puts back what was there.
-static void expect_damage(size_t at, const void *bytes, size_t len, enum status status,
-                          const char *text)
+// Changes `len` bytes at `at`, reads as `expected` does, and puts back what was there.
+static void expect_damage(size_t at, const void *bytes, size_t len,
+                          void (*expected)(const char *path, enum status status, const char *text),
+                          enum status status, const char *text)
 {
     uint8_t *whole, kept[8];
     size_t whole_len;
     assert_int_equal(file_read_all(file, 1 << 26, &whole, &whole_len, NULL), STATUS_OK);
     memcpy(kept, whole + at, len);
     memcpy(whole + at, bytes, len);
-    source_reading_write(file, whole, whole_len);
-    source_reading_refused(path, status, text);
+    source_case_write(file, whole, whole_len);
+    expected(path, status, text);
     memcpy(whole + at, kept, len);
-    source_reading_write(file, whole, whole_len);
+    source_case_write(file, whole, whole_len);
     free(whole);
 }
 
-static void test_lies(void **state)
+// Where the leaf lies that is the root, and its first entry.
+static void find_leaf(size_t *page, size_t *entry)
 {
-    (void)state;
-    fill(20); // one leaf
     uint8_t *whole;
     size_t len;
-    assert_int_equal(file_read_all(file, 1 << 26, &whole, &len, NULL), STATUS_OK);
-    size_t meta = 4096; // the second page's transaction is the newer one
     uint64_t root;
-    memcpy(&root, whole + meta + 16 + 24 + 48 + 40, 8);
-    size_t page = (size_t)root * 4096;
     uint16_t first;
-    memcpy(&first, whole + page + 16, 2);
+    assert_int_equal(file_read_all(file, 1 << 26, &whole, &len, NULL), STATUS_OK);
+    memcpy(&root, whole + NEWER_META + 16 + 24 + 48 + 40, 8);
+    *page = (size_t)root * 4096;
+    memcpy(&first, whole + *page + 16, 2);
+    *entry = *page + first;
     free(whole);
-    expect_damage(meta + 20, "\x02", 1, STATUS_VERSION, "format version 2");
-    expect_damage(meta + 16 + 24, "\0\x20", 2, STATUS_CORRUPT, "how large pages are");
-    expect_damage(meta + 112 + 16, "\xff\xff\xff\x00", 4, STATUS_TRUNCATED, "the file has");
-    expect_damage(meta + 94, "\x63", 1, STATUS_CORRUPT, "too deep");
-    expect_damage(meta + 94, "\x02", 1, STATUS_CORRUPT, "not the page that the tree refers to");
-    expect_damage(page + 12, "\x10\0", 2, STATUS_CORRUPT, "without entries");
-    expect_damage(page + 16, "\xff\x0f", 2, STATUS_CORRUPT, "outside its page");
-    expect_damage(page + first + 6, "\xff\x01", 2, STATUS_CORRUPT, "outside its page");
-    expect_damage(page + first + 8 + 8, "\xff\xff", 2, STATUS_TRUNCATED, "the file has");
-    expect_damage(page + first + 2, "\xff\x7f", 2, STATUS_CORRUPT, "longer than its pages");
+}
+
+static void test_damaged_tree_ends_the_source(void **state)
+{
+    (void)state;
+    size_t meta = NEWER_META, page, entry;
+    fill(20); // one leaf
+    find_leaf(&page, &entry);
+    expect_damage(meta + 20, "\x02", 1, source_reading_refused, STATUS_VERSION, "format version 2");
+    expect_damage(meta + 16 + 24, "\0\x20", 2, source_reading_refused, STATUS_CORRUPT,
+                  "how large pages are");
+    expect_damage(meta + 112 + 16, "\xff\xff\xff\x00", 4, source_reading_refused, STATUS_TRUNCATED,
+                  "the file has");
+    expect_damage(meta + 94, "\x63", 1, source_reading_refused, STATUS_CORRUPT, "too deep");
+    expect_damage(meta + 94, "\x02", 1, source_reading_refused, STATUS_CORRUPT,
+                  "not the page that the tree refers to");
+    expect_damage(page + 12, "\x10\0", 2, source_reading_refused, STATUS_CORRUPT,
+                  "without entries");
+    expect_damage(page + 16, "\xff\x0f", 2, source_reading_refused, STATUS_CORRUPT,
+                  "outside its page");
+    expect_damage(entry + 6, "\xff\x01", 2, source_reading_refused, STATUS_CORRUPT,
+                  "outside its page");
+}
+
+static void test_damaged_value_is_a_bad_image(void **state)
+{
+    (void)state;
+    size_t page, entry;
+    fill(20); // 0 and 16 on pages of their own
+    find_leaf(&page, &entry);
+    expect_damage(entry + 8 + 8, "\xff\xff", 2, source_reading_bad, STATUS_CORRUPT, "the file has");
+    expect_damage(entry + 8 + 8, "\x02\0", 2, source_reading_bad, STATUS_CORRUPT,
+                  "not the page that holds a value");
+    expect_damage(entry + 2, "\xff\x7f", 2, source_reading_bad, STATUS_CORRUPT,
+                  "longer than its pages");
+    // The second entry's value is in the leaf.
+    expect_damage(entry - 2 * 56, "\xff\x0f", 2, source_reading_bad, STATUS_CORRUPT,
+                  "a value outside its page");
+}
+
+// Bad values in between are named, and what is around them is read.
+static void test_bad_values_in_between(void **state)
+{
+    (void)state;
+    begin(0);
+    put("a", 1, jpeg, jpeg_len);
+    put("b", 1, "\x80\x04}.", 4);
+    put("c/d.jpg", 7, "hello", 5);
+    put("e", 1, jpeg, jpeg_len);
+    end();
+    expect_jpeg("a.jpg -2\nb -1 !\nc/d.jpg -1 !\ne.jpg -2\n");
+    assert_int_equal(reading.bad.record, 1);
+    assert_non_null(strstr(reading.bad.reason, "holds a dict"));
 }
 
 static void test_mutants(void **state)
@@ -375,7 +421,7 @@ static void test_mutants(void **state)
         put(key, 8, jpeg, i % 8 == 0 ? jpeg_len : 200);
     }
     end();
-    source_reading_mutants(path, file, 0, 400);
+    source_case_mutants(path, file, 0, 400);
 }
 
 static void test_own_dataset(void **state)
@@ -384,7 +430,7 @@ static void test_own_dataset(void **state)
     char index[340];
     write_one(jpeg, jpeg_len);
     snprintf(index, sizeof index, "%s/index.byol", path);
-    source_reading_write(index,
+    source_case_write(index,
                          "\x89"
                          "BYOL\r\n\x1a\n",
                          8);
@@ -405,7 +451,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_deep_tree, setup, teardown),
         cmocka_unit_test_setup_teardown(test_other_trees, setup, teardown),
         cmocka_unit_test_setup_teardown(test_several_values, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_tree_ends_the_source, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_value_is_a_bad_image, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_values_in_between, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mutants, setup, teardown),
         cmocka_unit_test_setup_teardown(test_own_dataset, setup, teardown),
     };

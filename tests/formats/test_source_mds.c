@@ -4,7 +4,7 @@
 #include "formats/image.h"
 #include "tests/support/picture.h"
 #include "tests/support/program.h"
-#include "tests/support/source_reading.h"
+#include "tests/support/source_case.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,7 +19,6 @@
 
 #include <cmocka.h>
 
-static struct scratch scratch;
 static char path[300];
 static struct source_reading reading;
 static uint8_t *jpeg;
@@ -55,7 +54,7 @@ static void write_file(const char *name, const void *bytes, size_t len)
 {
     char file[400];
     snprintf(file, sizeof file, "%s/%s", path, name);
-    source_reading_write(file, bytes, len);
+    source_case_write(file, bytes, len);
 }
 
 static void put32(size_t at, size_t value)
@@ -159,7 +158,7 @@ static void test_compressed(void **state)
     write_index(&(struct index){.compression = "\"br:3\"", .zip = zip});
     source_reading_refused(path, STATUS_UNSUPPORTED, "compressed with 'br:3'");
     write_index(&(struct index){.compression = "\"zstd\"", .zip = zip, .bytes = shard_len - 1});
-    source_reading_refused(path, STATUS_CORRUPT, "outside the shard");
+    source_reading_refused(path, STATUS_CORRUPT, "longer than the index says");
     write_index(&(struct index){.compression = "\"zstd\"", .zip = zip, .bytes = shard_len + 1});
     source_reading_refused(path, STATUS_TRUNCATED, "the shard ends after");
 }
@@ -182,11 +181,11 @@ static void test_pil(void **state)
     make_shard("\2\0\0\0\1\0\0\0\4\0\0\0RGBA\1\2\3\4\5\6\7\x8", 24);
     write_file("shard.00000.mds", shard, shard_len);
     write_index(&(struct index){.encoding = "pil"});
-    source_reading_refused(path, STATUS_UNSUPPORTED, "mode RGBA");
+    source_reading_bad(path, STATUS_CORRUPT, "mode RGBA");
     make_shard("\2\0\0\0\1\0\0\0\xff\xff\xff\xffRGB", 15);
     write_file("shard.00000.mds", shard, shard_len);
     write_index(&(struct index){.encoding = "pil"});
-    source_reading_refused(path, STATUS_UNSUPPORTED, "another mode");
+    source_reading_bad(path, STATUS_CORRUPT, "another mode");
 }
 
 static void test_checksums(void **state)
@@ -279,25 +278,93 @@ static void test_link(void **state)
     source_reading_refused(path, STATUS_IO, "open");
 }
 
-static void expect_lie(size_t at, size_t value, enum status status, const char *text)
+// The shard with 32 bits of it changed.
+static void write_lie(size_t at, size_t value)
 {
     make_shard(jpeg, jpeg_len);
     put32(at, value);
     write_file("shard.00000.mds", shard, shard_len);
     write_index(&(struct index){0});
-    source_reading_refused(path, status, text);
 }
 
-static void test_shard_lies(void **state)
+static void test_shard_that_is_not_the_indexes(void **state)
 {
     (void)state;
-    expect_lie(0, 0xffffffff, STATUS_CORRUPT, "4294967295 samples");
-    expect_lie(4, 3, STATUS_CORRUPT, "outside the shard, or before");
-    expect_lie(8, 17, STATUS_CORRUPT, "outside the shard, or before");
-    expect_lie(12, shard_len + 1, STATUS_CORRUPT, "outside the shard, or before");
-    expect_lie(18, 0xffffffff, STATUS_CORRUPT, "'x' is longer than its sample");
-    expect_lie(18, jpeg_len + 1, STATUS_CORRUPT, "'y' is longer than its sample");
-    expect_lie(22, 0, STATUS_UNSUPPORTED, "neither a JPEG nor a PNG");
+    write_lie(0, 0xffffffff);
+    source_reading_refused(path, STATUS_CORRUPT, "4294967295 samples");
+}
+
+static void test_damaged_sample_is_a_bad_image(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t at, value;
+        const char *text;
+    } cases[] = {
+        {4, 3, "outside the shard, or before"},
+        {8, 17, "outside the shard, or before"},
+        {12, 0xffffffff, "outside the shard, or before"},
+        {18, 0xffffffff, "its columns take"},
+        {22, 0, "neither a JPEG nor a PNG"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_lie(cases[i].at, cases[i].value);
+        source_reading_bad(path, STATUS_CORRUPT, cases[i].text);
+    }
+    write_lie(18, jpeg_len + 1);
+    source_reading_bad(path, STATUS_CORRUPT, "its columns take");
+}
+
+// What a bad offset takes with it: the samples on both sides.
+static void test_samples_around_a_bad_offset(void **state)
+{
+    (void)state;
+    write_lie(4, 3);
+    expect("in/000000000 -1 !\nin/000000001.jpg 4\n");
+    assert_memory_equal(reading.first, jpeg, jpeg_len);
+    source_reading_free(&reading);
+    write_lie(12, shard_len + 1);
+    expect("in/000000000.jpg 3\nin/000000001 -1 !\n");
+    assert_int_equal(reading.bad.record, 1);
+    source_reading_free(&reading);
+    write_lie(8, shard_len - 1);
+    expect("in/000000000 -1 !\nin/000000001 -1 !\n");
+}
+
+// A label as text is a number from its first to its last character.
+static void test_text_labels(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        const char *members;
+    } cases[] = {
+        {"17", "in/000000000.jpg 17\n"},   {"-1", "in/000000000.jpg -1\n"},
+        {"1x", "in/000000000.jpg -1 !\n"}, {"x", "in/000000000.jpg -1 !\n"},
+        {"", "in/000000000.jpg -1 !\n"},   {"99999999999999999999", "in/000000000.jpg -1 !\n"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        size_t len = strlen(cases[i].text);
+        char index[500];
+        shard_len = 12;
+        put32(0, 1);
+        put32(4, shard_len);
+        append((uint8_t[8]){0}, 8);
+        put32(12, jpeg_len);
+        put32(16, len);
+        append(jpeg, jpeg_len);
+        append(cases[i].text, len);
+        put32(8, shard_len);
+        write_file("shard.00000.mds", shard, shard_len);
+        snprintf(index, sizeof index,
+                 "{\"shards\": [{\"column_encodings\": [\"jpeg\", \"str_int\"], \"column_names\": "
+                 "[\"x\", \"y\"], \"column_sizes\": [null, null], \"format\": \"mds\", "
+                 "\"raw_data\": {\"basename\": \"shard.00000.mds\", \"bytes\": %zu}, "
+                 "\"samples\": 1}], \"version\": 2}",
+                 shard_len);
+        write_file("index.json", index, strlen(index));
+        expect(cases[i].members);
+        source_reading_free(&reading);
+    }
 }
 
 static void test_mutants(void **state)
@@ -307,13 +374,13 @@ static void test_mutants(void **state)
     make_zip(zip, sizeof zip);
     write_index(&(struct index){.compression = "\"zstd\"", .zip = zip});
     snprintf(file, sizeof file, "%s/shard.00000.mds.zstd", path);
-    source_reading_mutants(path, file, 0, 200);
+    source_case_mutants(path, file, 0, 200);
     snprintf(file, sizeof file, "%s/index.json", path);
-    source_reading_mutants(path, file, 0, 300);
+    source_case_mutants(path, file, 0, 300);
     write_plain();
     write_index(&(struct index){0});
     snprintf(file, sizeof file, "%s/shard.00000.mds", path);
-    source_reading_mutants(path, file, 0, 300);
+    source_case_mutants(path, file, 0, 300);
 }
 
 int main(void)
@@ -326,7 +393,10 @@ int main(void)
         cmocka_unit_test(test_digests),
         cmocka_unit_test_setup_teardown(test_index_lies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_link, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_shard_lies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_shard_that_is_not_the_indexes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_sample_is_a_bad_image, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_samples_around_a_bad_offset, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_text_labels, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mutants, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,7 @@
 // Sources that another program reads: what that program may say, how it may end, and the two that
 // there are (HDF5 and Parquet files, damaged ones too).
 #include "tests/support/program.h"
-#include "tests/support/source_reading.h"
+#include "tests/support/source_case.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,7 +19,6 @@
 
 #include <cmocka.h>
 
-static struct scratch scratch;
 static char path[300];
 static struct source_reading reading;
 
@@ -28,7 +27,7 @@ static int setup(void **state)
     (void)state;
     scratch_make(&scratch);
     snprintf(path, sizeof path, "%s/a.h5", scratch.path);
-    source_reading_write(path, "\x89HDF\r\n\x1a\n", 8);
+    source_case_write(path, "\x89HDF\r\n\x1a\n", 8);
     setenv("BYOL_LIBEXEC", scratch.path, 1);
     return 0;
 }
@@ -55,7 +54,7 @@ static void say(const char *commands)
              "\"\\\\$1\\\\0\\\\0\\\\0\\\\$2\\\\0\\\\0\\\\0$3\\\\$4\\\\0\\\\0\\\\0$5$6\"; }\n"
              "none='\\0\\0\\0\\0'\n%s\n",
              commands);
-    source_reading_write(file, text, strlen(text));
+    source_case_write(file, text, strlen(text));
     assert_int_equal(chmod(file, 0755), 0);
 }
 
@@ -99,10 +98,8 @@ static void test_nonsense(void **state)
          STATUS_CORRUPT, "makes no sense"},
         {"printf BYOLIMG1; head 4 0 \"$none\" 0 \"$none$none\" '\\1\\0\\0\\0\\0\\0\\0\\0'",
          STATUS_CORRUPT, "makes no sense"},
-        {"printf BYOLIMG1; head 2 0 \"$none\" 1 '\\2\\0\\0\\0\\1\\0\\0\\0' "
-         "'\\3\\0\\0\\0\\0\\0\\0\\0'; "
-         "printf xRGB",
-         STATUS_CORRUPT, "3 bytes for 2 x 1 raw pixels"},
+        {"printf BYOLIMG1; head 10 0 \"$none\" 0 \"$none$none\" '\\221\\1\\0\\0\\0\\0\\0\\0'",
+         STATUS_CORRUPT, "makes no sense"},
         {"printf BYOLIMG1; head 1 0 \"$none\" 0 \"$none$none\" '\\4\\0\\0\\0\\0\\0\\0\\0'; printf "
          "JP",
          STATUS_IO, "ended with code 0"},
@@ -113,6 +110,22 @@ static void test_nonsense(void **state)
         say(cases[i].commands);
         source_reading_refused(path, cases[i].status, cases[i].reason);
     }
+}
+
+// What is wrong with one image is that image's.
+static void test_bad_images(void **state)
+{
+    (void)state;
+    say("printf BYOLIMG1\n"
+        "head 2 0 \"$none\" 1 '\\2\\0\\0\\0\\1\\0\\0\\0' '\\3\\0\\0\\0\\0\\0\\0\\0'; printf xRGB\n"
+        "head 10 1 '\\1\\0\\0\\0' 1 \"$none$none\" '\\4\\0\\0\\0\\0\\0\\0\\0'; printf 1oops\n"
+        "head 1 1 '\\1\\0\\0\\0' 5 \"$none$none\" '\\4\\0\\0\\0\\0\\0\\0\\0'; printf 2.jpgJPEG\n"
+        "head 10 1 '\\1\\0\\0\\0' 1 \"$none$none\" \"$none$none\"; printf 3\n"
+        "head 6 0 \"$none\" 0 \"$none$none\" \"$none$none\"");
+    source_reading_good(&reading, path);
+    assert_string_equal(reading.members, "x -1 !\na.h5/1 -1 !\na.h5/2.jpg 1\na.h5/3 -1 !\n");
+    assert_non_null(strstr(reading.bad.reason, "3 bytes for 2 x 1 raw pixels"));
+    assert_memory_equal(reading.first, "JPEG", 4);
 }
 
 // A program that goes on talking to nobody is ended.
@@ -134,7 +147,7 @@ static void test_no_program(void **state)
 {
     (void)state;
     source_reading_refused(path, STATUS_UNSUPPORTED, "install libhdf5-dev and build again");
-    source_reading_write(path, "PAR1", 4);
+    source_case_write(path, "PAR1", 4);
     source_reading_refused(path, STATUS_UNSUPPORTED, "parquet_stream.py, is neither beside byol");
 }
 
@@ -147,7 +160,7 @@ static void test_parquet_damaged(void **state)
         skip(); // not run where the sources are
     }
     setenv("BYOL_LIBEXEC", "tools/streams", 1);
-    source_reading_write(path, "PAR1 and nothing more PAR1", 26);
+    source_case_write(path, "PAR1 and nothing more PAR1", 26);
     source_reading_all(&reading, path);
     assert_true(reading.status == STATUS_UNSUPPORTED || reading.status == STATUS_CORRUPT);
     assert_non_null(strstr(reading.error.reason, "pyarrow"));
@@ -238,15 +251,17 @@ static void test_arrays(void **state)
     (void)state;
     hid_t file = create();
     hid_t ragged = H5Tvlen_create(H5T_NATIVE_UINT8);
-    hvl_t rows[2] = {{sizeof jpeg, (void *)jpeg}, {sizeof jpeg - 1, (void *)jpeg}};
-    write_dataset(file, "images", ragged, 1, &(hsize_t){2}, rows);
-    write_dataset(file, "labels", H5T_NATIVE_INT32, 1, &(hsize_t){2}, (int32_t[]){7, 8});
-    write_dataset(file, "other", H5T_NATIVE_INT32, 1, &(hsize_t){2}, (int32_t[]){1, 2});
+    hvl_t rows[3] = {{sizeof jpeg, (void *)jpeg}, {4, "none"}, {sizeof jpeg - 1, (void *)jpeg}};
+    write_dataset(file, "images", ragged, 1, &(hsize_t){3}, rows);
+    write_dataset(file, "labels", H5T_NATIVE_INT32, 1, &(hsize_t){3}, (int32_t[]){7, 1, 8});
+    write_dataset(file, "other", H5T_NATIVE_INT32, 1, &(hsize_t){3}, (int32_t[]){1, 2, 3});
     H5Tclose(ragged);
     H5Fclose(file);
-    expect("a.h5/images/000000000.jpg 7\na.h5/images/000000001.jpg 8\n",
-           "HDF5: 2 image files in 'images', labels in 'labels'");
+    expect("a.h5/images/000000000.jpg 7\na.h5/images/000000001 -1 !\n"
+           "a.h5/images/000000002.jpg 8\n",
+           "HDF5: 3 image files in 'images', labels in 'labels'");
     assert_memory_equal(reading.first, jpeg, sizeof jpeg);
+    assert_non_null(strstr(reading.bad.reason, "neither a JPEG nor a PNG"));
     file = create();
     write_dataset(file, "x", H5T_NATIVE_UINT8, 4, (hsize_t[]){2, 1, 1, 3}, "abcdef");
     write_dataset(file, "y", H5T_NATIVE_UINT8, 4, (hsize_t[]){2, 1, 1, 1}, "\1\2");
@@ -263,7 +278,13 @@ static void test_hdf5_refused(void **state)
     write_dataset(file, "x", H5T_NATIVE_DOUBLE, 1, &(hsize_t){2}, (double[]){1, 2});
     H5Fclose(file);
     source_reading_refused(path, STATUS_UNSUPPORTED, "no images in it");
-    source_reading_write(path, "\x89HDF\r\n\x1a\n", 8);
+    file = create();
+    hid_t ragged = H5Tvlen_create(H5T_NATIVE_UINT8);
+    write_dataset(file, "words", ragged, 1, &(hsize_t){1}, &(hvl_t){4, "word"});
+    H5Tclose(ragged);
+    H5Fclose(file);
+    source_reading_refused(path, STATUS_UNSUPPORTED, "the first entry of words is neither");
+    source_case_write(path, "\x89HDF\r\n\x1a\n", 8);
     source_reading_refused(path, STATUS_CORRUPT, "libhdf5 cannot open it");
 }
 
@@ -275,7 +296,7 @@ static void test_hdf5_mutants(void **state)
     hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
     H5Ldelete(file, "/dog/round", H5P_DEFAULT);
     H5Fclose(file);
-    source_reading_mutants(path, path, 8, 60);
+    source_case_mutants(path, path, 8, 60);
 }
 #endif
 
@@ -284,6 +305,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_good, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nonsense, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_images, setup, teardown),
         cmocka_unit_test_setup_teardown(test_closed_early, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_program, setup, teardown),
         cmocka_unit_test_setup_teardown(test_parquet_damaged, setup, teardown),

@@ -7,25 +7,43 @@ is skipped. FOLDER/CLASS/IMAGE.jpg are the images (tests/data/images). Exit code
 """
 
 import argparse
+import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 
 HERE = pathlib.Path(__file__).parent
 
-# name: (environment, what is installed in it, what must import)
+# name: (environment, what must import)
 LIBRARIES = {
-    "tfrecord": ("tf", "tensorflow-cpu", "tensorflow"),
-    "webdataset": ("webdataset", "webdataset numpy", "webdataset"),
-    "mds": ("stores", "mosaicml-streaming transformers pillow lmdb msgpack h5py pyarrow numpy", "streaming, PIL"),
-    "beton": ("ffcv", "ffcv torchvision numpy pillow", "ffcv"),
-    "lmdb": ("stores", "", "lmdb, msgpack, PIL"),
-    "cifar": ("stores", "", "numpy, PIL"),
-    "hdf5": ("stores", "", "h5py, PIL"),
-    "parquet": ("stores", "", "pyarrow"),
+    "tfrecord": ("tf", "tensorflow, tensorflow_datasets"),
+    "webdataset": ("webdataset", "webdataset"),
+    "mds": ("mds", "streaming, PIL"),
+    "beton": ("ffcv", "ffcv"),
+    "lmdb": ("stores", "lmdb, msgpack, PIL"),
+    "cifar": ("stores", "numpy, PIL"),
+    "hdf5": ("stores", "h5py, PIL"),
+    "parquet": ("stores", "pyarrow"),
+}
+# name: (the environment whose packages it sees too, what each call of pip installs). mosaicml-streaming asks for the SDKs of
+# five clouds, which it imports when it uploads to one: it is installed without them, and with what its own import needs.
+ENVIRONMENTS = {
+    "main": (None, ["torch torchvision"]),
+    "tf": (None, ["tensorflow-cpu tensorflow-datasets"]),
+    "webdataset": (None, ["webdataset numpy"]),
+    "stores": (None, ["pillow lmdb msgpack h5py pyarrow numpy"]),
+    "mds": (
+        "main",
+        [
+            "--no-deps mosaicml-streaming==0.13.0",
+            "transformers<5 numpy<2.2 xxhash<4 brotli python-snappy zstd tqdm catalogue typing_extensions pillow",
+        ],
+    ),
+    "ffcv": ("main", ["ffcv==1.0.2 numba numpy pillow"]),  # compiled: tests/bench/setup.sh has what it wants of Debian
 }
 READ_BACK = ("webdataset", "tfrecord", "lmdb")
 
@@ -37,22 +55,41 @@ class Failure(Exception):
 def call(*command, **options):
     result = subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)
     if result.returncode != 0:
-        raise Failure((result.stderr or result.stdout).strip().splitlines()[-1:] or ["failed without a word"])
+        raise Failure(((result.stderr or result.stdout).strip().splitlines() or ["failed without a word"])[-1])
     return result.stdout
 
 
-def install(venv, packages):
-    call(sys.executable, "-m", "venv", venv)
-    call(venv / "bin/pip", "-q", "install", *packages.split())
+def packages_folder(venv):
+    return call(venv / "bin/python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+
+
+def install(venvs, name):
+    """Makes the environment; one that cannot be completed goes away again."""
+    base, groups = ENVIRONMENTS[name]
+    venv = venvs / name
+    if venv.exists():
+        return
+    if base:
+        install(venvs, base)
+    try:
+        call(sys.executable, "-m", "venv", venv)
+        if base:
+            path = pathlib.Path(packages_folder(venv)) / f"zz-{base}.pth"
+            path.write_text(packages_folder(venvs / base) + "\n")
+        for packages in groups:
+            call(venv / "bin/pip", "-q", "install", *packages.split())
+    except BaseException:
+        shutil.rmtree(venv, ignore_errors=True)
+        raise
 
 
 def python_of(library, arguments):
     """The environment's Python, or the reason why there is none."""
-    name, packages, imports = LIBRARIES[library]
+    name, imports = LIBRARIES[library]
     venv = arguments.venvs / name
     try:
-        if not venv.exists() and arguments.install:
-            install(venv, packages)
+        if arguments.install:
+            install(arguments.venvs, name)
         call(venv / "bin/python", "-c", f"import {imports}")
     except (Failure, OSError) as problem:
         return None, str(problem)
@@ -60,7 +97,8 @@ def python_of(library, arguments):
 
 
 def sources_of(out, name):
-    return sorted(path for path in out.glob(f"{name}*") if path.name == name or path.name.startswith(f"{name}.") and path.suffix != ".json")
+    files = [path for path in out.glob(f"{name}.*") if path.suffix not in (".json", ".classes")]
+    return sorted(files + list(out.glob(name)))
 
 
 def convert(arguments, python, sources, dataset):
@@ -68,14 +106,26 @@ def convert(arguments, python, sources, dataset):
     call(arguments.byol, "convert", *sources, "-o", dataset, "--quiet", env=environment)
 
 
+def check_classes(arguments, dataset, listing):
+    """The names of the classes, where the writer listed them."""
+    wanted = listing.with_suffix(".classes")
+    if wanted.exists():
+        found = json.loads(call(arguments.byol, "inspect", dataset, "--json"))["classes"]
+        if found != wanted.read_text().splitlines():
+            raise Failure(f"{listing.stem}: the classes are {found}")
+
+
 def check_writer(library, python, checker, arguments, scratch):
     out = scratch / library
     out.mkdir()
     call(python, "-B", HERE / f"write_{library}.py", arguments.folder, out)
     for listing in sorted(out.glob("*.json")):
+        if not sources_of(out, listing.stem):
+            continue  # a file of the library's own
         dataset = scratch / f"{library}-{listing.stem}.byol"
         convert(arguments, python, sources_of(out, listing.stem), dataset)
         report = call(checker, "-B", HERE / "check.py", dataset, listing)
+        check_classes(arguments, dataset, listing)
         print(f"{library:11} {listing.stem:14} {report.split(': ', 1)[1].strip()}")
 
 
@@ -99,6 +149,7 @@ def main():
     parser.add_argument("--install", action="store_true")
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()
+    arguments.venvs = arguments.venvs.resolve()
     failed = 0
     checker, why = python_of("cifar", arguments)
     if checker is None:

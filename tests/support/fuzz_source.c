@@ -46,7 +46,8 @@ static struct pass read_pass(const char *path, bool images)
     struct pass pass = {0};
     uint8_t *bytes = NULL;
     size_t capacity = 0;
-    pass.status = source_open(&source, path, &error);
+    pass.status =
+        images ? source_open(&source, path, &error) : source_open_names(&source, path, &error);
     bool opened = pass.status == STATUS_OK;
     while (pass.status == STATUS_OK) {
         pass.status = source_next(source, &member, &error);
@@ -65,7 +66,7 @@ static struct pass read_pass(const char *path, bool images)
         const char *const *classes = source_classes(source, &count);
         FUZZ_CHECK((classes != NULL) == (count > 0) && strlen(source_describe(source)) > 0);
     }
-    if (pass.status != STATUS_END) {
+    if (pass.status != STATUS_END && pass.status != STATUS_NOT_FOUND) { // _NOT_FOUND: a shard
         fuzz_check_error(pass.status, &error);
     }
     free(bytes);
@@ -73,9 +74,8 @@ static struct pass read_pass(const char *path, bool images)
     return pass;
 }
 
-enum fuzz_outcome fuzz_source_run(const uint8_t *bytes, size_t len)
+enum fuzz_outcome fuzz_source_run_path(const char *path)
 {
-    const char *path = fuzz_file(bytes, len);
     struct pass names = read_pass(path, false), images = read_pass(path, true);
     // Damage of data alone is met by the second.
     if (names.status == STATUS_END && images.status == STATUS_END) {
@@ -83,6 +83,11 @@ enum fuzz_outcome fuzz_source_run(const uint8_t *bytes, size_t len)
         return FUZZ_ACCEPTED;
     }
     return names.status == STATUS_UNSUPPORTED && names.images == 0 ? FUZZ_REFUSED : FUZZ_ENTERED;
+}
+
+enum fuzz_outcome fuzz_source_run(const uint8_t *bytes, size_t len)
+{
+    return fuzz_source_run_path(fuzz_file(bytes, len));
 }
 
 static size_t octal(const uint8_t *digits, size_t count)

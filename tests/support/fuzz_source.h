@@ -9,6 +9,9 @@
 // FUZZ_ACCEPTED when it was read to its end, FUZZ_REFUSED when no kind took it.
 enum fuzz_outcome fuzz_source_run(const uint8_t *bytes, size_t len);
 
+// The same for a path, a folder for example, that the target made of its input.
+enum fuzz_outcome fuzz_source_run_path(const char *path);
+
 // Makes the checksums of a tar's headers hold, and of tars inside it.
 void fuzz_source_repair_tar(uint8_t *bytes, size_t len);
 

@@ -1,4 +1,4 @@
-// Sources for tests.
+// Files of sources, whole and damaged.
 #include "tests/support/source_case.h"
 #include "formats/file.h"
 #include "tests/support/mutate.h"
@@ -13,6 +13,22 @@
 #include <cmocka.h>
 
 #define BLOCK 512
+
+struct scratch scratch;
+
+int source_case_setup(void **state)
+{
+    (void)state;
+    scratch_make(&scratch);
+    return 0;
+}
+
+int source_case_teardown(void **state)
+{
+    (void)state;
+    scratch_remove(&scratch);
+    return 0;
+}
 
 FILE *source_case_create(const char *path)
 {
@@ -66,66 +82,6 @@ void source_case_end(FILE *tar)
     assert_int_equal(fclose(tar), 0);
 }
 
-static void add_line(struct source_case *result, const struct source_member *member,
-                     enum status status, const struct error *bad, const uint8_t *bytes, size_t len)
-{
-    size_t used = strlen(result->lines), room = sizeof result->lines - used, text = 0;
-    while (status == STATUS_OK && text < len && bytes[text] >= ' ' && bytes[text] < 0x7f) {
-        text++;
-    }
-    if (member->fault != NULL) {
-        snprintf(result->lines + used, room, "%s %d !its name %s\n", member->name, member->label,
-                 member->fault);
-    } else if (status != STATUS_OK) {
-        snprintf(result->lines + used, room, "%s %d !%s\n", member->name, member->label,
-                 bad->reason);
-    } else {
-        snprintf(result->lines + used, room, "%s %d %.*s\n", member->name, member->label, (int)text,
-                 (const char *)bytes);
-    }
-}
-
-void source_case_read(struct source_case *result, const char *path)
-{
-    struct source *source;
-    struct source_member member;
-    uint8_t *bytes = NULL;
-    size_t len, capacity = 0;
-    memset(result, 0, sizeof *result);
-    result->status = source_open(&source, path, &result->error);
-    while (result->status == STATUS_OK) {
-        struct error bad = {0};
-        result->status = source_next(source, &member, &result->error);
-        if (result->status != STATUS_OK) {
-            break;
-        }
-        enum status status = source_read(source, &bytes, &len, &capacity, &bad);
-        add_line(result, &member, status, &bad, bytes, len);
-        if (status != STATUS_OK && status != STATUS_LIMIT && status != STATUS_CORRUPT) {
-            result->status = status;
-            result->error = bad;
-        }
-    }
-    if (source != NULL) {
-        result->counts = source_counts(source);
-        snprintf(result->kind, sizeof result->kind, "%s", source_kind_name(source));
-        snprintf(result->layout, sizeof result->layout, "%s", source_describe(source));
-    }
-    free(bytes);
-    source_close(&source);
-}
-
-void source_case_expect(const char *path, const char *kind, const char *lines)
-{
-    struct source_case result;
-    source_case_read(&result, path);
-    if (result.status != STATUS_END) {
-        fail_msg("%s", result.error.reason);
-    }
-    assert_string_equal(result.kind, kind);
-    assert_string_equal(result.lines, lines);
-}
-
 static uint8_t *whole_file(const char *path, size_t *len)
 {
     uint8_t *bytes;
@@ -133,40 +89,40 @@ static uint8_t *whole_file(const char *path, size_t *len)
     return bytes;
 }
 
-static void check_failure(const struct source_case *result)
+// Reads what was damaged; returns how that ended.
+static enum status read_damaged(struct source_reading *reading, const char *path)
 {
-    assert_true(result->status != STATUS_OK && result->status != STATUS_NO_MEMORY);
-    assert_true(result->status == STATUS_END || result->error.reason[0] != '\0');
+    source_reading_all(reading, path);
+    assert_true(reading->status != STATUS_OK && reading->status != STATUS_NO_MEMORY);
+    assert_true(reading->status == STATUS_END || reading->error.reason[0] != '\0');
+    return reading->status;
 }
 
-void source_case_mutants(const char *path, unsigned count, size_t keep)
+void source_case_mutants(const char *path, const char *file, size_t keep, unsigned rounds)
 {
+    static struct source_reading reading;
     size_t len;
-    uint8_t *bytes = whole_file(path, &len);
+    uint8_t *bytes = whole_file(file, &len);
     uint64_t random = 5;
-    for (unsigned i = 0; i < count; i++) {
+    for (unsigned i = 0; i < rounds; i++) {
         size_t mutant_len;
         uint8_t *mutant = mutate_copy(bytes, len, keep, &random, &mutant_len);
-        source_case_write(path, mutant, mutant_len);
+        source_case_write(file, mutant, mutant_len);
         free(mutant);
-        struct source_case result;
-        source_case_read(&result, path);
-        check_failure(&result);
+        read_damaged(&reading, path);
     }
-    source_case_write(path, bytes, len);
+    source_case_write(file, bytes, len);
     free(bytes);
 }
 
 void source_case_cuts(const char *path, size_t step)
 {
+    static struct source_reading reading;
     size_t len;
     uint8_t *bytes = whole_file(path, &len);
     for (size_t cut = 0; cut < len; cut += step) {
         source_case_write(path, bytes, cut);
-        struct source_case result;
-        source_case_read(&result, path);
-        check_failure(&result);
-        if (result.status == STATUS_END) {
+        if (read_damaged(&reading, path) == STATUS_END) {
             fail_msg("cut at %zu of %zu passes for whole", cut, len);
         }
     }

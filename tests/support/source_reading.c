@@ -1,7 +1,5 @@
 // Reading sources to their end.
 #include "tests/support/source_reading.h"
-#include "formats/file.h"
-#include "tests/support/mutate.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,11 +11,33 @@
 
 #include <cmocka.h>
 
-static void note_member(struct source_reading *reading, const struct source_member *member)
+static void append(char *text, size_t size, const char *format, ...)
 {
-    size_t used = strlen(reading->members);
-    snprintf(reading->members + used, sizeof reading->members - used, "%s %d\n", member->name,
-             (int)member->label);
+    size_t used = strlen(text);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text + used, size - used, format, arguments);
+    va_end(arguments);
+}
+
+// `why`: NULL for a good one.
+static void note_member(struct source_reading *reading, const struct source_member *member,
+                        const struct error *why, const uint8_t *bytes, size_t len)
+{
+    size_t text = 0;
+    while (why == NULL && text < len && bytes[text] >= ' ' && bytes[text] < 0x7f) {
+        text++;
+    }
+    append(reading->members, sizeof reading->members, "%s %d%s\n", member->name, member->label,
+           why ? " !" : "");
+    append(reading->lines, sizeof reading->lines, "%s %d ", member->name, member->label);
+    if (member->fault != NULL) {
+        append(reading->lines, sizeof reading->lines, "!its name %s\n", member->fault);
+    } else if (why != NULL) {
+        append(reading->lines, sizeof reading->lines, "!%s\n", why->reason);
+    } else {
+        append(reading->lines, sizeof reading->lines, "%.*s\n", (int)text, (const char *)bytes);
+    }
 }
 
 static void note_classes(struct source_reading *reading, const struct source *source)
@@ -31,40 +51,84 @@ static void note_classes(struct source_reading *reading, const struct source *so
     }
 }
 
+// Whether the source goes on behind this image.
+static bool read_member(struct source_reading *reading, struct source *source,
+                        const struct source_member *member, uint8_t **bytes, size_t *capacity)
+{
+    struct error error;
+    size_t len;
+    enum status status = source_read(source, bytes, &len, capacity, &error);
+    note_member(reading, member, status != STATUS_OK ? &error : NULL, *bytes, len);
+    if (status != STATUS_OK && status != STATUS_LIMIT && status != STATUS_CORRUPT) {
+        reading->status = status;
+        reading->error = error;
+        return false;
+    }
+    if (status != STATUS_OK && reading->bad.status == STATUS_OK) {
+        reading->bad = error;
+    }
+    if (status == STATUS_OK && reading->first == NULL) {
+        reading->first = malloc(len + 1);
+        assert_non_null(reading->first);
+        memcpy(reading->first, *bytes, len);
+        reading->first_len = len;
+    }
+    return true;
+}
+
 static void read_members(struct source_reading *reading, struct source *source)
 {
     struct source_member member;
     uint8_t *bytes = NULL;
-    size_t len, capacity = 0;
-    while ((reading->status = source_next(source, &member, &reading->error)) == STATUS_OK) {
-        note_member(reading, &member);
-        reading->status = source_read(source, &bytes, &len, &capacity, &reading->error);
-        if (reading->status != STATUS_OK && reading->status != STATUS_LIMIT) {
-            break;
-        }
-        if (reading->first == NULL && reading->status == STATUS_OK) {
-            reading->first = malloc(len + 1);
-            assert_non_null(reading->first);
-            memcpy(reading->first, bytes, len);
-            reading->first_len = len;
-        }
-    }
+    size_t capacity = 0;
+    do {
+        reading->status = source_next(source, &member, &reading->error);
+    } while (reading->status == STATUS_OK &&
+             read_member(reading, source, &member, &bytes, &capacity));
     free(bytes);
 }
 
 void source_reading_all(struct source_reading *reading, const char *path)
 {
     struct source *source;
+    source_reading_free(reading);
     memset(reading, 0, sizeof *reading);
     reading->status = source_open(&source, path, &reading->error);
     if (reading->status != STATUS_OK) {
         return;
     }
+    assert_string_equal(reading->error.reason, ""); // success leaves it alone
     read_members(reading, source);
     reading->counts = source_counts(source);
     snprintf(reading->kind, sizeof reading->kind, "%s", source_kind_name(source));
     snprintf(reading->description, sizeof reading->description, "%s", source_describe(source));
     note_classes(reading, source);
+    source_close(&source);
+}
+
+// Names and labels are the same where only they are wanted; what is wrong with an image need not be
+// seen then.
+static void check_names(const struct source_reading *reading, const char *path)
+{
+    struct source *source;
+    struct source_member member;
+    enum status status;
+    const char *at = reading->members;
+    assert_int_equal(source_open_names(&source, path, NULL), STATUS_OK);
+    while ((status = source_next(source, &member, NULL)) == STATUS_OK && *at != '\0') {
+        char text[2 * 4096 + 32]; // a bad name may have line ends of its own
+        int want = snprintf(text, sizeof text, "%s ", member.name);
+        assert_memory_equal(at, text, (size_t)want);
+        at += want;
+        size_t len = strcspn(at, "\n");
+        if (len == 0 || at[len - 1] != '!') {
+            want = snprintf(text, sizeof text, "%d\n", member.label);
+            assert_memory_equal(at, text, (size_t)want);
+        }
+        at += len + 1;
+    }
+    assert_int_equal(status, STATUS_END);
+    assert_int_equal(source_counts(source).images, reading->counts.images);
     source_close(&source);
 }
 
@@ -74,6 +138,7 @@ void source_reading_good(struct source_reading *reading, const char *path)
     if (reading->status != STATUS_END) {
         fail_msg("%s: %s", path, reading->error.reason);
     }
+    check_names(reading, path);
 }
 
 void source_reading_free(struct source_reading *reading)
@@ -82,46 +147,57 @@ void source_reading_free(struct source_reading *reading)
     reading->first = NULL;
 }
 
-void source_reading_refused(const char *path, enum status status, const char *text)
+static struct source_reading *good_reading(const char *path)
 {
-    struct source_reading *reading = malloc(sizeof *reading);
+    struct source_reading *reading = calloc(1, sizeof *reading);
     assert_non_null(reading);
-    source_reading_all(reading, path);
-    if (reading->status != status || strstr(reading->error.reason, text) == NULL) {
-        fail_msg("%s: status %s, %s; expected: %s", path, status_name(reading->status),
-                 reading->error.reason, text);
-    }
+    source_reading_good(reading, path);
+    return reading;
+}
+
+static void end_reading(struct source_reading *reading)
+{
     source_reading_free(reading);
     free(reading);
 }
 
-// Without the syncs of file_write_durably.
-void source_reading_write(const char *path, const void *bytes, size_t len)
+void source_reading_expect(const char *path, const char *kind, const char *lines)
 {
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes, 1, len, file), len);
-    assert_int_equal(fclose(file), 0);
+    struct source_reading *reading = good_reading(path);
+    assert_string_equal(reading->kind, kind);
+    assert_string_equal(reading->lines, lines);
+    end_reading(reading);
 }
 
-void source_reading_mutants(const char *path, const char *file, size_t keep, unsigned rounds)
+void source_reading_described(const char *path, const char *description)
 {
-    struct source_reading *reading = malloc(sizeof *reading);
-    uint8_t *whole = NULL;
-    size_t len = 0;
-    uint64_t state = 7;
-    assert_non_null(reading);
-    assert_int_equal(file_read_all(file, UINT64_C(1) << 30, &whole, &len, NULL), STATUS_OK);
-    for (unsigned round = 0; round < rounds; round++) {
-        size_t mutant_len;
-        uint8_t *mutant = mutate_copy(whole, len, keep, &state, &mutant_len);
-        source_reading_write(file, mutant, mutant_len);
-        free(mutant);
-        source_reading_all(reading, path);
-        assert_true(reading->status == STATUS_END || reading->error.reason[0] != '\0');
-        source_reading_free(reading);
+    struct source_reading *reading = good_reading(path);
+    assert_string_equal(reading->description, description);
+    end_reading(reading);
+}
+
+static void expect_error(const char *path, const struct error *found, enum status status,
+                         const char *text)
+{
+    if (found->status != status || strstr(found->reason, text) == NULL) {
+        fail_msg("%s: status %s, %s; expected: %s", path, status_name(found->status), found->reason,
+                 text);
     }
-    source_reading_write(file, whole, len);
-    free(whole);
-    free(reading);
+}
+
+void source_reading_refused(const char *path, enum status status, const char *text)
+{
+    struct source_reading *reading = calloc(1, sizeof *reading);
+    assert_non_null(reading);
+    source_reading_all(reading, path);
+    expect_error(path, &reading->error, status, text);
+    assert_int_equal(reading->status, status);
+    end_reading(reading);
+}
+
+void source_reading_bad(const char *path, enum status status, const char *text)
+{
+    struct source_reading *reading = good_reading(path);
+    expect_error(path, &reading->bad, status, text);
+    end_reading(reading);
 }

@@ -214,6 +214,63 @@ static void datasets_without_labels_stay_so(void **state)
     }
 }
 
+// Through all three forms; `folder`: names come back from class folders too.
+static void expect_same_through_all_forms(const char *name, bool folder)
+{
+    static const char *const forms[] = {"folder", "webdataset", "tfrecord"};
+    for (int form = folder ? 0 : 1; form < 3; form++) {
+        char line[300];
+        snprintf(line, sizeof line, "export-data $DIR/%s --to %s -o $DIR/out --force", name,
+                 forms[form]);
+        program_expect(&scratch, 0, NULL, line);
+        snprintf(line, sizeof line, "convert $DIR/out%s -o $DIR/again --force",
+                 form == 0 ? "" : "/out*[0-9r]");
+        program_expect(&scratch, 0, NULL, line);
+        expect_same_sets(name, "again");
+    }
+}
+
+static void a_part_of_a_dataset_keeps_its_names(void **state)
+{
+    (void)state;
+    static const char *const classes[] = {"ant",
+                                          "bee"}; // images of the first only, as --limit does
+    static const struct entry entries[] = {{"ant/1.jpg", 0}, {"ant/b/2.jpg", 0}};
+    write_set("part", entries, 2, classes, 2);
+    expect_same_through_all_forms("part", true);
+    static const struct entry unlabelled[] = {{"x/y/1.jpg", -1}, {"x/y/2.jpg", -1}};
+    write_set("flat", unlabelled, 2, NULL, 0);
+    expect_same_through_all_forms("flat", true);
+}
+
+static void names_of_any_kind_come_back(void **state)
+{
+    (void)state;
+    static const char *const classes[] = {"n01440764", "b\xc3\xa4r und \xe7\x86\x8a", ".x", "%2Ex",
+                                          "%252Ex"};
+    static const struct entry entries[] = {{"n01440764/n01440764_1.JPEG", 0},
+                                           {"b\xc3\xa4r und \xe7\x86\x8a/\xc3\xbc 'q\".jpg", 1},
+                                           {".x/1.jpg", 2},
+                                           {"%2Ex/1.jpg", 3},
+                                           {"%252Ex/1.jpg", 4},
+                                           {"n01440764/a.b.c.JPG", 0},
+                                           {"n01440764/called.png", 0},
+                                           {"n01440764/noending", 0},
+                                           {"n01440764/.hidden", 0},
+                                           {"n01440764/noending.", 0},
+                                           {"-rf/*.jpg", -1}};
+    write_set("odd", entries, 11, classes, 5);
+    expect_same_through_all_forms("odd", false);
+    // As folders: other names, the same labels.
+    program_expect(&scratch, 0, "11 images", "export-data $DIR/odd --to folder -o $DIR/f");
+    program_expect(&scratch, 0, "5 classes", "convert $DIR/f -o $DIR/again --force");
+    struct dataset *again = open_set("again");
+    assert_int_equal(dataset_record(again, find_record(again, "%2Ex/1.jpg")).label, 2);
+    assert_int_equal(dataset_record(again, find_record(again, "%252Ex/1.jpg")).label, 3);
+    assert_int_equal(dataset_record(again, find_record(again, "%25252Ex/1.jpg")).label, 4);
+    dataset_close(&again);
+}
+
 // --- shards and names ----------------------------------------------------------------------------
 
 static void shards_are_cut_at_whole_images(void **state)
@@ -267,7 +324,9 @@ static void two_images_of_one_file_are_refused(void **state)
     static const char *const classes[] = {"cat"};
     static const struct entry entries[] = {{"cat/1.jpg", 0}, {"1.jpg", 0}};
     write_set("odd", entries, 2, classes, 1);
-    program_expect(&scratch, 1, "exists", "export-data $DIR/odd --to folder -o $DIR/f");
+    program_expect(&scratch, 1, "cat/1.jpg exists: a second image for that file",
+                   "export-data $DIR/odd --to folder -o $DIR/f");
+    expect_same_through_all_forms("odd", false);
     assert_int_equal(scratch_shell(&scratch, "test ! -e $DIR/f -a ! -e $DIR/f.partial"), 0);
 }
 
@@ -315,15 +374,58 @@ static void killed_exports_are_never_taken_for_whole(void **state)
     expect_same_sets("set", "again");
 }
 
-static void full_disks_are_named_and_nothing_is_left(void **state)
+static void an_export_killed_at_once_is_no_obstacle(void **state)
 {
     (void)state;
     assert_int_equal(scratch_shell(&scratch, "$BYOL convert " IMAGES " -o $DIR/set"), 0);
+    assert_int_equal(scratch_shell(&scratch, "mkdir $DIR/out.partial"), 0); // no mark yet
+    program_expect(&scratch, 1, "exists already", "export-data $DIR/set --to folder -o $DIR/out");
+    program_expect(&scratch, 0, NULL, "export-data $DIR/set --to folder -o $DIR/out --force");
     assert_int_equal(
-        scratch_shell(&scratch,
-                      "ulimit -f 4; $BYOL export-data $DIR/set --to tfrecord -o $DIR/out"),
-        1);
-    assert_int_equal(scratch_shell(&scratch, "test ! -e $DIR/out -a ! -e $DIR/out.partial"), 0);
+        scratch_shell(&scratch, "mkdir $DIR/out.partial && touch $DIR/out.partial/mine"), 0);
+    program_expect(&scratch, 1, "exists already",
+                   "export-data $DIR/set --to folder -o $DIR/out --force");
+    assert_int_equal(scratch_shell(&scratch, "test -f $DIR/out.partial/mine -a -d $DIR/out"), 0);
+}
+
+// What links point to is left alone.
+static void links_in_the_way_are_not_followed(void **state)
+{
+    (void)state;
+    assert_int_equal(scratch_shell(&scratch, "$BYOL convert " IMAGES " -o $DIR/set"), 0);
+    program_expect(&scratch, 0, NULL, "export-data $DIR/set --to folder -o $DIR/real");
+    assert_int_equal(scratch_shell(&scratch, "cd $DIR && ln -s real out && ln -s real out.partial"),
+                     0);
+    program_expect(&scratch, 1, "exists already", "export-data $DIR/set --to tfrecord -o $DIR/out");
+    program_expect(&scratch, 0, NULL, "export-data $DIR/set --to tfrecord -o $DIR/out --force");
+    assert_int_equal(scratch_shell(&scratch, "cd $DIR && test -d real/arrow -a ! -L out -a ! -e "
+                                             "out.partial -a -f out/export.json"),
+                     0);
+}
+
+static void full_disks_are_named_and_nothing_is_left(void **state)
+{
+    (void)state;
+    static const char *const forms[] = {"folder", "webdataset", "tfrecord"};
+    assert_int_equal(scratch_shell(&scratch, "$BYOL convert " IMAGES " -o $DIR/set"), 0);
+    for (int form = 0; form < 3; form++) {
+        char line[300];
+        snprintf(line, sizeof line,
+                 "ulimit -f 2; $BYOL export-data $DIR/set --to %s -o $DIR/out 2>$DIR/why; "
+                 "test $? = 1 && grep -q 'File too large' $DIR/why",
+                 forms[form]);
+        assert_int_equal(scratch_shell(&scratch, line), 0);
+        assert_int_equal(scratch_shell(&scratch, "test ! -e $DIR/out -a ! -e $DIR/out.partial"), 0);
+    }
+}
+
+static void paths_that_are_too_long_are_refused(void **state)
+{
+    (void)state;
+    assert_int_equal(scratch_shell(&scratch, "$BYOL convert " IMAGES " -o $DIR/set"), 0);
+    program_expect(
+        &scratch, 1, "the path is too long",
+        "export-data $DIR/set --to tfrecord -o $DIR/$(printf %0250d 0)/$(printf %0250d 0)");
 }
 
 int main(void)
@@ -332,12 +434,17 @@ int main(void)
         cmocka_unit_test_setup_teardown(exports_convert_to_the_same, setup, teardown),
         cmocka_unit_test_setup_teardown(labels_and_classes_survive_any_order, setup, teardown),
         cmocka_unit_test_setup_teardown(datasets_without_labels_stay_so, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_part_of_a_dataset_keeps_its_names, setup, teardown),
+        cmocka_unit_test_setup_teardown(names_of_any_kind_come_back, setup, teardown),
         cmocka_unit_test_setup_teardown(shards_are_cut_at_whole_images, setup, teardown),
         cmocka_unit_test_setup_teardown(names_that_cannot_be_files_are_escaped, setup, teardown),
         cmocka_unit_test_setup_teardown(two_images_of_one_file_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(only_exports_are_replaced_and_only_by_force, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(killed_exports_are_never_taken_for_whole, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_export_killed_at_once_is_no_obstacle, setup, teardown),
+        cmocka_unit_test_setup_teardown(links_in_the_way_are_not_followed, setup, teardown),
+        cmocka_unit_test_setup_teardown(paths_that_are_too_long_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(full_disks_are_named_and_nothing_is_left, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

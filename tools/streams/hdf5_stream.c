@@ -25,7 +25,9 @@
 #define FRAME_LAYOUT     5u
 #define FRAME_END        6u
 #define FRAME_FAILURE    7u
+#define FRAME_BAD        8u
 #define NUMBERED         1u
+#define LEFT_OUT         2u
 #define LABEL_OF_NAME    (-2)
 #define NO_LABEL         (-1)
 #define CODE_CORRUPT     20
@@ -35,6 +37,7 @@
 #define MEMORY_BYTES     ((rlim_t)4 << 30)
 #define IMAGE_BYTES      ((hsize_t)32 << 20)
 #define PIXEL_BYTES      ((hsize_t)192 << 20)
+#define LOOK_BYTES       ((hsize_t)8) // that tell an image
 #define SIDE             65500u
 #define IDLE_SECONDS     300
 #define ELEMENTS         ((hsize_t)1 << 32)
@@ -48,6 +51,8 @@ static void put32(uint8_t *to, uint32_t value)
         to[i] = (uint8_t)(value >> 8 * i);
     }
 }
+
+static int names_only; // images' bytes are left out, and not read where that can be
 
 struct frame {
     uint32_t what, flags;
@@ -69,8 +74,9 @@ static void put(const struct frame *frame)
 {
     uint8_t head[32];
     size_t name_len = frame->name ? strnlen(frame->name, NAME_BYTES) : 0;
+    int left_out = names_only && frame->what <= FRAME_GREY;
     put32(head, frame->what);
-    put32(head + 4, frame->flags);
+    put32(head + 4, frame->flags | (left_out ? LEFT_OUT : 0));
     put32(head + 8, (uint32_t)frame->label);
     put32(head + 12, (uint32_t)name_len);
     put32(head + 16, frame->width);
@@ -79,7 +85,7 @@ static void put(const struct frame *frame)
     put32(head + 28, (uint32_t)(frame->len >> 32));
     if (fwrite(head, sizeof head, 1, stdout) != 1 ||
         (name_len > 0 && fwrite(frame->name, name_len, 1, stdout) != 1) ||
-        (frame->len > 0 && fwrite(frame->payload, frame->len, 1, stdout) != 1)) {
+        (frame->len > 0 && !left_out && fwrite(frame->payload, frame->len, 1, stdout) != 1)) {
         exit(1); // nobody listens
     }
     watch();
@@ -286,9 +292,10 @@ static int put_file(hid_t dataset, const struct shape *shape, struct walk *walk)
     if (shape->elements > IMAGE_BYTES) {
         return 0;
     }
-    uint8_t *bytes = reserve(shape->elements);
-    read_rows(dataset, shape, 0, shape->sizes[0], H5T_NATIVE_UINT8, bytes, walk->path);
-    int image = ending_of(bytes, (size_t)shape->elements) != NULL;
+    hsize_t count = names_only && shape->elements > LOOK_BYTES ? LOOK_BYTES : shape->elements;
+    uint8_t *bytes = reserve(count);
+    read_rows(dataset, shape, 0, count, H5T_NATIVE_UINT8, bytes, walk->path);
+    int image = ending_of(bytes, (size_t)count) != NULL;
     if (image) {
         if (walk->files++ == 0 && walk->arrays == 0) {
             put(&(struct frame){.what = FRAME_LAYOUT,
@@ -306,6 +313,7 @@ static int put_file(hid_t dataset, const struct shape *shape, struct walk *walk)
 
 static void put_ragged(hid_t group, hid_t dataset, const struct shape *shape, struct walk *walk)
 {
+    static const char no_image[] = "is neither a JPEG nor a PNG of at most 32 MiB";
     char label_name[256], name[NAME_BYTES];
     int64_t *labels = read_labels(group, shape->elements, label_name, sizeof label_name);
     hid_t type = H5Tvlen_create(H5T_NATIVE_UINT8);
@@ -316,18 +324,17 @@ static void put_ragged(hid_t group, hid_t dataset, const struct shape *shape, st
         hvl_t value = {0};
         read_rows(dataset, shape, i, 1, type, &value, walk->path);
         const char *ending = ending_of(value.p, value.len);
-        if (ending == NULL || value.len > IMAGE_BYTES) {
-            refuse(CODE_UNSUPPORTED,
-                   "entry %llu of %s is neither a JPEG nor a PNG of at most 32 MiB",
-                   (unsigned long long)i, walk->path);
+        int good = ending != NULL && value.len <= IMAGE_BYTES;
+        if (!good && i == 0) { // nor are the others
+            refuse(CODE_UNSUPPORTED, "the first entry of %s %s", walk->path, no_image);
         }
-        name_number(name, walk, i, ending);
-        put(&(struct frame){.what = FRAME_FILE,
+        name_number(name, walk, i, good ? ending : "");
+        put(&(struct frame){.what = good ? FRAME_FILE : FRAME_BAD,
                             .flags = NUMBERED,
                             .label = label_of(labels, i),
                             .name = name,
-                            .payload = value.p,
-                            .len = value.len});
+                            .payload = good ? value.p : no_image,
+                            .len = good ? value.len : strlen(no_image)});
         H5Dvlen_reclaim(type, space, H5P_DEFAULT, &value);
     }
     H5Sclose(space);
@@ -383,13 +390,13 @@ static void put_pictures(hid_t group, hid_t dataset, const struct shape *shape,
     uint8_t *pixels = reserve(block * picture->bytes), *turned = reserve(picture->bytes);
     describe("arrays of pixels", shape->sizes[0], walk->path, labels, label_name);
     for (hsize_t i = 0; i < shape->sizes[0]; i++) {
-        if (i % block == 0) {
+        if (i % block == 0 && !names_only) {
             hsize_t rest = shape->sizes[0] - i;
             read_rows(dataset, shape, i, rest < block ? rest : block, H5T_NATIVE_UINT8, pixels,
                       walk->path);
         }
         const uint8_t *one = pixels + i % block * picture->bytes;
-        if (picture->planes) {
+        if (picture->planes && !names_only) {
             interleave(picture, one, turned);
         }
         name_number(name, walk, i, ".png");
@@ -464,8 +471,9 @@ static void limit(int what, rlim_t most)
 
 int main(int argc, char **argv)
 {
-    if (argc != 2) {
-        fprintf(stderr, "Usage: byol-hdf5-stream FILE    (byol convert runs it)\n");
+    names_only = argc == 3 && strcmp(argv[2], "--names") == 0;
+    if (argc != 2 && !names_only) {
+        fprintf(stderr, "Usage: byol-hdf5-stream FILE [--names]    (byol convert runs it)\n");
         return 2;
     }
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) // they map far more
