@@ -204,7 +204,8 @@ struct dataset_places {
     size_t len;
 };
 // On success and when something is found, `writers` are as before dataset_place, which will do what
-// is left. They are of the conversion that dataset_places_are is true for.
+// is left. STATUS_EXISTS where something else has taken a place. They are of the conversion that
+// dataset_places_are is true for.
 enum status dataset_place_find(struct dataset_writer **writers, const char *const *directories,
                                size_t count, bool replace, struct dataset_places *found,
                                struct error *error);

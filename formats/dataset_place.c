@@ -134,6 +134,9 @@ static enum status take_up(struct dataset_writer **out, const char *directory, u
         dataset_writer_free(out);
         return STATUS_OK;
     }
+    if (status == STATUS_OK && !writer->placed) {
+        status = dataset_writer_check(directory, replace, error);
+    }
     const char *at = writer->placed ? writer->directory : writer->partial;
     journal_in(&writer->journal, at);
     return status ? status : dataset_writer_lock(writer, at, error);

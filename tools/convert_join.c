@@ -132,7 +132,7 @@ enum status convert_join(struct convert *convert, struct error *error)
     for (size_t i = 0; all != NULL && i < convert->output_count && status == STATUS_OK; i++) {
         status = sum_totals(convert, &convert->outputs[i], all + i * ranks, error);
     }
-    for (size_t i = 0; i < convert->output_count && status == STATUS_OK; i++) {
+    for (size_t i = 0; all != NULL && i < convert->output_count && status == STATUS_OK; i++) {
         if (comm_rank(convert->comm) == 0) {
             status = join_output(convert, &convert->outputs[i], all + i * ranks, error);
         }

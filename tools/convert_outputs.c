@@ -23,17 +23,22 @@ static struct dataset_writer **whole(const struct convert *convert, struct conve
     return comm_ranks(convert->comm) > 1 ? &output->joined : &output->writer;
 }
 
+static enum status advise(const struct convert *convert, enum status status, struct error *error)
+{
+    return status == STATUS_EXISTS && !convert->options.force
+               ? error_set(error, status, error->path, NOWHERE, NOWHERE,
+                           "%s; choose another name, or --force to replace a dataset",
+                           error->reason)
+               : status;
+}
+
 static enum status check_names(const struct convert *convert, struct error *error)
 {
     enum status status = STATUS_OK;
     for (size_t i = 0; i < convert->output_count && status == STATUS_OK; i++) {
         status = dataset_writer_check(convert->outputs[i].path, convert->options.force, error);
     }
-    if (status == STATUS_EXISTS && !convert->options.force) {
-        error_set(error, status, error->path, NOWHERE, NOWHERE,
-                  "%s; choose another name, or --force to replace a dataset", error->reason);
-    }
-    return status;
+    return advise(convert, status, error);
 }
 
 // Takes up datasets that were complete and are not all in place.
@@ -50,7 +55,7 @@ static enum status find_places(struct convert *convert, struct error *error)
     for (size_t i = 0; i < count && convert->places.found; i++) {
         *whole(convert, &convert->outputs[i]) = writers[i];
     }
-    return status;
+    return advise(convert, status, error);
 }
 
 enum status convert_name_outputs(struct convert *convert, struct error *error)

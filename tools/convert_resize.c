@@ -112,7 +112,7 @@ static enum status scale_rows(const struct image *from, const struct taps *taps,
                               struct error *error)
 {
     size_t stride = (size_t)from->width * 3;
-    int32_t *sums = malloc(stride * sizeof *sums);
+    int32_t *sums = malloc((stride + 1) * sizeof *sums);
     if (sums == NULL) {
         return error_errno(error, ENOMEM, NULL, NOWHERE, "allocate memory to resize");
     }

@@ -280,6 +280,9 @@ static void splits_of_others_are_not_taken_for_ones_own(void **state)
         program_expect(&scratch, 1, "part/a: exists already", SPLIT);
         assert_int_equal(scratch_shell(&scratch, "diff -r $DIR/a $DIR/part/a"), 0);
     }
+    begin_again("mkdir $DIR/part/b");
+    program_expect(&scratch, 1, "part/b: exists already; choose", SPLIT);
+    assert_int_equal(scratch_shell(&scratch, "rmdir $DIR/part/b"), 0); // as it was
     begin_again("true");
     program_expect(&scratch, 1, "part/a: exists already", SPLIT " --restart");
     program_expect(&scratch, 1, "part/a: exists already", SPLIT " --seed 4");
