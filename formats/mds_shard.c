@@ -103,7 +103,7 @@ static enum status read_exactly(struct mds_shard *shard, void *to, size_t len, s
                          shard->raw_size);
     }
     while (len > 0) {
-        size_t got;
+        size_t got = 0;
         enum status status = read_some(shard, at, len, &got, error);
         if (status != STATUS_OK) {
             return status;
