@@ -368,7 +368,7 @@ static enum status take_number(const struct mds *mds, const struct encoding *num
 static enum status set_label(struct mds *mds, struct source_range *sample, int32_t *label,
                              struct error *error)
 {
-    struct source_range part;
+    struct source_range part = {.len = 0};
     int64_t value = DATASET_NO_LABEL;
     enum status status = STATUS_OK;
     if (mds->label != NO_COLUMN) {
