@@ -25,10 +25,10 @@ struct mds_shard {
     uint64_t raw_size, raw_at;   // unpacked
     uint8_t *in;
     size_t in_at, in_len;
-    ZSTD_DStream *zstd; // NULL: plain
-    bool held_back;     // it may have more output without more input
-    bool names_only;    // of a plain file: samples are where they lie, not read
-    json_t *hashes;     // of the file, or NULL
+    ZSTD_DStream *zstd;               // NULL: plain
+    bool held_back;                   // it may have more output without more input
+    bool names_only;                  // of a plain file: samples are where they lie, not read
+    const char *wanted[DIGEST_KINDS]; // of the file, as the index has them; NULL for none
     struct digest digests[DIGEST_KINDS];
     uint32_t *offsets; // samples + 1; 0 for one that cannot be
     uint64_t samples, next;
@@ -53,8 +53,10 @@ static enum status fill(struct mds_shard *shard, struct error *error)
     if (status != STATUS_OK) {
         return status;
     }
-    for (int kind = 0; shard->hashes != NULL && kind < DIGEST_KINDS; kind++) {
-        digest_add(&shard->digests[kind], shard->in, load);
+    for (int kind = 0; kind < DIGEST_KINDS; kind++) {
+        if (shard->wanted[kind] != NULL) {
+            digest_add(&shard->digests[kind], shard->in, load);
+        }
     }
     shard->file_at += load;
     shard->in_at = 0;
@@ -103,7 +105,7 @@ static enum status read_exactly(struct mds_shard *shard, void *to, size_t len, s
                          shard->raw_size);
     }
     while (len > 0) {
-        size_t got;
+        size_t got = 0;
         enum status status = read_some(shard, at, len, &got, error);
         if (status != STATUS_OK) {
             return status;
@@ -201,8 +203,10 @@ static enum status open_either(struct mds_shard *shard, const char *directory, j
                          bytes);
     }
     shard->file_size = bytes;
-    shard->hashes = json_object_get(json_object_get(entry, key), "hashes");
+    json_t *hashes = json_object_get(json_object_get(entry, key), "hashes");
     for (int kind = 0; kind < DIGEST_KINDS; kind++) {
+        const char *name = digest_name((enum digest_kind)kind);
+        shard->wanted[kind] = json_string_value(json_object_get(hashes, name));
         digest_begin(&shard->digests[kind], (enum digest_kind)kind);
     }
     return status;
@@ -298,13 +302,13 @@ static enum status check_end(struct mds_shard *shard, struct error *error)
                          "the shard is longer than the index says");
     }
     for (int kind = 0; status == STATUS_OK && kind < DIGEST_KINDS; kind++) {
-        const char *name = digest_name((enum digest_kind)kind);
-        const char *want = json_string_value(json_object_get(shard->hashes, name));
+        const char *want = shard->wanted[kind];
         char text[DIGEST_TEXT];
         digest_end(&shard->digests[kind], text);
         if (want != NULL && strcmp(want, text) != 0) {
             status = error_set(error, STATUS_CORRUPT, shard->path, NOWHERE, NOWHERE,
-                               "its %s is %s, the index says %.60s", name, text, want);
+                               "its %s is %s, the index says %.60s",
+                               digest_name((enum digest_kind)kind), text, want);
         }
     }
     return status ? status : STATUS_END;

@@ -275,12 +275,11 @@ static enum status find_column(const struct mds *mds, struct source_range *sampl
         size = i == wanted ? one : size;
         total += one;
     }
-    if (sizes_at + total != sample->len) {
+    if (sizes_at + total != sample->len || !source_range_part(sample, sizes_at + at, size, part)) {
         return error_set(error, STATUS_CORRUPT, sample->path, NOWHERE, mds->record,
                          "its columns take %" PRIu64 " bytes, the sample has %" PRIu64,
                          sizes_at + total, sample->len);
     }
-    source_range_part(sample, sizes_at + at, size, part); // inside: the sum fits
     return STATUS_OK;
 }
 
@@ -369,7 +368,7 @@ static enum status take_number(const struct mds *mds, const struct encoding *num
 static enum status set_label(struct mds *mds, struct source_range *sample, int32_t *label,
                              struct error *error)
 {
-    struct source_range part;
+    struct source_range part = {.len = 0};
     int64_t value = DATASET_NO_LABEL;
     enum status status = STATUS_OK;
     if (mds->label != NO_COLUMN) {

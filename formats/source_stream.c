@@ -130,15 +130,20 @@ enum status source_stream_open(struct source_stream **out, const char *path,
         return error_errno(error, errno, path, NOWHERE, "make a pipe");
     }
     enum status status = source_stream_from(out, path, ends[0], arguments[0], names_only, error);
-    int code = status == STATUS_OK ? spawn(&(*out)->child, arguments, ends[1]) : 0;
+    if (status != STATUS_OK) {
+        close(ends[1]);
+        return status;
+    }
+    struct source_stream *stream = *out;
+    int code = spawn(&stream->child, arguments, ends[1]);
     close(ends[1]);
-    if (code != 0) {
-        (*out)->child = 0;
+    if (code == 0) {
+        return STATUS_OK;
     }
-    if (code == ENOENT || code == EACCES) {
-        return error_set(error, STATUS_UNSUPPORTED, path, NOWHERE, NOWHERE, "%s", missing);
-    }
-    return code ? error_errno(error, code, path, NOWHERE, "start a program to read") : status;
+    stream->child = 0;
+    return code == ENOENT || code == EACCES
+               ? error_set(error, STATUS_UNSUPPORTED, path, NOWHERE, NOWHERE, "%s", missing)
+               : error_errno(error, code, path, NOWHERE, "start a program to read");
 }
 
 void source_stream_close(void **state)

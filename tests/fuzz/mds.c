@@ -132,8 +132,10 @@ static size_t repair_mds(uint8_t *bytes, size_t len, uint64_t *random)
     return len;
 }
 
+// A new file: one that is cut to nothing first is flushed to disk by some file systems.
 static void write_file(const char *path, const uint8_t *bytes, size_t len)
 {
+    unlink(path);
     FILE *file = fopen(path, "wb");
     FUZZ_CHECK(file != NULL && fwrite(bytes, 1, len, file) == len && fclose(file) == 0);
 }
