@@ -316,7 +316,7 @@ static void part_ends(struct end *ends, size_t count)
 // More runs than colours: a number at the end of each run's first curve, as in the legend.
 static void number_ends(const struct plot *plot, const struct report_run *runs, size_t count)
 {
-    struct end ends[MOST_NAMES];
+    struct end ends[MOST_NAMES] = {{0}};
     size_t found = 0;
     for (size_t i = 0; count > CHART_COLOURS && i < count; i++) {
         const struct report_series *series = &runs[i].series[plot->chart->figures[0]];
