@@ -38,9 +38,9 @@ static enum status read_line(struct ablate_line *line, const struct ablate_plan 
     for (size_t seed = 0; status == STATUS_OK && seed < plan->seed_count; seed++) {
         char directory[RUN_PATH];
         struct ablate_state state = {0};
-        struct error mismatch;
+        struct error mismatch = {.status = STATUS_OK};
         if (!waits) {
-            status = ablate_run_path(output, line->row, plan->seeds[seed], directory, error);
+            status = ablate_run_path(output, line->row, plan->seeds[seed], directory, &mismatch);
         }
         if (status == STATUS_OK && !waits) {
             status =
@@ -50,7 +50,7 @@ static enum status read_line(struct ablate_line *line, const struct ablate_plan 
             state = (struct ablate_state){0};
             snprintf(state.failure, sizeof state.failure, "%.299s", mismatch.reason);
             status = STATUS_OK;
-        } else if (status != STATUS_OK && !waits) {
+        } else if (status != STATUS_OK) {
             *error = mismatch;
         }
         line->trained += state.trained;
@@ -163,7 +163,7 @@ static void print_state(FILE *stream, const struct ablate_table *table,
     } else if (measured < seeds) {
         fprintf(stream, "  %zu of %zu seeds", measured, seeds);
         if (line->failure[0]) {
-            fprintf(stream, ", failed: %.120s", line->failure);
+            fprintf(stream, ", failed: %s", line->failure);
         }
     }
 }

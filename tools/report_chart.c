@@ -19,6 +19,7 @@ enum {
     BOTTOM = 46,
     POINTS = 240,
     TICKS = 5,
+    MOST_TICKS = 4 * TICKS,
     DOT_ROOM = 12, // between measurements that are drawn as dots
     COLUMN_WIDTH = 24,
     NAME_ROOM = 13, // between the numbers at the curves' ends
@@ -112,9 +113,11 @@ static bool find_ranges(struct plot *plot, const struct report_run *runs, size_t
     }
     plot->y[0] = chart->from_zero ? fmin(0, plot->y[0]) : plot->y[0];
     plot->y[1] = fmax(plot->y[1], plot->y[0] + chart->least_span);
-    double size = fmax(fabs(plot->y[0]), fabs(plot->y[1]));
-    if (plot->y[1] - plot->y[0] <= fmax(size * 1e-9, 1e-300)) { // its ticks could not be told apart
-        plot->y[1] += fmax(fabs(plot->y[0]), 1) * 0.01;
+    // Values so near each other that ticks could not tell them apart.
+    double size = fmax(fabs(plot->y[0]), fabs(plot->y[1])), least = fmax(size, 1) * 0.01;
+    if (plot->y[1] - plot->y[0] <= fmax(size * 1e-8, 1e-300)) {
+        bool up = chart->most <= 0 || plot->y[1] + least <= chart->most;
+        plot->y[up] += up ? least : -least;
     }
     round_range(plot->y);
     if (chart->most > 0) {
@@ -151,7 +154,8 @@ static void print_tick(FILE *page, double value, double step, const char *unit)
 static void draw_ticks(const struct plot *plot)
 {
     double step = tick_step(plot->y[1] - plot->y[0]);
-    for (double y = plot->y[0]; y <= plot->y[1] + step * 1e-6; y += step) {
+    for (int i = 0; i <= MOST_TICKS && plot->y[0] + i * step <= plot->y[1] + step * 1e-6; i++) {
+        double y = plot->y[0] + i * step;
         double at = place_y(plot, y);
         fprintf(plot->page,
                 "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
@@ -162,7 +166,8 @@ static void draw_ticks(const struct plot *plot)
     }
     step = tick_step(plot->x[1]);
     step = plot->axis->epochs && plot->x[1] >= 5 ? fmax(step, 1) : step;
-    for (double x = 0; x <= plot->x[1] + step * 1e-6; x += step) {
+    for (int i = 0; i <= MOST_TICKS && i * step <= plot->x[1] + step * 1e-6; i++) {
+        double x = i * step;
         double at = place_x(plot, x);
         fprintf(plot->page,
                 "<line class=\"tickmark\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>"
@@ -311,7 +316,7 @@ static void part_ends(struct end *ends, size_t count)
 // More runs than colours: a number at the end of each run's first curve, as in the legend.
 static void number_ends(const struct plot *plot, const struct report_run *runs, size_t count)
 {
-    struct end ends[MOST_NAMES];
+    struct end ends[MOST_NAMES] = {{0}};
     size_t found = 0;
     for (size_t i = 0; count > CHART_COLOURS && i < count; i++) {
         const struct report_series *series = &runs[i].series[plot->chart->figures[0]];

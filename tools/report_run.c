@@ -41,8 +41,11 @@ static bool append(struct report_series *series, double step, double value)
     if (series->count == series->capacity) {
         size_t capacity = series->capacity ? 2 * series->capacity : 256;
         double *steps = realloc(series->step, capacity * sizeof *steps);
-        series->step = steps ? steps : series->step;
-        double *values = steps ? realloc(series->value, capacity * sizeof *values) : NULL;
+        if (steps == NULL) {
+            return false;
+        }
+        series->step = steps;
+        double *values = realloc(series->value, capacity * sizeof *values);
         if (values == NULL) {
             return false;
         }

@@ -148,6 +148,56 @@ static void other_settings_do_not_go_on_in_an_old_run(void **state)
                    "ablate \"$DIR/two.yaml\" -o \"$DIR/two\" " DATA "--set momentum=0.8");
 }
 
+// A row whose settings changed is not what the table is about any more.
+static void a_changed_row_is_not_taken_as_finished(void **state)
+{
+    (void)state;
+    program_expect(&scratch, 0, NULL,
+                   "--version && sed 's/flip: 0/flip: 0.25/' \"$DIR/two.yaml\" "
+                   ">\"$DIR/changed.yaml\"");
+    program_expect(&scratch, 1, "no-flip/seed-0: the run was started with",
+                   "ablate \"$DIR/changed.yaml\" -o \"$DIR/two\" " DATA);
+    json_t *table = table_of("ablate \"$DIR/changed.yaml\" -o \"$DIR/two\" --table --json");
+    const json_t *line = json_array_get(json_object_get(table, "rows"), 1);
+    assert_true(number_in(cell_of(table, 0, "knn"), "seeds") == 2);
+    assert_true(number_in(cell_of(table, 1, "knn"), "seeds") == 0);
+    assert_true(json_integer_value(json_object_get(line, "trained")) == 0);
+    assert_non_null(
+        strstr(json_string_value(json_object_get(line, "failure")), "the run was started with"));
+    json_decref(table);
+    json_decref(table_of("ablate \"$DIR/two.yaml\" -o \"$DIR/two\" --table --json"));
+    program_expect(&scratch, 1, "more than max_steps 1",
+                   "ablate \"$DIR/two.yaml\" -o \"$DIR/two\" " DATA "--set max_steps=1");
+    program_expect(&scratch, 1, "made with another precision",
+                   "ablate \"$DIR/two.yaml\" -o \"$DIR/two\" " DATA "--set precision=bf16");
+}
+
+static void runs_of_other_data_do_not_count(void **state)
+{
+    (void)state;
+    program_expect(&scratch, 0, NULL,
+                   "convert tests/data/images -o \"$DIR/other\" --resize short=16");
+    program_expect(&scratch, 1, "learnt from another dataset",
+                   "ablate \"$DIR/two.yaml\" -o \"$DIR/two\" --data \"$DIR/other\" "
+                   "--test \"$DIR/data\"");
+    program_expect(&scratch, 1, "is not exact: larger images were resized",
+                   "ablate \"$DIR/two.yaml\" -o \"$DIR/resized\" --data \"$DIR/other\" "
+                   "--test \"$DIR/data\" --only 'All of it' --seed 0 --set batch=64");
+}
+
+static void two_processes_share_the_runs(void **state)
+{
+    (void)state;
+    program_expect(&scratch, 0, "knn",
+                   "ablate \"$DIR/two.yaml\" -o \"$DIR/shared\" " DATA "--quiet >/dev/null & "
+                   "first=$!; \"$BYOL\" ablate \"$DIR/two.yaml\" -o \"$DIR/shared\" " DATA
+                   "--quiet && wait $first");
+    program_expect(&scratch, 0, "alike",
+                   "--version && cmp \"$DIR/two/table.txt\" \"$DIR/shared/table.txt\" && "
+                   "test \"$(cat \"$DIR\"/shared/*/seed-*/report.json | grep -c '\"from\"')\" = 4 "
+                   "&& echo alike");
+}
+
 static void several_at_a_time_give_the_same_table(void **state)
 {
     (void)state;
@@ -213,6 +263,15 @@ static void a_signal_stops_it_with_a_checkpoint(void **state)
     assert_ends_as_uninterrupted("stopped");
 }
 
+// As under nohup.
+static void an_ignored_signal_stays_ignored(void **state)
+{
+    (void)state;
+    program_expect(&scratch, 0, "knn",
+                   "--version; trap '' HUP; \"$BYOL\" " START_LONG(
+                       "ignored") "kill -HUP $ablate; wait $ablate");
+}
+
 static void a_failing_row_does_not_stop_the_others(void **state)
 {
     (void)state;
@@ -246,6 +305,22 @@ static void emitted_lines_do_the_work(void **state)
                    "\"$DIR/bin/byol\" && SLURM_ARRAY_TASK_ID=2 PATH=\"$DIR/bin:$PATH\" "
                    "sh \"$DIR/lines/slurm.sh\" && \"$BYOL\" ablate \"$DIR/two.yaml\" "
                    "-o \"$DIR/lines\" " DATA "--dry-run");
+    program_expect(&scratch, 0, "nothing is left",
+                   "ablate \"$DIR/two.yaml\" -o \"$DIR/two\" " DATA "--emit slurm && "
+                   "! test -e \"$DIR/two/slurm.sh\"");
+}
+
+static void a_job_array_lives_with_odd_names(void **state)
+{
+    (void)state;
+    program_expect(&scratch, 0, "it's 100%% of \\\"one\\\" $dir/slurm-%a.log\"",
+                   "--version; odd=\"$DIR/it's 100% of \\\"one\\\" \\$dir\"; "
+                   "\"$BYOL\" ablate \"$DIR/two.yaml\" -o \"$odd\" " DATA "--emit slurm && "
+                   "bash -n \"$odd/slurm.sh\" && cat \"$odd/slurm.sh\" && "
+                   "SLURM_ARRAY_TASK_ID=3 PATH=\"$DIR/bin:$PATH\" sh \"$odd/slurm.sh\" && "
+                   "test -s \"$odd/all-of-it/seed-1/measure-knn.json\"");
+    program_expect(&scratch, 1, "control character",
+                   "ablate \"$DIR/two.yaml\" -o \"$DIR/a\nb\" " DATA "--emit commands");
 }
 
 static void refuse(const char *text, const char *rest)
@@ -274,6 +349,9 @@ static void mistakes_are_refused_before_anything_runs(void **state)
     refuse("seeds", "seeds: 0\nrows: [{name: a}]\n");
     refuse("unknown key 'kk'", "measure: {probe: knn, kk: 3}\nrows: [{name: a}]\n");
     refuse("key of the other probe", "measure: {probe: knn, epochs: 3}\nrows: [{name: a}]\n");
+    refuse("seeds: 1 to 100", "seeds: 2.5\nrows: [{name: a}]\n");
+    refuse("control character", "rows: [{name: \"a\\x1b[31m\"}]\n");
+    refuse("is the name of a file beside it", "rows: [{name: Table.txt}]\n");
     refuse("makes no folder name", "rows: [{name: \"..\"}]\n");
 }
 
@@ -297,6 +375,22 @@ static void a_grid_has_every_combination(void **state)
     program_expect(&scratch, 0, "b, tau_base=0.99, views.*.blur=1, seed 0",
                    "ablate \"$DIR/grid.yaml\" -o \"$DIR/grid\" --dry-run");
     program_expect(&scratch, 0, "8 runs", "ablate \"$DIR/grid.yaml\" -o \"$DIR/grid\" --dry-run");
+}
+
+// More than a picture should show: it shows the first.
+static void a_large_grid_has_its_table(void **state)
+{
+    (void)state;
+    char text[4096] = "axes:\n  tau_base: [0.5";
+    for (int i = 1; i < 300; i++) {
+        size_t len = strlen(text);
+        snprintf(text + len, sizeof text - len, ", %.4f", 0.5 + i * 0.001);
+    }
+    strcat(text, "]\n");
+    write_file("large.yaml", text);
+    program_expect(&scratch, 0, "tau_base=0.7990",
+                   "ablate \"$DIR/large.yaml\" -o \"$DIR/large\" --table && "
+                   "test -s \"$DIR/large/table.png\"");
 }
 
 static void every_ready_file_resolves(void **state)
@@ -332,15 +426,21 @@ int main(void)
         cmocka_unit_test(rows_are_trained_measured_and_tabled),
         cmocka_unit_test(what_is_finished_is_skipped),
         cmocka_unit_test(other_settings_do_not_go_on_in_an_old_run),
+        cmocka_unit_test(a_changed_row_is_not_taken_as_finished),
+        cmocka_unit_test(runs_of_other_data_do_not_count),
+        cmocka_unit_test(two_processes_share_the_runs),
         cmocka_unit_test(several_at_a_time_give_the_same_table),
         cmocka_unit_test(killing_it_loses_nothing),
         cmocka_unit_test(a_killed_child_goes_on_by_itself),
         cmocka_unit_test(a_signal_stops_it_with_a_checkpoint),
+        cmocka_unit_test(an_ignored_signal_stays_ignored),
         cmocka_unit_test(a_failing_row_does_not_stop_the_others),
         cmocka_unit_test(emitted_lines_do_the_work),
+        cmocka_unit_test(a_job_array_lives_with_odd_names),
         cmocka_unit_test(mistakes_are_refused_before_anything_runs),
         cmocka_unit_test(tau_may_stay_where_it_starts),
         cmocka_unit_test(a_grid_has_every_combination),
+        cmocka_unit_test(a_large_grid_has_its_table),
         cmocka_unit_test(every_ready_file_resolves),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -210,6 +210,70 @@ static void damaged_runs_are_shown_as_far_as_they_go(void **state)
     free(page);
 }
 
+// A log in which a session begins again from a checkpoint, and whose last line is just being
+// written.
+static void what_was_logged_last_counts(void **state)
+{
+    (void)state;
+    program_expect(&scratch, 0, NULL,
+                   "--version; mkdir \"$DIR\"/e; cp \"$DIR\"/a/config.yaml \"$DIR\"/e; "
+                   "for i in 1 2 3 4 5 6 3 4; do printf '{\"step\":%d,\"epoch\":0,\"loss\":%d,"
+                   "\"tau\":%s}\\n' $i $((n += 1)) 0.9999999999999999; done "
+                   ">\"$DIR\"/e/metrics.jsonl; printf '{\"step\":5,\"loss\":9,\"tau\":1}\\n"
+                   "{\"step\":6,\"lo' >>\"$DIR\"/e/metrics.jsonl");
+    program_expect(&scratch, 0, "\"step\":5,\"steps\":null,\"loss\":9.0,",
+                   "report \"$DIR\"/e --json -o \"$DIR\"/page.html --quiet");
+    char *page = read_file("page.html");
+    assert_well_formed(page);
+    assert_null(strstr(page, "could not be read"));
+    free(page);
+}
+
+static void resized_datasets_are_told_everywhere(void **state)
+{
+    (void)state;
+    static const char said[] = "larger images were resized";
+    program_expect(&scratch, 0, "not exact",
+                   "convert tests/data/images -o \"$DIR\"/small --resize short=16");
+    program_expect(&scratch, 0, "\"not_exact\":\"larger images were resized",
+                   "pretrain --data \"$DIR\"/small --run \"$DIR\"/f --quiet --json " SETTINGS
+                   " 2>\"$DIR\"/err; grep 'WARNING: the dataset is not exact' \"$DIR\"/err >&2");
+    program_expect(&scratch, 0, said, "report \"$DIR\"/a \"$DIR\"/f --json");
+    // What an older program wrote does not say it, but the dataset does.
+    for (int old = 0; old < 2; old++) {
+        program_expect(&scratch, 0, "2 runs",
+                       "report \"$DIR\"/a \"$DIR\"/f -o \"$DIR\"/page.html --quiet");
+        char *page = read_file("page.html");
+        assert_well_formed(page);
+        assert_non_null(strstr(page, "<p class=\"bad\">f: its dataset is not exact: larger"));
+        // Among what differs, and among all settings.
+        assert_int_equal(count(page, "<th scope=\"row\">dataset not exact</th>"), 2);
+        free(page);
+        program_expect(&scratch, 0, NULL,
+                       "--version; sed -i 's/\"not_exact\"/\"older\"/' \"$DIR\"/f/report.json");
+    }
+    program_expect(&scratch, 0, "\"not_exact\":{\"data\":\"larger images were resized",
+                   "eval quality --run \"$DIR\"/f --data \"$DIR\"/small --json 2>\"$DIR\"/err; "
+                   "grep 'byol eval: WARNING: the dataset is not exact' \"$DIR\"/err >&2");
+    program_expect(&scratch, 0, "\"not_exact\": \"larger images were resized",
+                   "bench loader \"$DIR\"/small --batch 4 --json 2>\"$DIR\"/err; "
+                   "grep 'byol bench loader: WARNING' \"$DIR\"/err >&2");
+}
+
+static void more_runs_than_colours_are_numbered(void **state)
+{
+    (void)state;
+    program_expect(&scratch, 0, "10 runs, 10 charts",
+                   "report $(yes \"$DIR\"/a | head -n 10) -o \"$DIR\"/page.html --quiet "
+                   "--checkpoints 0");
+    char *page = read_file("page.html");
+    assert_well_formed(page);
+    assert_charts(page);
+    assert_non_null(strstr(page, "<body class=\"many\">"));
+    assert_int_equal(count(page, "<text class=\"end "), 10 * 10);
+    free(page);
+}
+
 static void skipped_records_are_listed(void **state)
 {
     (void)state;
@@ -293,6 +357,9 @@ int main(void)
         cmocka_unit_test(two_runs_become_one_page),
         cmocka_unit_test(the_figures_come_as_json),
         cmocka_unit_test(damaged_runs_are_shown_as_far_as_they_go),
+        cmocka_unit_test(what_was_logged_last_counts),
+        cmocka_unit_test(resized_datasets_are_told_everywhere),
+        cmocka_unit_test(more_runs_than_colours_are_numbered),
         cmocka_unit_test(skipped_records_are_listed),
         cmocka_unit_test(mistakes_are_explained),
         cmocka_unit_test(a_browser_shows_it),
