@@ -81,7 +81,7 @@ TOOL_SOURCES := $(wildcard tools/*.c)
 SUPPORT_SOURCES := $(wildcard tests/support/*.c)
 SUITES := $(wildcard tests/formats/*.c tests/augment/*.c tests/pipeline/*.c tests/trainer/*.c tests/tools/*.c tests/fuzz/*.c)
 # What plans convolutions needs cuDNN alone, no GPU and no driver.
-PLAN_SOURCES := trainer/cuda/cudnn_graph.c trainer/cuda/conv_candidates.c trainer/cuda/plan_cache.c
+PLAN_SOURCES := trainer/cuda/cudnn_descriptor.c trainer/cuda/cudnn_graph.c trainer/cuda/conv_candidates.c trainer/cuda/plan_cache.c
 ifeq ($(CUDNN),1)
 SUITES += $(wildcard tests/cuda_plans/*.c)
 endif
@@ -179,7 +179,7 @@ FORCE:
 
 CUDA_KERNELS := $(wildcard trainer/cuda/*.cu)
 # What stands on NVIDIA's libraries; the emulation has tests/cuda/library.cpp instead.
-CUDA_LIBRARY_SOURCES := $(wildcard $(addprefix trainer/cuda/,library.c products.c cudnn_graph.c conv_*.c plan_cache.c))
+CUDA_LIBRARY_SOURCES := $(wildcard $(addprefix trainer/cuda/,library.c products.c cudnn_*.c conv_*.c plan_cache.c))
 CUDA_SOURCES := $(filter-out $(CUDA_LIBRARY_SOURCES),$(wildcard trainer/cuda/*.c))
 # What the plugins call of the library; each has copies of its own.
 CUDA_CORE := formats/status.c formats/file.c formats/crc32c.c trainer/device/op.c
@@ -468,7 +468,7 @@ layers:  ## prove that includes only point left: formats < augment < pipeline < 
 HEADERS := $(filter-out trainer/cuda/%,$(wildcard formats/*.h formats/*/*.h augment/*.h pipeline/*.h pipeline/*/*.h trainer/*/*.h tools/*.h tests/support/*.h tests/simd/*.h))
 # Those of kernels are C++; those on cuDNN need it.
 CUDA_CXX_HEADERS := $(shell grep -lE '<cuda_runtime.h>|cuda/launch.h"' trainer/cuda/*.h tests/cuda/*.h tests/cuda/include/*.h)
-CUDNN_HEADERS := $(wildcard $(addprefix trainer/cuda/,cudnn_graph.h conv_candidates.h library_internal.h plan_cache.h))
+CUDNN_HEADERS := $(wildcard $(addprefix trainer/cuda/,cudnn_descriptor.h cudnn_graph.h conv_candidates.h library_internal.h plan_cache.h))
 CUDA_HEADERS := $(filter-out $(CUDA_CXX_HEADERS) $(CUDNN_HEADERS),$(wildcard trainer/cuda/*.h tests/cuda/probes.h))
 headers:  ## compile each header alone
 	@for h in $(HEADERS) $(CUDA_HEADERS); do \

@@ -1,5 +1,6 @@
 // The built-in recipes and the table of their keys.
 #include "augment/recipe.h"
+#include "augment/run_keys.h"
 #include "formats/nearest.h"
 
 #include <stdio.h>
@@ -150,17 +151,19 @@ struct settings_section recipe_section(const char *prefix, struct recipe *recipe
 enum status recipe_load(const char *path, struct recipe *out, struct error *error)
 {
     struct recipe recipe, named;
+    char passed_over[RUN_KEYS_BYTES];
     enum status status = recipe_builtin("byol", &named, error);
-    struct settings_section section = recipe_section("views.", &named);
+    struct settings_section sections[] = {recipe_section("views.", &named),
+                                          run_keys_section(passed_over)};
     if (status == STATUS_OK) {
-        status = settings_load(path, &section, 1, error);
+        status = settings_load(path, sections, 2, error);
     }
     if (status == STATUS_OK) {
         status = recipe_builtin(named.name, &recipe, error);
     }
     if (status == STATUS_OK) {
-        section.object = &recipe;
-        status = settings_load(path, &section, 1, error);
+        sections[0].object = &recipe;
+        status = settings_load(path, sections, 2, error);
     }
     if (status == STATUS_OK) {
         status = recipe_validate(&recipe, error);

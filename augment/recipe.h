@@ -56,9 +56,9 @@ extern const char *const recipe_builtin_names[]; // NULL-terminated
 // loader finds it in a first pass and starts the second one from recipe_builtin.
 struct settings_section recipe_section(const char *prefix, struct recipe *recipe);
 
-// Reads a file with a `views:` mapping alone: starts from the built-in named by `views.base`
-// (default "byol"), wherever that key stands, and applies the other keys. A file that also holds
-// training keys is read through run_config_resolve (trainer/run/config.h); here they are unknown.
+// Reads the `views:` mapping of a file: starts from the built-in named by `views.base` (default
+// "byol"), wherever that key stands, and applies the other keys. Keys of training beside it
+// (run_keys.h) are passed over, their values unread; any other key is unknown.
 enum status recipe_load(const char *path, struct recipe *out, struct error *error);
 
 // Ranges and their relations (min <= max, size, views). STATUS_CONFIG names the key.

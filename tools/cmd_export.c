@@ -2,6 +2,7 @@
 #include "formats/crc32c.h"
 #include "formats/file.h"
 #include "tools/command.h"
+#include "tools/json_text.h"
 #include "tools/version.h"
 #include "trainer/run/checkpoint.h"
 #include "trainer/run/directory.h"
@@ -283,23 +284,24 @@ static enum status check_file(const struct request *request, struct outcome *out
     return status;
 }
 
-static enum status export(const struct request *request, struct outcome *outcome,
-                          struct error *error) {
-    enum status status = find_source(request, outcome, error);
-    if (status == STATUS_OK &&
-        file_exists(request->output)){status = error_set(error, STATUS_EXISTS, request->output,
-                                                         NOWHERE, NOWHERE, "is there already");}
-if (status == STATUS_OK)
+static enum status export_weights(const struct request *request, struct outcome *outcome,
+                                  struct error *error)
 {
-    status = open_source(request, outcome, error);
-}
-if (status == STATUS_OK) {
-    status = check_fit(request, outcome, error);
-}
-if (status == STATUS_OK) {
-    status = write_file(request, outcome, error);
-}
-return status == STATUS_OK && request->check ? check_file(request, outcome, error) : status;
+    enum status status = find_source(request, outcome, error);
+    if (status == STATUS_OK && file_exists(request->output)) {
+        status =
+            error_set(error, STATUS_EXISTS, request->output, NOWHERE, NOWHERE, "is there already");
+    }
+    if (status == STATUS_OK) {
+        status = open_source(request, outcome, error);
+    }
+    if (status == STATUS_OK) {
+        status = check_fit(request, outcome, error);
+    }
+    if (status == STATUS_OK) {
+        status = write_file(request, outcome, error);
+    }
+    return status == STATUS_OK && request->check ? check_file(request, outcome, error) : status;
 }
 
 // --- what is said ----------------------------------------------------------------------------
@@ -309,8 +311,8 @@ static void print_json(const struct request *request, const struct outcome *outc
     const struct trained *trained = &outcome->trained;
     const struct weights_fit *fit = &outcome->fit;
     json_t *object = json_object();
-    json_object_set_new(object, "source", json_string(outcome->source));
-    json_object_set_new(object, "output", json_string(request->output));
+    json_object_set_new(object, "source", json_text(outcome->source));
+    json_object_set_new(object, "output", json_text(request->output));
     json_object_set_new(object, "network", json_string(trained->branch));
     json_object_set_new(object, "encoder", json_string(encoders[trained->model.encoder]));
     json_object_set_new(object, "parameters",
@@ -427,7 +429,7 @@ static int run(int argc, char **argv)
     if (code != EXIT_OK || done) {
         return code;
     }
-    if (export(&request, &outcome, &error) == STATUS_OK) {
+    if (export_weights(&request, &outcome, &error) == STATUS_OK) {
         print_result(&request, &outcome);
     } else {
         code = command_failed(&command_export, &error, request.json);

@@ -1,5 +1,5 @@
-/* byol's loader for other programs: datasets, recipes of views, batches of them. C99 and later,
- * C++.
+/* byol's loader for other programs: datasets, recipes of views, batches of them. C (of 1989 too,
+ * where it has stdint.h) and C++.
  *
  *     cc program.c $(pkg-config --cflags --libs byol)
  *
@@ -165,9 +165,9 @@ struct byol_position {
 
 struct byol_loader_options {
     size_t size; /* of this struct, set by byol_loader_options_init */
-    /* The views: a built-in recipe's name, or the path of a YAML file with a `views:` mapping;
-     * "byol". `settings` changes it: YAML such as "size: 96\nview1.blur: 0.5"; NULL. Both are
-     * copied. */
+    /* The views: a built-in recipe's name, or the path of a YAML file with a `views:` mapping, also
+     * that of `byol pretrain`, whose keys of training are passed over; "byol". `settings` changes
+     * it: YAML such as "size: 96\nview1.blur: 0.5"; NULL. Both are copied. */
     const char *recipe, *settings;
     uint64_t seed;     /* of order and views; 0 */
     uint32_t batch;    /* records, 1 to 65536; 64 */

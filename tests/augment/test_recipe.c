@@ -134,9 +134,23 @@ static void test_bad_files_are_refused(void **state)
     refuse("views: {view2: {area_min: 0.5, area_max: 0.4}}\n", STATUS_CONFIG, "view2.area_min");
     refuse("views: {view1: {sigma_min: 3}}\n", STATUS_CONFIG, "view1.sigma_min");
     refuse("views: {view1: {aspect_max: 0.5}}\n", STATUS_CONFIG, "view1.aspect_min");
-    refuse("epochs: 3\n", STATUS_CONFIG, "epochs");
+    refuse("epoch: 3\n", STATUS_CONFIG, "did you mean 'epochs'");
+    refuse("size: 32\nviews: {base: small}\n", STATUS_CONFIG, "line 1");
     struct recipe recipe;
     assert_int_equal(recipe_load("/nonexistent/recipe.yaml", &recipe, &error), STATUS_NOT_FOUND);
+}
+
+static void test_keys_of_training_are_passed_over(void **state)
+{
+    (void)state;
+    struct recipe recipe =
+        load("preset: byol-300\nbatch: 512\nviews:\n  base: small\n  view1: {blur: 0.5}\n"
+             "encoder: resnet18\nprobe: /data/labelled\nepochs: many\n");
+    assert_string_equal(recipe.name, "small");
+    assert_int_equal(recipe.size, 32);
+    assert_true(recipe.view[0].blur == 0.5 && recipe.view[1].blur == 0);
+    refuse("batch: 1\nbatch: 2\n", STATUS_CONFIG, "batch");
+    refuse("encoder: {depth: 18}\n", STATUS_CONFIG, "encoder");
 }
 
 static void test_validation_covers_structs_made_by_code(void **state)
@@ -215,6 +229,7 @@ int main(void)
         cmocka_unit_test(test_file_changes_only_what_it_names),
         cmocka_unit_test(test_base_is_applied_first),
         cmocka_unit_test(test_bad_files_are_refused),
+        cmocka_unit_test(test_keys_of_training_are_passed_over),
         cmocka_unit_test(test_validation_covers_structs_made_by_code),
         cmocka_unit_test(test_printed_recipe_loads_back),
         cmocka_unit_test(test_example_files_say_what_the_builtins_do),

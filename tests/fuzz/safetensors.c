@@ -1,8 +1,11 @@
 // .safetensors files, which checkpoints are: the JSON header behind a length that holds. What is
-// accepted has tensors that fill the file without hole or overlap.
+// accepted has tensors that fill the file without hole or overlap; taken for a network's weights,
+// it is refused by the names of tensors, or it is the network's.
 #include "formats/safetensors.h"
 #include "formats/file.h"
 #include "tests/support/fuzz.h"
+#include "tests/support/fuzz_network.h"
+#include "trainer/weights/file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +27,8 @@ static const char *const headers[] = {
     "\"__metadata__\":{\"a\":\"\\u00e9\\n\",\"b\":\"\"}}",
 };
 
+static struct weights network;
+
 static void store_length(uint8_t *at, uint64_t value)
 {
     for (int i = 0; i < LENGTH_BYTES; i++) {
@@ -31,14 +36,14 @@ static void store_length(uint8_t *at, uint64_t value)
     }
 }
 
-static void seed_of_header(const char *header)
+static void seed_of_header(const char *header, size_t body)
 {
     size_t len = strlen(header);
-    uint8_t *bytes = calloc(1, LENGTH_BYTES + len + BODY_BYTES);
+    uint8_t *bytes = calloc(1, LENGTH_BYTES + len + body);
     FUZZ_CHECK(bytes != NULL);
     store_length(bytes, len);
     memcpy(bytes + LENGTH_BYTES, header, len); // NOLINT(bugprone-not-null-terminated-result)
-    fuzz_seed(bytes, LENGTH_BYTES + len + BODY_BYTES, LENGTH_BYTES + 1);
+    fuzz_seed(bytes, LENGTH_BYTES + len + body, LENGTH_BYTES + 1);
     free(bytes);
 }
 
@@ -59,16 +64,52 @@ static void seed_of_writer(void)
     free(bytes);
 }
 
+// Weights of our network as another program writes them, without checksums. Each `lie` but 0 is
+// about one tensor of three: its type, the order of its axes, its name.
+static void seed_of_network(enum weights_names names, size_t lie)
+{
+    static const char *const types[] = {"F32", "I64", "U8"};
+    struct weights_entry *entries;
+    size_t count, len = 0, end = 0;
+    char *text = NULL;
+    FUZZ_CHECK(weights_list(&entries, &count, network.graph, names, "online", NULL) == STATUS_OK);
+    FILE *header = open_memstream(&text, &len);
+    FUZZ_CHECK(header != NULL);
+    for (size_t i = 0; i < count; i++) {
+        bool lies = lie > 0 && i % 3 == 0, counts = entries[i].type == TENSOR_INT64;
+        size_t bytes = entries[i].count * (counts ? 8 : 4), turned = lies && lie == 2;
+        fprintf(header, "%c\"%s%s\":{\"dtype\":\"%s\",\"shape\":[", i ? ',' : '{', entries[i].name,
+                lies && lie == 3 ? "x" : "", lies && lie == 1 ? "U8" : types[counts]);
+        for (unsigned d = 0; d < entries[i].dims; d++) {
+            unsigned from = turned ? entries[i].dims - 1 - d : d;
+            fprintf(header, "%s%llu", d ? "," : "", (unsigned long long)entries[i].shape[from]);
+        }
+        fprintf(header, "],\"data_offsets\":[%zu,%zu]}", end, end + bytes);
+        end += bytes;
+    }
+    fputs("}", header);
+    FUZZ_CHECK(fclose(header) == 0);
+    seed_of_header(text, end);
+    free(text);
+    free(entries);
+}
+
 static void open_safetensors(void)
 {
+    fuzz_network_open(&network);
+    for (size_t lie = 0; lie < 4; lie++) {
+        seed_of_network(WEIGHTS_TORCHVISION, lie);
+        seed_of_network(WEIGHTS_BYOL, lie);
+    }
     for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) {
-        seed_of_header(headers[i]);
+        seed_of_header(headers[i], BODY_BYTES);
     }
     seed_of_writer();
 }
 
 static void close_safetensors(void)
 {
+    weights_close(&network);
 }
 
 // The header ends at its last brace.
@@ -100,13 +141,29 @@ static void check_tensors(const struct safetensors *file)
     }
 }
 
+static void check_import(const struct safetensors *file, const char *path)
+{
+    char left_out[100];
+    for (int rest = WEIGHTS_REST_REFUSED; rest <= WEIGHTS_REST_IGNORED; rest++) {
+        struct error error = {0};
+        enum status status =
+            weights_read(&network, file, path, weights_names_of(file), "online",
+                         (enum weights_rest)rest, left_out, sizeof left_out, &error);
+        if (status != STATUS_OK) {
+            fuzz_check_error(status, &error);
+        }
+    }
+}
+
 static enum fuzz_outcome run_safetensors(const uint8_t *bytes, size_t len)
 {
     struct safetensors *file;
     struct error error = {0};
-    enum status status = safetensors_open(&file, fuzz_file(bytes, len), &error);
+    const char *path = fuzz_file(bytes, len);
+    enum status status = safetensors_open(&file, path, &error);
     if (status == STATUS_OK) {
         check_tensors(file);
+        check_import(file, path);
         safetensors_close(&file);
         return FUZZ_ACCEPTED;
     }

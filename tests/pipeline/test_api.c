@@ -319,6 +319,35 @@ static void test_recipes(void **state)
     assert_int_equal(byol_recipe_describe(NULL, "base: small", &text, &error), BYOL_CONFIG);
 }
 
+static void write_settings(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+// One file for training and for the loader: its views are taken, what else training knows is not.
+static void test_the_settings_of_a_run_are_a_recipe(void **state)
+{
+    (void)state;
+    char path[300], *text;
+    struct byol_error error;
+    snprintf(path, sizeof path, "%s/run.yaml", sample.scratch.path);
+    write_settings(path, "batch: 512\nencoder: resnet18\nviews:\n  base: small\n  size: 24\n"
+                         "epochs: 300\n");
+    assert_int_equal(byol_recipe_describe(path, "view2.blur: 0.5", &text, &error), BYOL_OK);
+    assert_non_null(strstr(text, "size: 24\n"));
+    assert_non_null(strstr(text, "view2.blur: 0.5\n"));
+    byol_free(text);
+    write_settings(path, "batch: 512\nencodr: resnet18\nviews: {base: small}\n");
+    assert_int_equal(byol_recipe_describe(path, NULL, &text, &error), BYOL_CONFIG);
+    assert_string_equal(error.path, path);
+    assert_non_null(strstr(error.reason, "line 2"));
+    assert_non_null(strstr(error.reason, "did you mean 'encoder'"));
+    unlink(path);
+}
+
 static void expect_refusal(const struct byol_loader_options *options, int status)
 {
     struct byol_dataset *dataset = open_public_dataset(directory);
@@ -437,6 +466,11 @@ static void test_a_program_needs_header_and_library_alone(void **state)
         "${CC:-cc} -std=c99 -pedantic-errors -Wall -Wextra -Werror -Ipipeline/api "
         "tests/data/api_client.c -o '%s/client' -L\"$lib\" -lbyol; "
         "LD_LIBRARY_PATH=\"$lib\" '%s/client' '%s'; "
+        "for std in c89 c11 c++98 c++17; do case $std in c++*) language=c++;; *) language=c;; "
+        "esac; "
+        "echo '#include <byol.h>' | ${CC:-cc} -x $language -std=$std -pedantic-errors -Wall "
+        "-Wextra "
+        "-Werror -Ipipeline/api -fsyntax-only -; done; "
         "nm -D --defined-only \"$lib/libbyol.so\" | grep -v ' [TA] byol_\\| A BYOL_' && exit 1; "
         "true",
         sample.scratch.path, sample.scratch.path, directory);
@@ -454,6 +488,7 @@ int main(void)
         cmocka_unit_test(test_other_threads_release),
         cmocka_unit_test(test_datasets),
         cmocka_unit_test(test_recipes),
+        cmocka_unit_test(test_the_settings_of_a_run_are_a_recipe),
         cmocka_unit_test(test_options_that_do_not_fit_are_refused),
         cmocka_unit_test(test_structs_of_other_lengths),
         cmocka_unit_test(test_damage_is_named_or_skipped),

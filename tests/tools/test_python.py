@@ -6,11 +6,15 @@ import gc
 import json
 import os
 import pickle
+import re
+import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
+from pathlib import Path
 
 import numpy as np
 
@@ -102,6 +106,63 @@ class Batches(unittest.TestCase):
             loader(seed=4).load_state_dict(saved)
         with self.assertRaisesRegex(byol.Error, "batch_index"):
             loader().load_state_dict({**saved, "batch_index": 8})
+
+    def test_two_loaders_at_once(self):
+        first, second, state = loader(), loader(seed=4), [0, 0]
+        for _ in range(14):
+            state = [batch_hash(old, given.next()) for old, given in zip(state, (first, second))]
+        self.assertEqual(state, [stream_hash(loader(seed=seed), 0) for seed in (3, 4)])
+
+    def test_ranks_share_each_batch(self):
+        whole = loader(batch=6, keep_last=False)
+        parts = [loader(batch=3, keep_last=False, rank=rank, ranks=2) for rank in range(2)]
+        self.assertEqual([len(part) for part in parts], [len(whole)] * 2)
+        for batch in whole:
+            ids = [number for part in parts for number in part.next().ids]
+            self.assertEqual(ids, batch.ids.tolist())
+
+    def test_the_recipe_of_a_state_is_what_the_file_held(self):
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder, name) for name in ("run.yaml", "copy.yaml")]
+            for path in paths:
+                path.write_text(f"batch: 512\nencoder: resnet18\nviews:\n  base: small\n  size: {SIZE}\n")
+            given = loader(recipe=paths[0], settings=None)
+            self.assertEqual(given.next().views[0].shape[2], SIZE)
+            state = given.state_dict()
+            loader(recipe=paths[1], settings=None).load_state_dict(state)
+            paths[0].write_text(paths[0].read_text() + "  view1.blur: 0.5\n")
+            with self.assertRaisesRegex(byol.Error, "another stream: recipe differ"):
+                loader(recipe=paths[0], settings=None).load_state_dict(state)
+            paths[0].write_text("batches: 512\n")
+            with self.assertRaisesRegex(byol.Error, "run.yaml.*line 1.*did you mean 'batch'") as raised:
+                loader(recipe=paths[0])
+            self.assertEqual((raised.exception.status, raised.exception.file), ("config", str(paths[0])))
+
+    def test_interrupts_lose_nothing(self):
+        def interrupt(_, frame):
+            if frame.f_code.co_name == "next" and "batch" not in frame.f_locals:
+                raise KeyboardInterrupt
+
+        old = signal.signal(signal.SIGALRM, interrupt)
+        given, state, interrupts = loader(threads=1, slots=2, settings={"size": 96}), 0, 0
+        try:
+            for number in range(14):
+                batch = None
+                while batch is None:
+                    signal.setitimer(signal.ITIMER_REAL, 0.0002 * (1 + interrupts))
+                    try:
+                        batch = given.next()
+                    except KeyboardInterrupt:
+                        interrupts += 1
+                        self.assertEqual(given.position, divmod(number, 7))
+                self.assertLessEqual(given.statistics.held, 1)
+                state = batch_hash(state, batch)
+                del batch
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, old)
+        self.assertEqual(state, stream_hash(loader(settings={"size": 96}), 0))
+        print(f"{interrupts} interrupts", file=sys.stderr)
 
     def test_going_back_with_batches_held(self):
         given = loader()
@@ -198,6 +259,8 @@ class Memory(unittest.TestCase):
         place, before = address(batch.views[0]), tensor.clone()
         self.assertEqual(tensor.data_ptr(), place)
         self.assertEqual(torch.from_numpy(batch.labels).data_ptr(), address(batch.labels))
+        self.assertEqual(torch.from_dlpack(np.from_dlpack(batch.views[0])).data_ptr(), place)
+        self.assertEqual(torch.asarray(batch.views[0], copy=False).data_ptr(), place)
         del batch
         for _ in range(10):
             given.next()
@@ -205,6 +268,44 @@ class Memory(unittest.TestCase):
         self.assertTrue(torch.equal(tensor, before))
         del tensor
         self.assertEqual(given.statistics.held, 0)
+
+
+class Documentation(unittest.TestCase):
+    """What README.md shows runs as it stands there, with fewer images and epochs."""
+
+    def blocks(self):
+        text = Path("tools/python/README.md").read_text().replace("photos.byol", DATASET)
+        text = text.replace("batch=256", "batch=8").replace("range(100)", "range(2)")
+        return re.findall("```python\n(.*?)```", text, re.DOTALL)
+
+    def test_the_first_loop(self):
+        names = {}
+        exec(self.blocks()[0], names)
+        self.assertEqual(names["view1"].shape, (8, 3, 224, 224))
+        self.assertEqual(names["loader"].position, (2, 0))
+
+    def test_the_loop_in_place_of_a_data_loader(self):
+        try:
+            import torch
+        except ImportError:
+            self.skipTest("torch is not installed")
+        names = {"torch": torch, "byol": byol, "device": "cpu"}
+        exec(self.blocks()[1].split("# after")[1], names)
+        self.assertEqual((names["view2"].shape, names["view2"].dtype), ((8, 3, 224, 224), torch.float32))
+        self.assertEqual((names["labels"].dtype, len(names["labels"])), (torch.int64, 8))
+
+    def test_the_example_learns_and_resumes(self):
+        try:
+            import torchvision
+        except ImportError:
+            self.skipTest("torchvision is not installed")
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {**os.environ, "CHECKPOINT": f"{folder}/byol.pt", "OMP_NUM_THREADS": "2"}
+            for steps, last in (("1", "step 1:"), ("2", "step 2:")):
+                command = [sys.executable, "tools/python/example_pytorch.py", DATASET, steps]
+                told = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment).stdout.decode().splitlines()
+                self.assertEqual(len(told), 1)
+                self.assertIn(last, told[0])
 
 
 class Rest(unittest.TestCase):

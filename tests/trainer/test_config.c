@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "augment/run_keys.h"
 #include "formats/file.h"
 #include "tests/support/tiny_run.h"
 
@@ -237,6 +238,21 @@ static void older_configs_keep_their_meaning(void **state)
     assert_memory_equal(&config, &defaults, sizeof config);
 }
 
+// Readers of recipes pass over the keys of a run by their names: the same ones, in the same order.
+static void readers_of_recipes_know_every_key(void **state)
+{
+    (void)state;
+    char passed_over[RUN_KEYS_BYTES];
+    struct run_config config;
+    struct settings_section sections[2], names = run_keys_section(passed_over);
+    run_config_init(&config);
+    run_config_sections(&config, sections);
+    for (size_t i = 0; i < sections[0].count && i < names.count; i++) {
+        assert_string_equal(names.fields[i].key, sections[0].fields[i].key);
+    }
+    assert_int_equal(names.count, sections[0].count);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -250,6 +266,7 @@ int main(void)
         cmocka_unit_test(only_how_it_runs_may_change),
         cmocka_unit_test(tau_follows_the_batch_when_asked),
         cmocka_unit_test(an_old_config_means_lars),
+        cmocka_unit_test(readers_of_recipes_know_every_key),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }

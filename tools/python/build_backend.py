@@ -70,6 +70,7 @@ def _wheel(directory, contents, library):
     files = dict(contents)
     if library:
         files[f"byol/{SONAME}"] = Path(library).read_bytes()
+    files[f"{info}/LICENSE"] = (ROOT / "LICENSE").read_bytes()
     files[f"{info}/METADATA"] = _metadata(version).encode()
     files[f"{info}/WHEEL"] = about.encode()
     name = f"byol-{version}-{tag}.whl"

@@ -1,176 +1,11 @@
-// Descriptors are made from tables of attributes, in one place that checks every call; all else
-// here says what the tables hold.
+// What the tables of attributes hold, from which descriptors are made.
 #include "trainer/cuda/cudnn_graph.h"
+#include "trainer/cuda/cudnn_descriptor.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define COUNT(table) (sizeof(table) / sizeof(table)[0])
-
-enum status cudnn_check(cudnnStatus_t result, const char *name, const char *what,
-                        struct error *error)
-{
-    if (result == CUDNN_STATUS_SUCCESS) {
-        return STATUS_OK;
-    }
-    char message[256] = "";
-    cudnnGetLastErrorString(message, sizeof message);
-    enum status status = CUDNN_STATUS_CATEGORY(result) == CUDNN_STATUS_NOT_SUPPORTED
-                             ? STATUS_UNSUPPORTED
-                             : STATUS_DEVICE;
-    return error_set(error, status, NULL, NOWHERE, NOWHERE, "cuDNN, %s: %s: %s%s%s", name, what,
-                     cudnnGetErrorString(result), message[0] != '\0' ? ": " : "", message);
-}
-
-// --- descriptors ---------------------------------------------------------------------------------
-
-struct attribute {
-    cudnnBackendAttributeName_t name;
-    cudnnBackendAttributeType_t type;
-    int64_t count;
-    const void *values;
-};
-
-void cudnn_drop(cudnnBackendDescriptor_t *descriptor)
-{
-    if (*descriptor != NULL) {
-        cudnnBackendDestroyDescriptor(*descriptor);
-        *descriptor = NULL;
-    }
-}
-
-static void drop_all(cudnnBackendDescriptor_t *descriptors, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        cudnn_drop(&descriptors[i]);
-    }
-}
-
-// `name` and `what` say in an error what for and which.
-static enum status make(cudnnBackendDescriptor_t *out, cudnnBackendDescriptorType_t type,
-                        const struct attribute *attributes, size_t count, const char *name,
-                        const char *what, struct error *error)
-{
-    *out = NULL;
-    cudnnStatus_t result = cudnnBackendCreateDescriptor(type, out);
-    for (size_t i = 0; i < count && result == CUDNN_STATUS_SUCCESS; i++) {
-        const struct attribute *a = &attributes[i];
-        result = cudnnBackendSetAttribute(*out, a->name, a->type, a->count, a->values);
-    }
-    if (result == CUDNN_STATUS_SUCCESS) {
-        result = cudnnBackendFinalize(*out);
-    }
-    enum status status = cudnn_check(result, name, what, error);
-    if (status != STATUS_OK) {
-        cudnn_drop(out);
-    }
-    return status;
-}
-
-// What an attribute that holds descriptors points to: at most `capacity` of `type`, which the
-// caller drops. cuDNN fills in descriptors that exist already. It is not asked for their number
-// first: of knobs it says 0 then.
-static enum status take(cudnnBackendDescriptor_t from, cudnnBackendAttributeName_t attribute,
-                        cudnnBackendDescriptorType_t type, cudnnBackendDescriptor_t *out,
-                        size_t capacity, size_t *count, const char *name, const char *what,
-                        struct error *error)
-{
-    int64_t held = 0;
-    size_t made = 0;
-    cudnnStatus_t result = CUDNN_STATUS_SUCCESS;
-    for (; made < capacity && result == CUDNN_STATUS_SUCCESS; made++) {
-        out[made] = NULL;
-        result = cudnnBackendCreateDescriptor(type, &out[made]);
-    }
-    if (result == CUDNN_STATUS_SUCCESS) {
-        result = cudnnBackendGetAttribute(from, attribute, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-                                          (int64_t)capacity, &held, out);
-    }
-    enum status status = cudnn_check(result, name, what, error);
-    *count = status != STATUS_OK || held < 0 ? 0 : (size_t)held;
-    *count = *count < capacity ? *count : capacity;
-    drop_all(out + *count, made - *count);
-    return status;
-}
-
-static enum status take_number(cudnnBackendDescriptor_t from, cudnnBackendAttributeName_t attribute,
-                               cudnnBackendAttributeType_t type, int64_t *number, const char *name,
-                               const char *what, struct error *error)
-{
-    int64_t got = 0;
-    cudnnStatus_t result = cudnnBackendGetAttribute(from, attribute, type, 1, &got, number);
-    if (result == CUDNN_STATUS_SUCCESS && got != 1) {
-        result = CUDNN_STATUS_INTERNAL_ERROR_UNEXPECTED_VALUE;
-    }
-    return cudnn_check(result, name, what, error);
-}
-
-// A text attribute, malloc'ed.
-static enum status take_text(cudnnBackendDescriptor_t from, cudnnBackendAttributeName_t attribute,
-                             char **text, const char *name, const char *what, struct error *error)
-{
-    int64_t length = 0;
-    *text = NULL;
-    cudnnStatus_t result =
-        cudnnBackendGetAttribute(from, attribute, CUDNN_TYPE_CHAR, 0, &length, NULL);
-    if (result == CUDNN_STATUS_SUCCESS && length < 0) {
-        result = CUDNN_STATUS_INTERNAL_ERROR_UNEXPECTED_VALUE;
-    }
-    if (result != CUDNN_STATUS_SUCCESS) {
-        return cudnn_check(result, name, what, error);
-    }
-    *text = calloc((size_t)length + 1, 1);
-    if (*text == NULL) {
-        return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "cuDNN, %s: no memory",
-                         name);
-    }
-    result = cudnnBackendGetAttribute(from, attribute, CUDNN_TYPE_CHAR, length, &length, *text);
-    enum status status = cudnn_check(result, name, what, error);
-    if (status != STATUS_OK) {
-        free(*text);
-        *text = NULL;
-    }
-    return status;
-}
-
-// --- properties of a GPU -------------------------------------------------------------------------
-
-#define PROPERTIES "properties of the GPU"
-
-void cudnn_version_text(char *text, size_t capacity)
-{
-    size_t version = cudnnGetVersion();
-    snprintf(text, capacity, "%zu.%zu.%zu", version / 10000, version / 100 % 100, version % 100);
-}
-
-enum status cudnn_properties_of_handle(cudnnBackendDescriptor_t *out, cudnnHandle_t handle,
-                                       struct error *error)
-{
-    const struct attribute attributes[] = {
-        {CUDNN_ATTR_DEVICEPROP_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle},
-    };
-    return make(out, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, attributes, COUNT(attributes), PROPERTIES,
-                "from the device", error);
-}
-
-enum status cudnn_properties_of_json(cudnnBackendDescriptor_t *out, const char *json,
-                                     struct error *error)
-{
-    const struct attribute attributes[] = {
-        {CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(json), json},
-    };
-    return make(out, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, attributes, COUNT(attributes), PROPERTIES,
-                "from text", error);
-}
-
-enum status cudnn_properties_json(cudnnBackendDescriptor_t properties, char **json,
-                                  struct error *error)
-{
-    return take_text(properties, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, json, PROPERTIES,
-                     "as text", error);
-}
 
 // --- graphs --------------------------------------------------------------------------------------
 
@@ -206,7 +41,7 @@ static enum status make_tensor(cudnnBackendDescriptor_t *out, int64_t uid, bool 
     const cudnnDataType_t type = half ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
     const int64_t alignment = ALIGNMENT;
     const int64_t sizes[] = {n, c, h, w}, strides[] = {h * w * c, 1, w * c, c};
-    const struct attribute attributes[] = {
+    const struct cudnn_attribute attributes[] = {
         {CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type},
         {CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 4, sizes},
         {CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 4, strides},
@@ -214,8 +49,8 @@ static enum status make_tensor(cudnnBackendDescriptor_t *out, int64_t uid, bool 
         {CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &alignment},
     };
     const char what[] = {'t', 'e', 'n', 's', 'o', 'r', ' ', (char)uid, '\0'};
-    return make(out, CUDNN_BACKEND_TENSOR_DESCRIPTOR, attributes, COUNT(attributes), name, what,
-                error);
+    return cudnn_make(out, CUDNN_BACKEND_TENSOR_DESCRIPTOR, attributes, COUNT(attributes), name,
+                      what, error);
 }
 
 static enum status make_window(cudnnBackendDescriptor_t *out, const struct cuda_conv *conv,
@@ -226,7 +61,7 @@ static enum status make_window(cudnnBackendDescriptor_t *out, const struct cuda_
     const int64_t dimensions = 2, dilations[] = {1, 1}, strides[] = {conv->stride, conv->stride},
                   before[] = {conv->pad_top, conv->pad_left},
                   after[] = {conv->pad_bottom, conv->pad_right};
-    const struct attribute attributes[] = {
+    const struct cudnn_attribute attributes[] = {
         {CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64, 1, &dimensions},
         {CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &sums},
         {CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode},
@@ -235,8 +70,8 @@ static enum status make_window(cudnnBackendDescriptor_t *out, const struct cuda_
         {CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, 2, before},
         {CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, 2, after},
     };
-    return make(out, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, attributes, COUNT(attributes), name,
-                "window", error);
+    return cudnn_make(out, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, attributes, COUNT(attributes),
+                      name, "window", error);
 }
 
 // The parts of a convolution's graph, which the graph keeps alive by itself.
@@ -270,7 +105,7 @@ static enum status make_operation(struct parts *parts, enum cuda_conv_pass pass,
 #undef NAMES
     const float alpha = 1, beta = 0;
     const cudnnBackendAttributeName_t *names = passes[pass].names;
-    const struct attribute attributes[] = {
+    const struct cudnn_attribute attributes[] = {
         {names[0], CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &parts->window},
         {names[1], CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &parts->x},
         {names[2], CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &parts->w},
@@ -278,8 +113,8 @@ static enum status make_operation(struct parts *parts, enum cuda_conv_pass pass,
         {names[4], CUDNN_TYPE_FLOAT, 1, &alpha},
         {names[5], CUDNN_TYPE_FLOAT, 1, &beta},
     };
-    return make(&parts->operation, passes[pass].type, attributes, COUNT(attributes), name,
-                "operation", error);
+    return cudnn_make(&parts->operation, passes[pass].type, attributes, COUNT(attributes), name,
+                      "operation", error);
 }
 
 static enum status make_parts(struct parts *parts, const struct cuda_conv *conv,
@@ -311,11 +146,11 @@ enum status cudnn_conv_graph_open(struct cudnn_graph *graph, cudnnBackendDescrip
     struct parts parts = {0};
     enum status status = make_parts(&parts, conv, pass, graph->name, error);
     if (status == STATUS_OK) {
-        const struct attribute attributes[] = {
+        const struct cudnn_attribute attributes[] = {
             {CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &parts.operation},
         };
-        status = make(&graph->descriptor, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, attributes,
-                      COUNT(attributes), graph->name, "graph", error);
+        status = cudnn_make(&graph->descriptor, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, attributes,
+                            COUNT(attributes), graph->name, "graph", error);
     }
     cudnn_drop(&parts.operation);
     cudnn_drop(&parts.window);
@@ -357,8 +192,9 @@ static enum status read_notes(cudnnBackendDescriptor_t engine, cudnnBackendAttri
 static enum status read_engine(cudnnBackendDescriptor_t descriptor, struct cudnn_engine *engine,
                                const char *name, struct error *error)
 {
-    enum status status = take_number(descriptor, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64,
-                                     &engine->number, name, "number of an engine", error);
+    enum status status =
+        cudnn_take_number(descriptor, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64,
+                          &engine->number, name, "number of an engine", error);
     if (status == STATUS_OK) {
         status = read_notes(descriptor, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
                             &engine->numerical, name, error);
@@ -376,8 +212,8 @@ static enum status read_knobs(cudnnBackendDescriptor_t config, struct cudnn_engi
     cudnnBackendDescriptor_t choices[CUDNN_ENGINE_KNOBS];
     size_t count = 0;
     enum status status =
-        take(config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR,
-             choices, CUDNN_ENGINE_KNOBS, &count, name, "knobs of an engine", error);
+        cudnn_take(config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR,
+                   choices, CUDNN_ENGINE_KNOBS, &count, name, "knobs of an engine", error);
     for (size_t i = 0; i < count && status == STATUS_OK; i++) {
         cudnnBackendKnobType_t type = 0;
         int64_t got = 0;
@@ -386,12 +222,13 @@ static enum status read_knobs(cudnnBackendDescriptor_t config, struct cudnn_engi
         status = cudnn_check(result, name, "kind of a knob", error);
         engine->knobs[i].type = (int64_t)type;
         if (status == STATUS_OK) {
-            status = take_number(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64,
-                                 &engine->knobs[i].value, name, "value of a knob", error);
+            status =
+                cudnn_take_number(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64,
+                                  &engine->knobs[i].value, name, "value of a knob", error);
         }
     }
     engine->knob_count = count;
-    drop_all(choices, count);
+    cudnn_drop_all(choices, count);
     return status;
 }
 
@@ -401,8 +238,9 @@ static enum status read_config(cudnnBackendDescriptor_t config, struct cudnn_eng
     *engine = (struct cudnn_engine){0};
     cudnnBackendDescriptor_t descriptor = NULL;
     size_t count = 0;
-    enum status status = take(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR,
-                              &descriptor, 1, &count, name, "engine", error);
+    enum status status =
+        cudnn_take(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR,
+                   &descriptor, 1, &count, name, "engine", error);
     if (status == STATUS_OK && count != 1) {
         status = cudnn_check(CUDNN_STATUS_INTERNAL_ERROR_UNEXPECTED_VALUE, name, "engine", error);
     }
@@ -421,7 +259,7 @@ enum status cudnn_graph_engines(const struct cudnn_graph *graph, cudnnBackendHeu
                                 struct error *error)
 {
     *count = 0;
-    const struct attribute attributes[] = {
+    const struct cudnn_attribute attributes[] = {
         {CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
          &graph->descriptor},
         {CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode},
@@ -429,20 +267,21 @@ enum status cudnn_graph_engines(const struct cudnn_graph *graph, cudnnBackendHeu
     };
     cudnnBackendDescriptor_t heuristics = NULL, configs[MOST_SUGGESTED];
     size_t suggested = 0;
-    enum status status = make(&heuristics, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, attributes,
-                              COUNT(attributes), graph->name, "heuristics", error);
+    enum status status = cudnn_make(&heuristics, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, attributes,
+                                    COUNT(attributes), graph->name, "heuristics", error);
     if (status == STATUS_UNSUPPORTED) {
         return STATUS_OK;
     }
     if (status == STATUS_OK) {
-        status = take(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR,
-                      configs, capacity < MOST_SUGGESTED ? capacity : MOST_SUGGESTED, &suggested,
-                      graph->name, "heuristics", error);
+        status = cudnn_take(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS,
+                            CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, configs,
+                            capacity < MOST_SUGGESTED ? capacity : MOST_SUGGESTED, &suggested,
+                            graph->name, "heuristics", error);
     }
     for (; *count < suggested && status == STATUS_OK; *count += status == STATUS_OK) {
         status = read_config(configs[*count], &engines[*count], graph->name, error);
     }
-    drop_all(configs, suggested);
+    cudnn_drop_all(configs, suggested);
     cudnn_drop(&heuristics);
     return status;
 }
@@ -488,25 +327,25 @@ bool cudnn_engine_parse(struct cudnn_engine *engine, const char *text)
 static enum status make_engine(cudnnBackendDescriptor_t *out, const struct cudnn_graph *graph,
                                const struct cudnn_engine *engine, struct error *error)
 {
-    const struct attribute attributes[] = {
+    const struct cudnn_attribute attributes[] = {
         {CUDNN_ATTR_ENGINE_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &graph->descriptor},
         {CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &engine->number},
         {CUDNN_ATTR_ENGINE_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &graph->properties},
     };
-    return make(out, CUDNN_BACKEND_ENGINE_DESCRIPTOR, attributes, COUNT(attributes), graph->name,
-                "engine", error);
+    return cudnn_make(out, CUDNN_BACKEND_ENGINE_DESCRIPTOR, attributes, COUNT(attributes),
+                      graph->name, "engine", error);
 }
 
 static enum status make_knob(cudnnBackendDescriptor_t *out, int64_t type, const int64_t *value,
                              const char *name, struct error *error)
 {
     const cudnnBackendKnobType_t kind = (cudnnBackendKnobType_t)type;
-    const struct attribute attributes[] = {
+    const struct cudnn_attribute attributes[] = {
         {CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &kind},
         {CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, value},
     };
-    return make(out, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, attributes, COUNT(attributes), name,
-                "knob", error);
+    return cudnn_make(out, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, attributes, COUNT(attributes),
+                      name, "knob", error);
 }
 
 static enum status make_config(cudnnBackendDescriptor_t *out, const struct cudnn_graph *graph,
@@ -520,33 +359,33 @@ static enum status make_config(cudnnBackendDescriptor_t *out, const struct cudnn
         status = make_knob(&knobs[made], engine->knobs[made].type, &engine->knobs[made].value,
                            graph->name, error);
     }
-    const struct attribute attributes[] = {
+    const struct cudnn_attribute attributes[] = {
         {CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &descriptor},
         {CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, (int64_t)made, knobs},
     };
     if (status == STATUS_OK) {
-        status =
-            make(out, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, attributes,
-                 made > 0 ? COUNT(attributes) : 1, graph->name, "engine with its knobs", error);
+        status = cudnn_make(out, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, attributes,
+                            made > 0 ? COUNT(attributes) : 1, graph->name, "engine with its knobs",
+                            error);
     }
-    drop_all(knobs, made);
+    cudnn_drop_all(knobs, made);
     return status;
 }
 
 static enum status finish_plan(struct cudnn_plan *plan, const struct cudnn_graph *graph,
                                cudnnBackendDescriptor_t config, struct error *error)
 {
-    const struct attribute attributes[] = {
+    const struct cudnn_attribute attributes[] = {
         {CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &config},
         {CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
          &graph->properties},
     };
-    enum status status = make(&plan->descriptor, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR,
-                              attributes, COUNT(attributes), graph->name, "plan", error);
+    enum status status = cudnn_make(&plan->descriptor, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR,
+                                    attributes, COUNT(attributes), graph->name, "plan", error);
     int64_t workspace = 0;
     if (status == STATUS_OK) {
-        status = take_number(plan->descriptor, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-                             CUDNN_TYPE_INT64, &workspace, graph->name, "workspace", error);
+        status = cudnn_take_number(plan->descriptor, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+                                   CUDNN_TYPE_INT64, &workspace, graph->name, "workspace", error);
     }
     if (status == STATUS_OK && workspace < 0) {
         status = cudnn_check(CUDNN_STATUS_INTERNAL_ERROR_UNEXPECTED_VALUE, graph->name, "workspace",
@@ -587,8 +426,8 @@ void cudnn_plan_close(struct cudnn_plan *plan)
 
 enum status cudnn_plan_json(const struct cudnn_plan *plan, char **json, struct error *error)
 {
-    return take_text(plan->descriptor, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, json,
-                     plan->name, "as text", error);
+    return cudnn_take_text(plan->descriptor, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, json,
+                           plan->name, "as text", error);
 }
 
 enum status cudnn_plan_run(const struct cudnn_plan *plan, cudnnHandle_t handle, void *x, void *w,
@@ -596,14 +435,14 @@ enum status cudnn_plan_run(const struct cudnn_plan *plan, cudnnHandle_t handle, 
 {
     const int64_t uids[] = {UID_X, UID_W, UID_Y};
     void *const pointers[] = {x, w, y};
-    const struct attribute attributes[] = {
+    const struct cudnn_attribute attributes[] = {
         {CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, COUNT(uids), uids},
         {CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, COUNT(pointers), pointers},
         {CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace},
     };
     cudnnBackendDescriptor_t pack = NULL;
-    enum status status = make(&pack, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, attributes,
-                              COUNT(attributes), plan->name, "pointers", error);
+    enum status status = cudnn_make(&pack, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, attributes,
+                                    COUNT(attributes), plan->name, "pointers", error);
     if (status == STATUS_OK) {
         cudnnStatus_t result = cudnnBackendExecute(handle, plan->descriptor, pack);
         status = cudnn_check(result, plan->name, "execution", error);

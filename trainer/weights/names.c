@@ -241,12 +241,15 @@ void weights_take(const struct weights *weights, const struct weights_entry *ent
 void weights_put(const struct weights *weights, const struct weights_entry *entry,
                  const void *tensor)
 {
+    const char *at = tensor;
     float *block = block_of(weights, entry);
     if (entry->type == TENSOR_INT64) {
-        *block = (float)*(const int64_t *)tensor;
+        int64_t count;
+        memcpy(&count, at, sizeof count);
+        *block = count > 0 ? (float)count : 0;
         return;
     }
     for (uint64_t i = 0; i < entry->count; i++) {
-        block[own_place(entry, i)] = ((const float *)tensor)[i];
+        memcpy(&block[own_place(entry, i)], at + i * sizeof *block, sizeof *block);
     }
 }

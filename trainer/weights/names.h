@@ -40,7 +40,8 @@ struct weights_entry {
 enum status weights_list(struct weights_entry **out, size_t *count, const struct graph *graph,
                          enum weights_names names, const char *branch, struct error *error);
 
-// Copies between the blocks and a tensor of count values in the file's layout and type.
+// Copies between the blocks and a tensor of count values in the file's layout and type, which
+// weights_put finds at any byte. Counts of batches below 0 become 0.
 void weights_take(const struct weights *weights, const struct weights_entry *entry, void *tensor);
 void weights_put(const struct weights *weights, const struct weights_entry *entry,
                  const void *tensor);

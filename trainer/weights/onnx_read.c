@@ -12,6 +12,7 @@
 #include "trainer/weights/onnx_layout.h"
 
 #define FILE_LIMIT  (UINT64_C(1) << 31)
+#define MOST_FIELDS 65536 // of the graph: nodes, tensors; names are looked for one by one
 #define MOST_INPUTS 5
 #define MOST_INTS   4
 #define COUNTER     SIZE_MAX // in the place of an initialiser: what ONNX does not have
@@ -48,8 +49,8 @@ struct reading {
     struct initialiser *initialisers;
     struct named *values;
     size_t *weights; // initialisers as weights_list will name them, or COUNTER
-    size_t initialiser_count, value_count, weight_count, capacity; // capacity: of values, nodes
-    size_t layers;                                                 // named so far
+    size_t initialiser_count, value_count, weight_count;
+    size_t layers; // named so far
 };
 
 static enum status refuse(const struct reading *reading, struct error *error, const char *reason,
@@ -139,7 +140,10 @@ static enum status read_node(const struct reading *reading, struct node *node,
     struct protobuf_field part;
     *node = (struct node){.type = {"", 0}, .output = {"", 0}};
     while (attribute.fault == NULL && protobuf_next(&reader, &part)) {
-        if (part.number == ONNX_NODE_INPUT && node->input_count < MOST_INPUTS) {
+        if (part.number == ONNX_NODE_INPUT) {
+            if (node->input_count == MOST_INPUTS) {
+                return refuse(reading, error, "too many inputs make", node->output);
+            }
             node->inputs[node->input_count++] = text_of(&part);
         } else if (part.number == ONNX_NODE_OUTPUT) {
             node->output = text_of(&part);
@@ -261,12 +265,15 @@ static enum status read_batch_norm(struct reading *reading, const struct node *n
     return STATUS_OK;
 }
 
-static void read_linear(struct reading *reading, const struct node *node, graph_value x,
-                        const struct initialiser *weights)
+static enum status read_linear(struct reading *reading, const struct node *node, graph_value x,
+                               const struct initialiser *weights, struct error *error)
 {
     char name[32];
     const struct initialiser *bias =
         node->input_count > 2 ? initialiser_of(reading, node->inputs[2]) : NULL;
+    if (node->input_count > 2 && bias == NULL) {
+        return refuse(reading, error, "no tensor is the bias of", node->output);
+    }
     uint32_t outputs = weights->shape[0] <= INT32_MAX ? (uint32_t)weights->shape[0] : 0;
     remember(reading, weights);
     if (bias != NULL) {
@@ -274,6 +281,7 @@ static void read_linear(struct reading *reading, const struct node *node, graph_
     }
     name_value(reading, node->output,
                graph_linear(reading->graph, layer_name(reading, name), x, outputs, bias != NULL));
+    return STATUS_OK;
 }
 
 // A Mul and its Add are scale and offset; where runs were normalised before, of that.
@@ -320,15 +328,17 @@ static enum status build_node(struct reading *reading, const struct node *node, 
     if (x == NULL) {
         return refuse(reading, error, "nothing before it makes the input of", node->output);
     }
-    if (is(node->type, "MaxPool") || (is(node->type, "Conv") && weights != NULL)) {
-        return read_window(reading, node, weights, x->value, error);
+    bool convolution = is(node->type, "Conv") && weights != NULL && node->input_count == 2;
+    if (is(node->type, "MaxPool") || convolution) {
+        return read_window(reading, node, convolution ? weights : NULL, x->value, error);
     }
     if (is(node->type, "BatchNormalization")) {
         return read_batch_norm(reading, node, x->value, error);
     }
     if (is(node->type, "Gemm") && weights != NULL) {
-        read_linear(reading, node, x->value, weights);
-    } else if (is(node->type, "Relu")) {
+        return read_linear(reading, node, x->value, weights, error);
+    }
+    if (is(node->type, "Relu")) {
         name_value(reading, node->output, graph_relu(reading->graph, x->value));
     } else if (is(node->type, "GlobalAveragePool")) {
         name_value(reading, node->output, graph_mean_pool(reading->graph, x->value));
@@ -403,10 +413,13 @@ static enum status allocate(struct reading *reading, struct error *error)
     struct protobuf_reader message = reading->graph_message;
     struct protobuf_field field;
     size_t count = 1;
-    while (protobuf_next(&message, &field)) {
+    while (protobuf_next(&message, &field) && count <= MOST_FIELDS) {
         count++;
     }
-    reading->capacity = count;
+    if (count > MOST_FIELDS) {
+        return error_set(error, STATUS_LIMIT, reading->path, NOWHERE, NOWHERE,
+                         "more than %d nodes and tensors", MOST_FIELDS);
+    }
     reading->initialisers = calloc(count, sizeof *reading->initialisers);
     reading->values = calloc(count, sizeof *reading->values);
     reading->weights = calloc(count * MOST_INPUTS, sizeof *reading->weights);
@@ -435,6 +448,16 @@ static enum status read_initialisers(struct reading *reading, struct error *erro
     return status == STATUS_OK ? damaged(reading, &message, error) : status;
 }
 
+// What could not be built is told of the file.
+static enum status finish(struct reading *reading, struct error *error)
+{
+    struct error mistake;
+    enum status status = graph_finish(reading->graph, &mistake);
+    return status == STATUS_OK
+               ? STATUS_OK
+               : error_set(error, status, reading->path, NOWHERE, NOWHERE, "%s", mistake.reason);
+}
+
 static enum status read_nodes(struct reading *reading, struct error *error)
 {
     struct protobuf_reader message = reading->graph_message;
@@ -454,14 +477,15 @@ static enum status read_nodes(struct reading *reading, struct error *error)
             graph_output_add(reading->graph, onnx_outputs[i].ours, named->value);
         }
     }
-    return status == STATUS_OK ? graph_finish(reading->graph, error) : status;
+    return status == STATUS_OK ? finish(reading, error) : status;
 }
 
 // Vectors of whole planes have two more dimensions of 1.
 static bool fits(const struct initialiser *initialiser, const struct weights_entry *entry)
 {
     bool fits = initialiser->type == ONNX_FLOAT32 && initialiser->dims >= entry->dims &&
-                initialiser->raw.len == entry->count * sizeof(float);
+                initialiser->raw.len % sizeof(float) == 0 &&
+                initialiser->raw.len / sizeof(float) == entry->count;
     for (unsigned i = 0; fits && i < initialiser->dims; i++) {
         fits = initialiser->shape[i] == (i < entry->dims ? entry->shape[i] : 1);
     }
@@ -469,34 +493,50 @@ static bool fits(const struct initialiser *initialiser, const struct weights_ent
 }
 
 // The entries of the graph come in the order of its ops, and so were the weights remembered.
-static enum status fill(const struct reading *reading, const struct weights *weights,
-                        struct error *error)
+// `room`: bytes of the model, which no weights exceed, so that memory for them is bounded by it.
+static enum status check_weights(const struct reading *reading, const struct weights_entry *entries,
+                                 size_t count, size_t room, struct error *error)
 {
-    struct weights_entry *entries = NULL;
-    size_t count = 0;
-    enum status status =
-        weights_list(&entries, &count, weights->graph, WEIGHTS_TORCHVISION, "", error);
-    if (status == STATUS_OK && count != reading->weight_count) {
-        status =
-            refuse(reading, error, "weights and nodes do not fit together", (struct text){"", 0});
+    if (count != reading->weight_count) {
+        return refuse(reading, error, "weights and nodes do not fit together",
+                      (struct text){"", 0});
     }
-    for (size_t i = 0; i < count && status == STATUS_OK; i++) {
-        float *values = NULL;
+    for (size_t i = 0; i < count; i++) {
         if (reading->weights[i] == COUNTER) {
             continue;
         }
         const struct initialiser *source = &reading->initialisers[reading->weights[i]];
         if (!fits(source, &entries[i])) {
-            status =
-                refuse(reading, error, "not the shape or type that its node needs:", source->name);
-        } else if ((values = malloc(source->raw.len)) == NULL) {
-            status = error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
-                               "no memory for a tensor");
-        } else {
-            memcpy(values, source->raw.at, source->raw.len); // which may stand at any byte
-            weights_put(weights, &entries[i], values);
+            return refuse(reading, error,
+                          "not the shape or type that its node needs:", source->name);
         }
-        free(values);
+        if (source->raw.len > room) {
+            return refuse(reading, error, "more than one node has the tensor", source->name);
+        }
+        room -= source->raw.len;
+    }
+    return STATUS_OK;
+}
+
+// Takes the finished graph out of `reading`.
+static enum status fill(struct reading *reading, struct weights *weights, size_t room,
+                        struct error *error)
+{
+    struct weights_entry *entries = NULL;
+    size_t count = 0;
+    enum status status =
+        weights_list(&entries, &count, reading->graph, WEIGHTS_TORCHVISION, "", error);
+    if (status == STATUS_OK) {
+        status = check_weights(reading, entries, count, room, error);
+    }
+    if (status == STATUS_OK) {
+        status = weights_open_graph(weights, reading->graph, error);
+        reading->graph = NULL;
+    }
+    for (size_t i = 0; i < count && status == STATUS_OK; i++) {
+        if (reading->weights[i] != COUNTER) {
+            weights_put(weights, &entries[i], reading->initialisers[reading->weights[i]].raw.at);
+        }
     }
     free(entries);
     return status;
@@ -515,11 +555,7 @@ static enum status build(struct reading *reading, struct weights *weights, const
     if (status == STATUS_OK) {
         status = read_nodes(reading, error);
     }
-    if (status == STATUS_OK) {
-        status = weights_open_graph(weights, reading->graph, error);
-        reading->graph = NULL;
-    }
-    return status == STATUS_OK ? fill(reading, weights, error) : status;
+    return status == STATUS_OK ? fill(reading, weights, len, error) : status;
 }
 
 enum status onnx_read(struct weights *weights, const char *path, struct error *error)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ._dataset import Dataset, opened
 from ._library import END, BatchStruct, Error, ErrorStruct, Handle, Options, Position, StatisticsStruct, check, error_of, library
-from ._recipe import Settings, settings_text
+from ._recipe import Settings, describe_recipe, settings_text
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -47,14 +47,14 @@ class Statistics(NamedTuple):
 
 
 class _Lease:
-    """One batch that is out. It goes back when neither the Batch nor any array of it is referred to."""
+    """Room for one batch that is out. It goes back when neither the Batch nor any array of it is referred to."""
 
-    def __init__(self, handle: Handle, pointer: Any) -> None:
-        self._handle, self._pointer, self._process = handle, pointer, os.getpid()
+    def __init__(self, handle: Handle) -> None:
+        self.handle, self.pointer, self._process = handle, POINTER(BatchStruct)(), os.getpid()
 
     def __del__(self) -> None:
-        if os.getpid() == self._process:
-            library.byol_batch_release(self._handle.pointer, self._pointer)
+        if self.pointer and os.getpid() == self._process:
+            library.byol_batch_release(self.handle.pointer, self.pointer)
 
 
 class _Memory:
@@ -98,8 +98,8 @@ class Batch:
         return twin
 
 
-def _batch(handle: Handle, pointer: Any, channels_first: bool) -> Batch:
-    raw, lease = pointer.contents, _Lease(handle, pointer)
+def _batch(lease: _Lease, channels_first: bool) -> Batch:
+    raw = lease.pointer.contents
 
     def array(address: Optional[int], shape: Tuple[int, ...], dtype: Any) -> "npt.NDArray[Any]":
         if not address or 0 in shape:
@@ -117,6 +117,12 @@ def _batch(handle: Handle, pointer: Any, channels_first: bool) -> Batch:
     batch.ids = array(raw.records, (count,), np.int64)  # below 2^32
     batch.epoch, batch.index = raw.position.epoch, raw.position.batch
     return batch
+
+
+def _values(recipe: Union[str, "os.PathLike[str]"], settings: Settings) -> str:
+    """All keys of a recipe with their values: what a file held when it was read, wherever it was."""
+    lines = describe_recipe(recipe, settings).splitlines()
+    return "\n".join(line for line in lines if not line.startswith("#"))
 
 
 def _choice(name: str, value: str, *choices: str) -> int:
@@ -143,7 +149,8 @@ class Loader:
     on threads or timing. Threads of the library work beside Python; there are no worker processes.
 
     dataset         a byol.Dataset or the path of one
-    recipe          a built-in's name (`byol.recipes()`) or the path of a YAML file with a `views:` mapping
+    recipe          a built-in's name (`byol.recipes()`) or the path of a YAML file with a `views:` mapping, which may be that of
+                    `byol pretrain`: its keys of training are passed over
     settings        changes to it: {"size": 96, "view1": {"blur": 0.5}}, or YAML
     batch           images of a batch, of this rank
     seed            of order and draws
@@ -165,7 +172,7 @@ class Loader:
     def __init__(
         self,
         dataset: Union[Dataset, str, "os.PathLike[str]"],
-        recipe: str = "byol",
+        recipe: Union[str, "os.PathLike[str]"] = "byol",
         batch: int = 64,
         *,
         settings: Settings = None,
@@ -205,14 +212,14 @@ class Loader:
         if len(mean) != 3 or len(deviation) != 3 or not all(map(math.isfinite, (*mean, *deviation))):
             raise Error("mean and deviation are three numbers each")
         options.mean[:], options.deviation[:] = mean, deviation
-        self._options = options
+        self._options, self._views = options, _values(recipe, settings)
         self._handle: Optional[Handle] = None
         self._open()
 
     def _open(self) -> None:
         handle = Handle(library.byol_loader_close)
         check(library.byol_loader_open, byref(handle.pointer), self.dataset._handle.here(), byref(self._options))
-        self._handle = handle
+        self._handle, self._taken = handle, _Lease(handle)
 
     def _here(self) -> Any:
         if self._handle is None:
@@ -228,13 +235,16 @@ class Loader:
 
         Error ("invalid") while all `slots` batches are held: waiting for one would last for ever.
         """
-        error, pointer = ErrorStruct(), POINTER(BatchStruct)()
-        status = library.byol_loader_next(self._here(), byref(pointer), byref(error))
-        if status == END:
-            return None
-        if status != 0:
-            raise error_of(error)
-        return _batch(self._handle, pointer, self._options.layout == 0)  # type: ignore[arg-type]
+        handle, lease, error = self._here(), self._taken, ErrorStruct()
+        if not lease.pointer:  # else Ctrl-C came when the batch was there and nobody had it yet
+            status = library.byol_loader_next(handle, byref(lease.pointer), byref(error))
+            if status == END:
+                return None
+            if status != 0:
+                raise error_of(error)
+        batch = _batch(lease, self._options.layout == 0)
+        self._taken = _Lease(lease.handle)
+        return batch
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.position[0]
@@ -248,7 +258,8 @@ class Loader:
     @property
     def position(self) -> Tuple[int, int]:
         """(epoch, batch within it) of the next batch. Prefetching does not move it."""
-        position = library.byol_loader_position(self._here())
+        handle, taken = self._here(), self._taken.pointer
+        position = taken.contents.position if taken else library.byol_loader_position(handle)
         return position.epoch, position.batch
 
     @property
@@ -268,19 +279,18 @@ class Loader:
     def _stream(self) -> Dict[str, Any]:
         """All that decides what the batches hold."""
         options = self._options
-        text = (options.recipe + b"\n" + (options.settings or b"")).decode(errors="replace")
         names = ("seed", "batch", "shuffle", "keep_last", "layout", "pixels", "policy", "rank", "ranks")
         stream: Dict[str, Any] = {name: int(getattr(options, name)) for name in names}
-        return {"dataset": self.dataset.id, "recipe": text, "mean": list(options.mean), "deviation": list(options.deviation), **stream}
+        return {"dataset": self.dataset.id, "recipe": self._views, "mean": list(options.mean), "deviation": list(options.deviation), **stream}
 
     def state_dict(self) -> Dict[str, Any]:
         """Where the stream stands and which one it is: plain numbers and text, for a checkpoint."""
         epoch, batch = self.position
-        return {"version": 1, "epoch": epoch, "batch_index": batch, "stream": self._stream()}
+        return {"version": 2, "epoch": epoch, "batch_index": batch, "stream": self._stream()}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
         """Goes on where `state` was taken, with the same bytes. Error where it is of another stream. Held batches stay valid."""
-        if state.get("version") != 1:
+        if state.get("version") != 2:
             raise Error("this is no state of a byol.Loader of this version", "version")
         other = [key for key, value in self._stream().items() if state["stream"].get(key) != value]
         if other:
@@ -292,7 +302,7 @@ class Loader:
 
     def close(self) -> None:
         """Stops the threads and frees the buffers, once no batch is held. A loader that nobody refers to closes by itself."""
-        self._handle = None
+        self._handle = self._taken = None
 
     def __enter__(self) -> "Loader":
         return self

@@ -36,7 +36,7 @@ def recipes() -> List[str]:
         names.append(name.decode())
 
 
-def describe_recipe(recipe: str = "byol", settings: Settings = None) -> str:
+def describe_recipe(recipe: Union[str, "os.PathLike[str]"] = "byol", settings: Settings = None) -> str:
     """All keys of a recipe with their values, as YAML, each explained."""
     text = c_void_p()
     check(library.byol_recipe_describe, os.fsencode(recipe), settings_text(settings), byref(text))
