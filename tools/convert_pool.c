@@ -1,6 +1,8 @@
-// A ring of jobs. `submitted`, `taken` and `released` only grow; job number n lives in slot n
-// modulo the ring's size. Jobs between released and submitted are under way, of which those below
-// `taken` have a thread; `done` marks the ones that are finished.
+// A ring of jobs. `filled`, `submitted`, `taken` and `released` only grow; job number n lives in
+// slot n modulo the ring's size. Jobs between released and filled are under way, of which those
+// below `submitted` the threads know of and those below `taken` have one; `done` marks the ones
+// that are finished. Threads are told of several jobs at once: where images are only copied, one
+// takes less time than waking a thread.
 #include "tools/convert_pool.h"
 #include "formats/limits.h"
 
@@ -10,6 +12,7 @@
 #include <string.h>
 
 #define JOBS_PER_THREAD 16 // so many that neither side often waits for the other
+#define JOBS_AT_ONCE    8
 
 struct worker {
     struct convert_pool *pool;
@@ -27,9 +30,11 @@ struct convert_pool {
     struct worker *workers;
     unsigned started, worker_count;
     struct convert_work work;
-    pthread_mutex_t lock;          // guards the four fields below and `done`
-    pthread_cond_t wake, finished; // "submitted or closing changed", "a job is done"
-    uint64_t submitted, taken, released;
+    uint64_t filled, released;     // the caller's thread alone uses these
+    pthread_mutex_t lock;          // guards the fields below and `done`
+    pthread_cond_t wake, finished; // "submitted or closing changed", "job `awaited` is done"
+    uint64_t submitted, taken;     // `submitted` is the caller's to change
+    uint64_t awaited;
     bool closing;
 };
 
@@ -131,7 +136,11 @@ static void *run_jobs(void *argument)
         if (pool->closing) {
             break;
         }
-        unsigned slot = (unsigned)(pool->taken++ % pool->job_count);
+        uint64_t number = pool->taken++;
+        unsigned slot = (unsigned)(number % pool->job_count);
+        if (pool->taken < pool->submitted) {
+            pthread_cond_signal(&pool->wake); // another thread has something to do too
+        }
         pthread_mutex_unlock(&pool->lock);
         struct convert_job *job = &pool->jobs[slot];
         if (job->status == STATUS_OK) {
@@ -139,7 +148,9 @@ static void *run_jobs(void *argument)
         }
         pthread_mutex_lock(&pool->lock);
         pool->done[slot] = true;
-        pthread_cond_signal(&pool->finished);
+        if (number == pool->awaited) {
+            pthread_cond_signal(&pool->finished);
+        }
     }
     pthread_mutex_unlock(&pool->lock);
     return NULL;
@@ -247,34 +258,46 @@ void convert_pool_close(struct convert_pool **out)
 
 // --- the ring ----------------------------------------------------------------------------------
 
-// `submitted` and `released` are written by the caller's thread only, which may read them unlocked.
-
 struct convert_job *convert_pool_free_job(struct convert_pool *pool)
 {
-    if (pool->submitted - pool->released == pool->job_count) {
+    if (pool->filled - pool->released == pool->job_count) {
         return NULL;
     }
-    struct convert_job *job = &pool->jobs[pool->submitted % pool->job_count];
+    struct convert_job *job = &pool->jobs[pool->filled % pool->job_count];
     job->status = STATUS_OK;
     return job;
 }
 
+// With the lock held.
+static void tell_threads(struct convert_pool *pool)
+{
+    for (; pool->submitted < pool->filled; pool->submitted++) {
+        pool->done[pool->submitted % pool->job_count] = false;
+    }
+    pthread_cond_signal(&pool->wake);
+}
+
 void convert_pool_submit(struct convert_pool *pool)
 {
-    pthread_mutex_lock(&pool->lock);
-    pool->done[pool->submitted % pool->job_count] = false;
-    pool->submitted++;
-    pthread_cond_signal(&pool->wake);
-    pthread_mutex_unlock(&pool->lock);
+    pool->filled++;
+    if (pool->filled - pool->submitted == JOBS_AT_ONCE) {
+        pthread_mutex_lock(&pool->lock);
+        tell_threads(pool);
+        pthread_mutex_unlock(&pool->lock);
+    }
 }
 
 struct convert_job *convert_pool_oldest(struct convert_pool *pool)
 {
-    if (pool->submitted == pool->released) {
+    if (pool->filled == pool->released) {
         return NULL;
     }
     unsigned slot = (unsigned)(pool->released % pool->job_count);
     pthread_mutex_lock(&pool->lock);
+    if (pool->submitted <= pool->released || !pool->done[slot]) {
+        tell_threads(pool);
+    }
+    pool->awaited = pool->released;
     while (!pool->done[slot]) {
         pthread_cond_wait(&pool->finished, &pool->lock);
     }
