@@ -124,6 +124,12 @@ static enum status check_and_pack(struct worker *worker, struct convert_job *job
     return status ? status : dataset_pack(worker->packer, &job->item, &job->packed, error);
 }
 
+// Else one thread is done with several images before another is awake.
+static bool decodes(const struct convert_pool *pool)
+{
+    return pool->work.verify || pool->work.recode || pool->work.resize.side > 0;
+}
+
 static void *run_jobs(void *argument)
 {
     struct worker *worker = argument;
@@ -138,8 +144,8 @@ static void *run_jobs(void *argument)
         }
         uint64_t number = pool->taken++;
         unsigned slot = (unsigned)(number % pool->job_count);
-        if (pool->taken < pool->submitted) {
-            pthread_cond_signal(&pool->wake); // another thread has something to do too
+        if (decodes(pool) && pool->taken < pool->submitted) {
+            pthread_cond_signal(&pool->wake); // for another thread too
         }
         pthread_mutex_unlock(&pool->lock);
         struct convert_job *job = &pool->jobs[slot];
