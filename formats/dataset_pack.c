@@ -77,5 +77,5 @@ enum status dataset_pack(struct dataset_packer *packer, const struct dataset_ite
         .coding = DATASET_CODING_RAW,
         .kind = item->info.kind,
     };
-    return packer->store == DATASET_SHARDS ? shard_framer_pack(item, packed, error) : STATUS_OK;
+    return packer->store == DATASET_SHARDS ? shard_frame_pack(item, packed, error) : STATUS_OK;
 }

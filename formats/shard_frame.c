@@ -258,8 +258,8 @@ static enum status keep_member(const uint8_t *head, size_t head_len,
     return STATUS_OK;
 }
 
-enum status shard_framer_pack(const struct dataset_item *item, struct dataset_packed *packed,
-                              struct error *error)
+enum status shard_frame_pack(const struct dataset_item *item, struct dataset_packed *packed,
+                             struct error *error)
 {
     uint8_t head[TAR_HEAD_BYTES];
     size_t head_len = tar_head(head, item->name, item->len);

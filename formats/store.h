@@ -46,8 +46,8 @@ extern const struct store store_lmdb, store_shards;
 
 // Fills `packed` but for what it says of the image. A small image becomes a member of a frame that
 // others share.
-enum status shard_framer_pack(const struct dataset_item *item, struct dataset_packed *packed,
-                              struct error *error);
+enum status shard_frame_pack(const struct dataset_item *item, struct dataset_packed *packed,
+                             struct error *error);
 
 typedef enum status shard_take(void *context, const void *bytes, size_t len, struct error *error);
 // Gives the bytes of a frame in order; `item` is the one that was packed.

@@ -20,6 +20,7 @@ struct worker {
     struct image_decoder *decoder;
     struct image_recoder *recoder;     // if recoding was asked for
     struct image image, smaller, room; // the last two where images are resized
+    struct image_planes planes;        // of images that are decoded on the fast road
     struct dataset_packer *packer;
 };
 
@@ -102,6 +103,19 @@ static enum status resize(struct worker *worker, struct convert_job *job, bool *
     return status;
 }
 
+// The road that takes plain JPEGs leaves what is not flawless to libjpeg, whose verdict counts
+// then.
+static enum status verify(struct worker *worker, struct convert_job *job)
+{
+    const struct image_info *info = &job->item.info;
+    const struct image_window whole = {.width = info->width, .height = info->height};
+    bool plain = info->kind == IMAGE_JPEG && info->components != 4 && !info->progressive;
+    return plain ? image_decode_windows(worker->decoder, job->bytes, job->len, &whole, 1,
+                                        &worker->planes, &job->error)
+                 : image_decode(worker->decoder, job->bytes, job->len, NULL, &worker->image,
+                                &job->error);
+}
+
 static enum status check_and_pack(struct worker *worker, struct convert_job *job)
 {
     struct error *error = &job->error;
@@ -119,7 +133,7 @@ static enum status check_and_pack(struct worker *worker, struct convert_job *job
         status = recode(worker, job, &decoded);
     }
     if (status == STATUS_OK && worker->pool->work.verify && !decoded) {
-        status = image_decode(worker->decoder, job->bytes, job->len, NULL, &worker->image, error);
+        status = verify(worker, job);
     }
     return status ? status : dataset_pack(worker->packer, &job->item, &job->packed, error);
 }
@@ -243,6 +257,7 @@ void convert_pool_close(struct convert_pool **out)
         image_free(&pool->workers[i].image);
         image_free(&pool->workers[i].smaller);
         image_free(&pool->workers[i].room);
+        image_planes_free(&pool->workers[i].planes);
         dataset_packer_close(&pool->workers[i].packer);
     }
     for (unsigned i = 0; pool->jobs != NULL && i < pool->job_count; i++) {
