@@ -131,9 +131,12 @@ struct dataset_item {
 // dataset_packed_free; starts from {0}.
 struct dataset_packed {
     struct dataset_record record; // without file and offset
-    uint8_t *stored;              // of a shard; NULL for LMDB, which stores the item's bytes
-    size_t stored_capacity;
-    bool member; // `stored` is not a frame but the content that a small image adds to one
+    // Of a shard; LMDB stores the item's bytes.
+    uint8_t *stored; // a frame
+    size_t stored_len, stored_capacity;
+    size_t head_len;     // not 0: `stored` lacks the image, whose blocks stand behind so many bytes
+    uint32_t stored_crc; // of the whole frame
+    bool member;         // `stored` is not a frame but the content that a small image adds to one
 };
 void dataset_packed_free(struct dataset_packed *packed);
 

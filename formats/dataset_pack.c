@@ -8,7 +8,7 @@
 #include <string.h>
 
 struct dataset_packer {
-    struct shard_framer *framer; // NULL for LMDB
+    enum dataset_store store;
 };
 
 void dataset_packed_free(struct dataset_packed *packed)
@@ -24,23 +24,14 @@ enum status dataset_packer_open(struct dataset_packer **out, enum dataset_store 
     if (*out == NULL) {
         return error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE, "no memory to pack");
     }
-    enum status status = STATUS_OK;
-    if (store == DATASET_SHARDS) {
-        status = shard_framer_open(&(*out)->framer, error);
-    }
-    if (status != STATUS_OK) {
-        dataset_packer_close(out);
-    }
-    return status;
+    (*out)->store = store;
+    return STATUS_OK;
 }
 
 void dataset_packer_close(struct dataset_packer **packer)
 {
-    if (*packer != NULL) {
-        shard_framer_close(&(*packer)->framer);
-        free(*packer);
-        *packer = NULL;
-    }
+    free(*packer);
+    *packer = NULL;
 }
 
 static enum status check_item(const struct dataset_item *item, struct error *error)
@@ -86,5 +77,5 @@ enum status dataset_pack(struct dataset_packer *packer, const struct dataset_ite
         .coding = DATASET_CODING_RAW,
         .kind = item->info.kind,
     };
-    return packer->framer ? shard_framer_pack(packer->framer, item, packed, error) : STATUS_OK;
+    return packer->store == DATASET_SHARDS ? shard_frame_pack(item, packed, error) : STATUS_OK;
 }

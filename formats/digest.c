@@ -13,10 +13,11 @@
 
 static uint64_t load64(const uint8_t *from)
 {
-    uint64_t value = 0;
-    for (unsigned i = 8; i-- > 0;) {
-        value = value << 8 | from[i];
-    }
+    uint64_t value;
+    memcpy(&value, from, sizeof value);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    value = __builtin_bswap64(value);
+#endif
     return value;
 }
 
@@ -42,11 +43,16 @@ static uint64_t xxh_round(uint64_t lane, uint64_t input)
     return turn64(lane + input * XXH_2, 31) * XXH_1;
 }
 
-static void xxh_block(struct digest *digest, const uint8_t *block)
+static void xxh_blocks(struct digest *digest, const uint8_t *blocks, size_t count)
 {
-    for (unsigned i = 0; i < 4; i++) {
-        digest->state[i] = xxh_round(digest->state[i], load64(block + 8 * (size_t)i));
+    uint64_t *state = digest->state;
+    uint64_t lanes[4] = {state[0], state[1], state[2], state[3]};
+    for (; count > 0; count--, blocks += 32) {
+        for (unsigned i = 0; i < 4; i++) {
+            lanes[i] = xxh_round(lanes[i], load64(blocks + 8 * (size_t)i));
+        }
     }
+    memcpy(state, lanes, sizeof lanes);
 }
 
 static uint64_t xxh_merge(const struct digest *digest)
@@ -115,6 +121,13 @@ static void sha1_block(struct digest *digest, const uint8_t *block)
     }
 }
 
+static void sha1_blocks(struct digest *digest, const uint8_t *blocks, size_t count)
+{
+    for (; count > 0; count--, blocks += 64) {
+        sha1_block(digest, blocks);
+    }
+}
+
 static void sha1_pad(struct digest *digest)
 {
     uint64_t bits = digest->len * 8;
@@ -132,14 +145,14 @@ static void sha1_pad(struct digest *digest)
 static const struct {
     const char *name;
     size_t block;
-    void (*work)(struct digest *digest, const uint8_t *block);
+    void (*work)(struct digest *digest, const uint8_t *blocks, size_t count);
     uint64_t start[5];
 } kinds[DIGEST_KINDS] = {
     [DIGEST_SHA1] = {"sha1",
                      64,
-                     sha1_block,
+                     sha1_blocks,
                      {0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0}},
-    [DIGEST_XXH64] = {"xxh64", 32, xxh_block, {XXH_1 + XXH_2, XXH_2, 0, -XXH_1, 0}},
+    [DIGEST_XXH64] = {"xxh64", 32, xxh_blocks, {XXH_1 + XXH_2, XXH_2, 0, -XXH_1, 0}},
 };
 
 const char *digest_name(enum digest_kind kind)
@@ -157,18 +170,26 @@ void digest_begin(struct digest *digest, enum digest_kind kind)
 void digest_add(struct digest *digest, const void *bytes, size_t len)
 {
     const uint8_t *from = bytes;
-    size_t block = kinds[digest->kind].block;
-    while (len > 0) {
-        size_t fill = (size_t)(digest->len % block);
+    size_t block = kinds[digest->kind].block, fill = (size_t)(digest->len % block);
+    digest->len += len;
+    if (fill > 0) {
         size_t take = len < block - fill ? len : block - fill;
         memcpy(digest->block + fill, from, take);
         from += take;
         len -= take;
-        digest->len += take;
-        if (fill + take == block) {
-            kinds[digest->kind].work(digest, digest->block);
+        if (fill + take < block) {
+            return;
         }
+        kinds[digest->kind].work(digest, digest->block, 1);
     }
+    size_t whole = len / block;
+    kinds[digest->kind].work(digest, from, whole);
+    memcpy(digest->block, from + whole * block, len - whole * block);
+}
+
+uint64_t digest_end_number(struct digest *digest)
+{
+    return xxh_end(digest);
 }
 
 void digest_end(struct digest *digest, char text[DIGEST_TEXT])

@@ -1,5 +1,5 @@
-// Checksums that other people's indexes carry: SHA-1 (FIPS 180-4) and XXH64 (xxHash specification,
-// seed 0). They tell damage, not malice.
+// Checksums that other people's indexes and zstd's frames carry: SHA-1 (FIPS 180-4) and XXH64
+// (xxHash specification, seed 0). They tell damage, not malice.
 #ifndef FORMATS_DIGEST_H
 #define FORMATS_DIGEST_H
 
@@ -23,5 +23,6 @@ void digest_begin(struct digest *digest, enum digest_kind kind);
 void digest_add(struct digest *digest, const void *bytes, size_t len);
 // Writes lower-case hexadecimal digits.
 void digest_end(struct digest *digest, char text[DIGEST_TEXT]);
+uint64_t digest_end_number(struct digest *digest); // of XXH64
 
 #endif

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 int (*file_fault)(const char *call, const char *path);
@@ -102,12 +103,14 @@ enum status file_create(int *fd, const char *path, struct error *error)
     return *fd < 0 ? error_errno(error, errno, path, NOWHERE, "create") : STATUS_OK;
 }
 
-enum status file_write_all(int fd, const char *path, const void *buf, size_t len,
-                           struct error *error)
+enum status file_write_both(int fd, const char *path, const void *first, size_t first_len,
+                            const void *second, size_t second_len, struct error *error)
 {
-    const uint8_t *from = buf;
-    while (len > 0) {
-        ssize_t done = injected("write", path) ? -1 : write(fd, from, len);
+    struct iovec pieces[2] = {{.iov_base = (void *)first, .iov_len = first_len},
+                              {.iov_base = (void *)second, .iov_len = second_len}};
+    struct iovec *piece = pieces, *end = pieces + 2;
+    while (piece < end) {
+        ssize_t done = injected("write", path) ? -1 : writev(fd, piece, (int)(end - piece));
         if (done < 0 && errno == EINTR) {
             continue;
         }
@@ -116,10 +119,27 @@ enum status file_write_all(int fd, const char *path, const void *buf, size_t len
             off_t at = lseek(fd, 0, SEEK_CUR);
             return error_errno(error, errnum, path, at < 0 ? NOWHERE : (uint64_t)at, "write");
         }
-        from += done;
-        len -= (size_t)done;
+        size_t left = (size_t)done;
+        while (piece < end && left >= piece->iov_len) {
+            left -= piece++->iov_len;
+        }
+        if (piece < end) {
+            piece->iov_base = (uint8_t *)piece->iov_base + left;
+            piece->iov_len -= left;
+        }
     }
     return STATUS_OK;
+}
+
+enum status file_write_all(int fd, const char *path, const void *buf, size_t len,
+                           struct error *error)
+{
+    return len == 0 ? STATUS_OK : file_write_both(fd, path, buf, len, NULL, 0, error);
+}
+
+void file_start_sync(int fd, uint64_t offset, uint64_t len)
+{
+    (void)!sync_file_range(fd, (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WRITE);
 }
 
 enum status file_sync(int fd, const char *path, struct error *error)

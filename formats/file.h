@@ -22,6 +22,14 @@ enum status file_read_at(int fd, const char *path, void *buf, size_t len, uint64
 enum status file_write_all(int fd, const char *path, const void *buf, size_t len,
                            struct error *error);
 
+// The same with two pieces, one behind the other.
+enum status file_write_both(int fd, const char *path, const void *first, size_t first_len,
+                            const void *second, size_t second_len, struct error *error);
+
+// Starts bringing what was written of `offset` on (all behind it: `len` 0) to the disk, so that a
+// later sync waits less. A hint: nothing is promised, and what fails is said by that sync.
+void file_start_sync(int fd, uint64_t offset, uint64_t len);
+
 // A file being written. It appears under its name only when file_commit succeeds (create
 // PATH.tmp-PID exclusively, write, fsync, rename, fsync the directory); until then, and after any
 // error, an older file of that name is untouched and the temporary is gone. A failed sync is never

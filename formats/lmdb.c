@@ -30,7 +30,7 @@
 #define RECORD_PAGES  2                                     // besides the value: leaf, rounding
 #define BATCH_CEILING (BATCH_BYTES + 2 * LIMIT_IMAGE_BYTES) // with its last record and the tree
 #define KEY_DIGITS    10
-#define READ_BYTES    ((size_t)1 << 20)
+#define READ_BYTES    ((size_t)256 << 10) // stays in a core's cache
 
 struct lmdb_writer {
     char directory[512], path[560];
@@ -186,6 +186,10 @@ static enum status end_batch(struct lmdb_writer *lmdb, struct error *error)
     if (code != 0) {
         return failed(lmdb, code, "write", error);
     }
+    mdb_filehandle_t fd;
+    if (mdb_env_get_fd(lmdb->env, &fd) == 0) {
+        file_start_sync(fd, 0, 0);
+    }
     mdb_env_close(lmdb->env);
     lmdb->env = NULL;
     return open_environment(lmdb, MDB_NOSYNC, error);
@@ -289,66 +293,146 @@ static enum status locate_all(struct lmdb_writer *lmdb, struct index_builder *bu
     return STATUS_OK;
 }
 
-// Reads every record where the index will say it lies.
-static enum status verify_records(const struct lmdb_writer *lmdb, int fd,
-                                  const struct index_builder *builder, struct error *error)
+// --- reading back ------------------------------------------------------------------------------
+
+// The file is read once, from its start: records and what lies between them, each with a checksum
+// of its own. Together they are the file's.
+struct read_back {
+    const struct lmdb_writer *lmdb;
+    const struct index_builder *builder;
+    int fd;
+    uint64_t next;      // record
+    uint64_t at, end;   // of the piece that is being read
+    uint32_t piece_crc; // of it so far
+    bool is_record;     // number `next` - 1
+    struct index_file file;
+};
+
+static enum status compare_record(const struct read_back *back, uint64_t number, uint32_t crc,
+                                  struct error *error)
 {
-    uint8_t *bytes = malloc(LIMIT_IMAGE_BYTES);
+    struct dataset_record record = index_builder_record(back->builder, number);
+    return crc == record.crc
+               ? STATUS_OK
+               : error_set(error, STATUS_CORRUPT, back->lmdb->path, record.offset, number,
+                           "the record read back differs from what was written");
+}
+
+// A small record may lie on a page that was free again, before its predecessor.
+static enum status read_earlier(const struct read_back *back, uint64_t number,
+                                const struct dataset_record *record, struct error *error)
+{
+    uint8_t *bytes = malloc(record->length);
     if (bytes == NULL) {
-        return error_errno(error, ENOMEM, lmdb->path, NOWHERE, "allocate memory to verify");
+        return error_errno(error, ENOMEM, back->lmdb->path, NOWHERE, "allocate memory to verify");
     }
-    enum status status = STATUS_OK;
-    for (uint64_t i = 0; i < lmdb->count && status == STATUS_OK; i++) {
-        struct dataset_record record = index_builder_record(builder, i);
-        status = file_read_at(fd, lmdb->path, bytes, record.length, record.offset, error);
-        if (status == STATUS_OK && crc32c(0, bytes, record.length) != record.crc) {
-            status = error_set(error, STATUS_CORRUPT, lmdb->path, record.offset, i,
-                               "the record read back differs from what was written");
+    enum status status =
+        file_read_at(back->fd, back->lmdb->path, bytes, record->length, record->offset, error);
+    if (status == STATUS_OK) {
+        status = compare_record(back, number, crc32c(0, bytes, record->length), error);
+    }
+    free(bytes);
+    return status;
+}
+
+// The piece that starts at back->at: the next record, or what is before it, or the file's rest.
+static enum status next_piece(struct read_back *back, struct error *error)
+{
+    back->end = back->file.length;
+    back->is_record = false;
+    back->piece_crc = 0;
+    while (back->next < back->lmdb->count) {
+        struct dataset_record record = index_builder_record(back->builder, back->next);
+        if (record.offset > back->at) {
+            back->end = record.offset < back->end ? record.offset : back->end;
+            return STATUS_OK;
+        }
+        back->next++;
+        if (record.offset == back->at && record.length <= back->end - back->at) {
+            back->end = back->at + record.length;
+            back->is_record = true;
+            return STATUS_OK;
+        }
+        enum status status = read_earlier(back, back->next - 1, &record, error);
+        if (status != STATUS_OK) {
+            return status;
         }
     }
-    free(bytes);
-    return status;
+    return STATUS_OK;
 }
 
-static enum status checksum_file(const struct lmdb_writer *lmdb, int fd, struct index_file *file,
-                                 struct error *error)
+// The next bytes of the file; `piece_start` moves to where the next piece starts.
+static enum status add_bytes(struct read_back *back, uint64_t *piece_start, const uint8_t *bytes,
+                             size_t len, struct error *error)
 {
-    struct stat about;
-    if (fstat(fd, &about) != 0) {
-        return error_errno(error, errno, lmdb->path, NOWHERE, "look at");
+    while (len > 0) {
+        uint64_t rest = back->end - back->at;
+        size_t step = len < rest ? len : (size_t)rest;
+        back->piece_crc = crc32c(back->piece_crc, bytes, step);
+        back->at += step;
+        bytes += step;
+        len -= step;
+        if (back->at < back->end) {
+            return STATUS_OK;
+        }
+        back->file.crc = crc32c_join(back->file.crc, back->piece_crc, back->at - *piece_start);
+        *piece_start = back->at;
+        enum status status = back->is_record
+                                 ? compare_record(back, back->next - 1, back->piece_crc, error)
+                                 : STATUS_OK;
+        status = status ? status : next_piece(back, error);
+        if (status != STATUS_OK) {
+            return status;
+        }
     }
-    *file = (struct index_file){.length = (uint64_t)about.st_size};
+    return STATUS_OK;
+}
+
+static enum status read_all_back(struct read_back *back, struct error *error)
+{
+    const char *path = back->lmdb->path;
     uint8_t *bytes = malloc(READ_BYTES);
     if (bytes == NULL) {
-        return error_errno(error, ENOMEM, lmdb->path, NOWHERE, "allocate memory to verify");
+        return error_errno(error, ENOMEM, path, NOWHERE, "allocate memory to verify");
     }
-    enum status status = STATUS_OK;
-    for (uint64_t at = 0; at < file->length && status == STATUS_OK; at += READ_BYTES) {
-        size_t len = file->length - at < READ_BYTES ? (size_t)(file->length - at) : READ_BYTES;
-        status = file_read_at(fd, lmdb->path, bytes, len, at, error);
-        file->crc = crc32c(file->crc, bytes, len);
+    uint64_t piece_start = 0;
+    enum status status = next_piece(back, error);
+    for (uint64_t at = 0; at < back->file.length && status == STATUS_OK; at += READ_BYTES) {
+        uint64_t rest = back->file.length - at;
+        size_t len = rest < READ_BYTES ? (size_t)rest : READ_BYTES;
+        status = file_read_at(back->fd, path, bytes, len, at, error);
+        status = status ? status : add_bytes(back, &piece_start, bytes, len, error);
     }
     free(bytes);
+    if (status == STATUS_OK && back->next < back->lmdb->count) {
+        status = error_set(error, STATUS_CORRUPT, path, back->file.length, back->next,
+                           "the file ends before this record");
+    }
     return status;
 }
 
-static enum status sync_and_verify(const struct lmdb_writer *lmdb, struct index_builder *builder,
+// What the disk has still to take, it takes meanwhile.
+static enum status verify_and_sync(const struct lmdb_writer *lmdb, struct index_builder *builder,
                                    struct error *error)
 {
     int fd = open(lmdb->path, O_RDWR | O_CLOEXEC);
-    if (fd < 0) {
-        return error_errno(error, errno, lmdb->path, NOWHERE, "open");
+    struct stat about;
+    if (fd < 0 || fstat(fd, &about) != 0) {
+        enum status status = error_errno(error, errno, lmdb->path, NOWHERE, "open");
+        if (fd >= 0) {
+            close(fd);
+        }
+        return status;
     }
-    struct index_file file;
-    enum status status = file_sync(fd, lmdb->path, error);
+    file_start_sync(fd, 0, 0);
+    struct read_back back = {
+        .lmdb = lmdb, .builder = builder, .fd = fd, .file.length = (uint64_t)about.st_size};
+    enum status status = read_all_back(&back, error);
     if (status == STATUS_OK) {
-        status = verify_records(lmdb, fd, builder, error);
-    }
-    if (status == STATUS_OK) {
-        status = checksum_file(lmdb, fd, &file, error);
+        status = file_sync(fd, lmdb->path, error);
     }
     close(fd);
-    return status ? status : index_builder_add_file(builder, DATA_NAME, &file, error);
+    return status ? status : index_builder_add_file(builder, DATA_NAME, &back.file, error);
 }
 
 static enum status lmdb_finish(void *state, struct index_builder *builder, struct error *error)
@@ -364,7 +448,7 @@ static enum status lmdb_finish(void *state, struct index_builder *builder, struc
     if (status == STATUS_OK) {
         status = locate_all(lmdb, builder, error);
     }
-    return status ? status : sync_and_verify(lmdb, builder, error);
+    return status ? status : verify_and_sync(lmdb, builder, error);
 }
 
 const struct store store_lmdb = {.open = lmdb_open,

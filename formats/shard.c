@@ -18,6 +18,8 @@
 // frame for each image, and unpacking a frame for one of them costs little beside decoding that.
 #define DEFAULT_FRAME_BYTES (8u << 10)
 #define BUFFER_BYTES        (1u << 20)
+#define DIRECT_BYTES        (32u << 10) // longer pieces are written from where they are
+#define BEHIND_BYTES        (8u << 20)  // that the disk may lag behind
 #define SEEK_ENTRY_BYTES    12u // compressed length, content length, checksum of the content
 #define SEEK_FOOTER_BYTES   9u
 #define SKIPPABLE_MAGIC     0x184d2a5eu
@@ -30,6 +32,7 @@ struct shard_writer {
     int fd;                   // -1 between shards
     uint32_t number;          // shards finished
     uint64_t length;          // bytes of this shard
+    uint64_t started;         // of which so many are on their way to the disk
     uint32_t crc;             // of those bytes
     uint64_t frames;          // in this shard
     uint8_t *seek_table;
@@ -90,34 +93,47 @@ static enum status shard_open(void **state, const char *directory,
 
 // --- bytes -------------------------------------------------------------------------------------
 
-static enum status flush(struct shard_writer *shard, struct error *error)
+// Writes the buffer, and then `bytes`; the shard is `length` long by then.
+static enum status flush_and_write(struct shard_writer *shard, const void *bytes, size_t len,
+                                   struct error *error)
 {
-    size_t len = shard->buffered;
+    size_t buffered = shard->buffered;
     shard->buffered = 0;
-    return file_write_all(shard->fd, shard->path, shard->buffer, len, error);
-}
-
-static enum status put(struct shard_writer *shard, const void *bytes, size_t len,
-                       struct error *error)
-{
-    shard->crc = crc32c(shard->crc, bytes, len);
-    shard->length += len;
-    enum status status = STATUS_OK;
-    if (shard->buffered + len > BUFFER_BYTES) {
-        status = flush(shard, error);
-    }
-    if (status == STATUS_OK && len > BUFFER_BYTES) {
-        return file_write_all(shard->fd, shard->path, bytes, len, error);
-    }
-    if (status == STATUS_OK) {
-        memcpy(shard->buffer + shard->buffered, bytes, len);
-        shard->buffered += len;
+    enum status status =
+        file_write_both(shard->fd, shard->path, shard->buffer, buffered, bytes, len, error);
+    if (status == STATUS_OK && shard->length - shard->started >= BEHIND_BYTES) {
+        file_start_sync(shard->fd, shard->started, shard->length - shard->started);
+        shard->started = shard->length;
     }
     return status;
 }
 
-static enum status put_frame(struct shard_writer *shard, const struct dataset_packed *packed,
-                             struct error *error)
+// Does not add to the shard's checksum: of frames it is known.
+static enum status put(void *state, const void *bytes, size_t len, struct error *error)
+{
+    struct shard_writer *shard = state;
+    shard->length += len;
+    bool direct = len >= DIRECT_BYTES;
+    if (direct || shard->buffered + len > BUFFER_BYTES) {
+        enum status status = flush_and_write(shard, direct ? bytes : NULL, direct ? len : 0, error);
+        if (direct || status != STATUS_OK) {
+            return status;
+        }
+    }
+    memcpy(shard->buffer + shard->buffered, bytes, len);
+    shard->buffered += len;
+    return STATUS_OK;
+}
+
+static enum status put_summed(struct shard_writer *shard, const void *bytes, size_t len,
+                              struct error *error)
+{
+    shard->crc = crc32c(shard->crc, bytes, len);
+    return put(shard, bytes, len, error);
+}
+
+static enum status put_frame(struct shard_writer *shard, const struct dataset_item *item,
+                             const struct dataset_packed *packed, struct error *error)
 {
     size_t at = shard->frames * SEEK_ENTRY_BYTES;
     if (at + SEEK_ENTRY_BYTES > shard->seek_capacity) {
@@ -134,9 +150,10 @@ static enum status put_frame(struct shard_writer *shard, const struct dataset_pa
     uint32_t len = packed->record.stored_length;
     index_store32(shard->seek_table + at, len);
     index_store32(shard->seek_table + at + 4, packed->record.frame_length);
-    memcpy(shard->seek_table + at + 8, packed->stored + len - 4, 4);
+    memcpy(shard->seek_table + at + 8, packed->stored + packed->stored_len - 4, 4);
     shard->frames++;
-    return put(shard, packed->stored, len, error);
+    shard->crc = crc32c_join(shard->crc, packed->stored_crc, len);
+    return shard_frame_pieces(item, packed, put, shard, error);
 }
 
 static enum status put_seek_table(struct shard_writer *shard, struct error *error)
@@ -148,12 +165,11 @@ static enum status put_seek_table(struct shard_writer *shard, struct error *erro
     index_store32(footer, (uint32_t)shard->frames);
     footer[4] = SEEK_HAS_CHECKSUMS;
     index_store32(footer + 5, SEEKABLE_MAGIC);
-    enum status status = put(shard, head, sizeof head, error);
-    for (size_t at = 0; at < len && status == STATUS_OK; at += BUFFER_BYTES) {
-        size_t part = len - at < BUFFER_BYTES ? len - at : BUFFER_BYTES;
-        status = put(shard, shard->seek_table + at, part, error);
+    enum status status = put_summed(shard, head, sizeof head, error);
+    if (status == STATUS_OK) {
+        status = put_summed(shard, shard->seek_table, len, error);
     }
-    return status ? status : put(shard, footer, sizeof footer, error);
+    return status ? status : put_summed(shard, footer, sizeof footer, error);
 }
 
 // --- shards ------------------------------------------------------------------------------------
@@ -172,7 +188,7 @@ static enum status start_shard(struct shard_writer *shard, struct error *error)
                          (unsigned long long)LIMIT_SHARDS);
     }
     set_names(shard, shard->number);
-    shard->length = 0;
+    shard->length = shard->started = 0;
     shard->crc = 0;
     shard->frames = 0;
     shard->buffered = 0;
@@ -184,13 +200,13 @@ static enum status finish_shard(struct shard_writer *shard, struct index_builder
 {
     enum status status = shard_framer_pack_end(shard->framer, &shard->end, error);
     if (status == STATUS_OK) {
-        status = put_frame(shard, &shard->end, error);
+        status = put_frame(shard, NULL, &shard->end, error);
     }
     if (status == STATUS_OK) {
         status = put_seek_table(shard, error);
     }
     if (status == STATUS_OK) {
-        status = flush(shard, error);
+        status = flush_and_write(shard, NULL, 0, error);
     }
     if (status == STATUS_OK) {
         status = file_sync(shard->fd, shard->path, error);
@@ -211,9 +227,9 @@ static enum status finish_shard(struct shard_writer *shard, struct index_builder
 }
 
 // Puts a frame into this shard, or into a new one when this is full; `record` learns where.
-static enum status place_frame(struct shard_writer *shard, const struct dataset_packed *packed,
-                               struct index_builder *builder, struct dataset_record *record,
-                               struct error *error)
+static enum status place_frame(struct shard_writer *shard, const struct dataset_item *item,
+                               const struct dataset_packed *packed, struct index_builder *builder,
+                               struct dataset_record *record, struct error *error)
 {
     uint32_t len = packed->record.stored_length;
     bool full = shard->fd >= 0 && (shard->length + len > shard->shard_bytes ||
@@ -224,7 +240,7 @@ static enum status place_frame(struct shard_writer *shard, const struct dataset_
     }
     record->file = shard->number;
     record->offset = shard->length;
-    return status ? status : put_frame(shard, packed, error);
+    return status ? status : put_frame(shard, item, packed, error);
 }
 
 // Gives the members that wait their frame, and tells their records.
@@ -238,7 +254,7 @@ static enum status flush_members(struct shard_writer *shard, struct index_builde
     enum status status = shard_framer_pack_members(shard->framer, shard->members,
                                                    shard->members_len, &shard->frame, error);
     if (status == STATUS_OK) {
-        status = place_frame(shard, &shard->frame, builder, &place, error);
+        status = place_frame(shard, NULL, &shard->frame, builder, &place, error);
     }
     uint64_t count = builder->part[INDEX_RECORDS].count;
     for (uint64_t i = count - shard->waiting; status == STATUS_OK && i < count; i++) {
@@ -275,13 +291,12 @@ static enum status shard_add(void *state, const struct dataset_item *item,
                              const struct dataset_packed *packed, struct index_builder *builder,
                              struct dataset_record *record, struct error *error)
 {
-    (void)item;
     struct shard_writer *shard = state;
     if (packed->member) {
         return add_member(shard, packed, builder, record, error);
     }
     enum status status = flush_members(shard, builder, error);
-    return status ? status : place_frame(shard, packed, builder, record, error);
+    return status ? status : place_frame(shard, item, packed, builder, record, error);
 }
 
 static enum status shard_finish(void *state, struct index_builder *builder, struct error *error)

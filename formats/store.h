@@ -43,13 +43,20 @@ extern const struct store store_lmdb, store_shards;
 // and padding of a record, or of several small ones, and one with the two zero blocks that end a
 // tar.
 #define SHARD_MEMBER_BYTES 8192u // longer members have a frame to themselves
+
+// Fills `packed` but for what it says of the image. A small image becomes a member of a frame that
+// others share.
+enum status shard_frame_pack(const struct dataset_item *item, struct dataset_packed *packed,
+                             struct error *error);
+
+typedef enum status shard_take(void *context, const void *bytes, size_t len, struct error *error);
+// Gives the bytes of a frame in order; `item` is the one that was packed.
+enum status shard_frame_pieces(const struct dataset_item *item, const struct dataset_packed *packed,
+                               shard_take *take, void *context, struct error *error);
+
 struct shard_framer;
 enum status shard_framer_open(struct shard_framer **out, struct error *error);
 void shard_framer_close(struct shard_framer **framer);
-// Fills packed->stored and the lengths of packed->record. A small image becomes a member of a frame
-// that others share.
-enum status shard_framer_pack(struct shard_framer *framer, const struct dataset_item *item,
-                              struct dataset_packed *packed, struct error *error);
 // The frame of some members' contents, one after the other.
 enum status shard_framer_pack_members(struct shard_framer *framer, const uint8_t *content,
                                       size_t len, struct dataset_packed *packed,

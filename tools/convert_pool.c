@@ -1,6 +1,8 @@
-// A ring of jobs. `submitted`, `taken` and `released` only grow; job number n lives in slot n
-// modulo the ring's size. Jobs between released and submitted are under way, of which those below
-// `taken` have a thread; `done` marks the ones that are finished.
+// A ring of jobs. `filled`, `submitted`, `taken` and `released` only grow; job number n lives in
+// slot n modulo the ring's size. Jobs between released and filled are under way, of which those
+// below `submitted` the threads know of and those below `taken` have one; `done` marks the ones
+// that are finished. Threads are told of several jobs at once: where images are only copied, one
+// takes less time than waking a thread.
 #include "tools/convert_pool.h"
 #include "formats/limits.h"
 
@@ -10,6 +12,7 @@
 #include <string.h>
 
 #define JOBS_PER_THREAD 16 // so many that neither side often waits for the other
+#define JOBS_AT_ONCE    8
 
 struct worker {
     struct convert_pool *pool;
@@ -17,6 +20,7 @@ struct worker {
     struct image_decoder *decoder;
     struct image_recoder *recoder;     // if recoding was asked for
     struct image image, smaller, room; // the last two where images are resized
+    struct image_planes planes;        // of images that are decoded on the fast road
     struct dataset_packer *packer;
 };
 
@@ -27,9 +31,11 @@ struct convert_pool {
     struct worker *workers;
     unsigned started, worker_count;
     struct convert_work work;
-    pthread_mutex_t lock;          // guards the four fields below and `done`
-    pthread_cond_t wake, finished; // "submitted or closing changed", "a job is done"
-    uint64_t submitted, taken, released;
+    uint64_t filled, released;     // the caller's thread alone uses these
+    pthread_mutex_t lock;          // guards the fields below and `done`
+    pthread_cond_t wake, finished; // "submitted or closing changed", "job `awaited` is done"
+    uint64_t submitted, taken;     // `submitted` is the caller's to change
+    uint64_t awaited;
     bool closing;
 };
 
@@ -97,6 +103,19 @@ static enum status resize(struct worker *worker, struct convert_job *job, bool *
     return status;
 }
 
+// The road that takes plain JPEGs leaves what is not flawless to libjpeg, whose verdict counts
+// then.
+static enum status verify(struct worker *worker, struct convert_job *job)
+{
+    const struct image_info *info = &job->item.info;
+    const struct image_window whole = {.width = info->width, .height = info->height};
+    bool plain = info->kind == IMAGE_JPEG && info->components != 4 && !info->progressive;
+    return plain ? image_decode_windows(worker->decoder, job->bytes, job->len, &whole, 1,
+                                        &worker->planes, &job->error)
+                 : image_decode(worker->decoder, job->bytes, job->len, NULL, &worker->image,
+                                &job->error);
+}
+
 static enum status check_and_pack(struct worker *worker, struct convert_job *job)
 {
     struct error *error = &job->error;
@@ -114,9 +133,15 @@ static enum status check_and_pack(struct worker *worker, struct convert_job *job
         status = recode(worker, job, &decoded);
     }
     if (status == STATUS_OK && worker->pool->work.verify && !decoded) {
-        status = image_decode(worker->decoder, job->bytes, job->len, NULL, &worker->image, error);
+        status = verify(worker, job);
     }
     return status ? status : dataset_pack(worker->packer, &job->item, &job->packed, error);
+}
+
+// Else one thread is done with several images before another is awake.
+static bool decodes(const struct convert_pool *pool)
+{
+    return pool->work.verify || pool->work.recode || pool->work.resize.side > 0;
 }
 
 static void *run_jobs(void *argument)
@@ -131,7 +156,11 @@ static void *run_jobs(void *argument)
         if (pool->closing) {
             break;
         }
-        unsigned slot = (unsigned)(pool->taken++ % pool->job_count);
+        uint64_t number = pool->taken++;
+        unsigned slot = (unsigned)(number % pool->job_count);
+        if (decodes(pool) && pool->taken < pool->submitted) {
+            pthread_cond_signal(&pool->wake); // for another thread too
+        }
         pthread_mutex_unlock(&pool->lock);
         struct convert_job *job = &pool->jobs[slot];
         if (job->status == STATUS_OK) {
@@ -139,7 +168,9 @@ static void *run_jobs(void *argument)
         }
         pthread_mutex_lock(&pool->lock);
         pool->done[slot] = true;
-        pthread_cond_signal(&pool->finished);
+        if (number == pool->awaited) {
+            pthread_cond_signal(&pool->finished);
+        }
     }
     pthread_mutex_unlock(&pool->lock);
     return NULL;
@@ -226,6 +257,7 @@ void convert_pool_close(struct convert_pool **out)
         image_free(&pool->workers[i].image);
         image_free(&pool->workers[i].smaller);
         image_free(&pool->workers[i].room);
+        image_planes_free(&pool->workers[i].planes);
         dataset_packer_close(&pool->workers[i].packer);
     }
     for (unsigned i = 0; pool->jobs != NULL && i < pool->job_count; i++) {
@@ -247,34 +279,46 @@ void convert_pool_close(struct convert_pool **out)
 
 // --- the ring ----------------------------------------------------------------------------------
 
-// `submitted` and `released` are written by the caller's thread only, which may read them unlocked.
-
 struct convert_job *convert_pool_free_job(struct convert_pool *pool)
 {
-    if (pool->submitted - pool->released == pool->job_count) {
+    if (pool->filled - pool->released == pool->job_count) {
         return NULL;
     }
-    struct convert_job *job = &pool->jobs[pool->submitted % pool->job_count];
+    struct convert_job *job = &pool->jobs[pool->filled % pool->job_count];
     job->status = STATUS_OK;
     return job;
 }
 
+// With the lock held.
+static void tell_threads(struct convert_pool *pool)
+{
+    for (; pool->submitted < pool->filled; pool->submitted++) {
+        pool->done[pool->submitted % pool->job_count] = false;
+    }
+    pthread_cond_signal(&pool->wake);
+}
+
 void convert_pool_submit(struct convert_pool *pool)
 {
-    pthread_mutex_lock(&pool->lock);
-    pool->done[pool->submitted % pool->job_count] = false;
-    pool->submitted++;
-    pthread_cond_signal(&pool->wake);
-    pthread_mutex_unlock(&pool->lock);
+    pool->filled++;
+    if (pool->filled - pool->submitted == JOBS_AT_ONCE) {
+        pthread_mutex_lock(&pool->lock);
+        tell_threads(pool);
+        pthread_mutex_unlock(&pool->lock);
+    }
 }
 
 struct convert_job *convert_pool_oldest(struct convert_pool *pool)
 {
-    if (pool->submitted == pool->released) {
+    if (pool->filled == pool->released) {
         return NULL;
     }
     unsigned slot = (unsigned)(pool->released % pool->job_count);
     pthread_mutex_lock(&pool->lock);
+    if (pool->submitted <= pool->released || !pool->done[slot]) {
+        tell_threads(pool);
+    }
+    pool->awaited = pool->released;
     while (!pool->done[slot]) {
         pthread_cond_wait(&pool->finished, &pool->lock);
     }

@@ -56,6 +56,48 @@ static void instruction_equals_table(void **state)
     munmap(pages, 2 * page);
 }
 
+// Long input is three streams of 1 KiB side by side.
+static void long_input_equals_table(void **state)
+{
+    (void)state;
+    static uint8_t bytes[16 << 10];
+    uint64_t random = 2;
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        bytes[i] = (uint8_t)mutate_next(&random);
+    }
+    for (size_t len = 3000; len <= sizeof bytes - 8; len += len < 3200 ? 1 : 509) {
+        const uint8_t *from = bytes + len % 8;
+        assert_int_equal(crc32c(7, from, len), crc32c_portable(7, from, len));
+    }
+}
+
+static void joined_pieces_equal_the_whole(void **state)
+{
+    (void)state;
+    static uint8_t bytes[5000];
+    for (unsigned i = 0; i < sizeof bytes; i++) {
+        bytes[i] = (uint8_t)(i * i >> 3);
+    }
+    uint32_t whole = crc32c(0, bytes, sizeof bytes);
+    for (size_t cut = 0; cut <= sizeof bytes; cut += cut < 40 ? 1 : 31) {
+        uint32_t first = crc32c(0, bytes, cut);
+        uint32_t second = crc32c(0, bytes + cut, sizeof bytes - cut);
+        assert_int_equal(crc32c_join(first, second, sizeof bytes - cut), whole);
+    }
+    assert_int_equal(crc32c_join(0, whole, sizeof bytes), whole);
+    assert_int_equal(crc32c_join(whole, 0, 0), whole);
+    // 2^40 zeros: as 2^20 times 2^20 of them.
+    static uint8_t zeros[1 << 20];
+    uint32_t million = crc32c(0, zeros, sizeof zeros), sum = million;
+    for (unsigned doubled = 20; doubled < 40; doubled++) {
+        sum = crc32c_join(sum, sum, UINT64_C(1) << doubled);
+    }
+    assert_int_equal(crc32c_join(sum, 0, 0), sum);
+    assert_int_equal(
+        crc32c_join(crc32c_join(whole, sum, UINT64_C(1) << 40), million, 1 << 20),
+        crc32c_join(whole, crc32c_join(sum, million, 1 << 20), (UINT64_C(1) << 40) + (1 << 20)));
+}
+
 static void pieces_equal_the_whole(void **state)
 {
     (void)state;
@@ -76,7 +118,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_values),
         cmocka_unit_test(instruction_equals_table),
+        cmocka_unit_test(long_input_equals_table),
         cmocka_unit_test(pieces_equal_the_whole),
+        cmocka_unit_test(joined_pieces_equal_the_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,8 @@
 #include "formats/index.h"
 #include "formats/jpeg/recode.h"
 #include "formats/limits.h"
+#include "formats/store.h"
+#include "formats/tar.h"
 #include "tests/support/mutate.h"
 #include "tests/support/program.h"
 #include "tests/support/samples.h"
@@ -25,6 +27,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zstd.h>
 
 #include <cmocka.h>
 
@@ -223,6 +226,88 @@ static void shards_end_with_a_seek_table(void **state)
     assert_int_equal(at, len - table - 8);
     free(bytes);
     dataset_close(&dataset);
+}
+
+struct gathered {
+    uint8_t *bytes;
+    size_t len;
+};
+
+static enum status gather(void *context, const void *bytes, size_t len, struct error *error)
+{
+    (void)error;
+    struct gathered *gathered = context;
+    memcpy(gathered->bytes + gathered->len, bytes, len);
+    gathered->len += len;
+    return STATUS_OK;
+}
+
+// A frame made of raw blocks: libzstd unpacks it to the tar's member, and knows its window.
+static void check_frame(struct dataset_packer *packer, const char *name, const uint8_t *bytes,
+                        size_t len)
+{
+    struct dataset_packed packed = {0};
+    const struct dataset_item item = {
+        .name = name, .bytes = bytes, .len = len, .info = {IMAGE_JPEG, 1, 1, 3, false}};
+    assert_int_equal(dataset_pack(packer, &item, &packed, NULL), STATUS_OK);
+    assert_false(packed.member);
+    struct gathered frame = {.bytes = malloc(len + 2 * TAR_HEAD_BYTES)};
+    assert_int_equal(shard_frame_pieces(&item, &packed, gather, &frame, NULL), STATUS_OK);
+    assert_int_equal(frame.len, packed.record.stored_length);
+    assert_true(frame.len < len + strlen(name) + 400);
+    assert_int_equal(crc32c(0, frame.bytes, frame.len), packed.stored_crc);
+    assert_int_equal(crc32c(0, bytes, len), packed.record.crc);
+
+    uint8_t head[TAR_HEAD_BYTES];
+    size_t head_len = tar_head(head, name, len), whole = head_len + len + tar_padding(len);
+    uint8_t *content = malloc(whole);
+    ZSTD_DCtx *zstd = ZSTD_createDCtx();
+    ZSTD_DCtx_setParameter(zstd, ZSTD_d_windowLogMax, 17);
+    ZSTD_inBuffer in = {.src = frame.bytes, .size = frame.len};
+    ZSTD_outBuffer out = {.dst = content, .size = whole};
+    size_t left = 1;
+    while (left > 0 && in.pos < in.size) {
+        left = ZSTD_decompressStream(zstd, &out, &in);
+        assert_false(ZSTD_isError(left));
+    }
+    assert_int_equal(left, 0);
+    assert_int_equal(in.pos, in.size);
+    assert_int_equal(out.pos, whole);
+    assert_int_equal(packed.record.frame_length, whole);
+    assert_int_equal(packed.record.inner_offset, head_len);
+    assert_memory_equal(content, head, head_len);
+    assert_memory_equal(content + head_len, bytes, len);
+    for (size_t i = head_len + len; i < whole; i++) {
+        assert_int_equal(content[i], 0);
+    }
+    ZSTD_freeDCtx(zstd);
+    free(content);
+    free(frame.bytes);
+    dataset_packed_free(&packed);
+}
+
+static void frames_of_raw_blocks_are_zstd(void **state)
+{
+    (void)state;
+    static const size_t lengths[] = {8192,   8193,   8704,       130559,     131071,        131072,
+                                     131073, 131584, 2 * 131072, 3 * 131072, 3 * 131072 + 7};
+    static uint8_t bytes[3 * 131072 + 7];
+    uint64_t random = 5;
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        bytes[i] = (uint8_t)mutate_next(&random);
+    }
+    char name[LIMIT_NAME_BYTES + 1];
+    struct dataset_packer *packer;
+    assert_int_equal(dataset_packer_open(&packer, DATASET_SHARDS, NULL), STATUS_OK);
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        check_frame(packer, "a/b.jpg", bytes, lengths[i]);
+        memset(name, 'n', sizeof name);
+        for (size_t len = LIMIT_NAME_BYTES; len > 60; len /= 3) {
+            name[len] = '\0';
+            check_frame(packer, name, bytes, lengths[i]);
+        }
+    }
+    dataset_packer_close(&packer);
 }
 
 // Version of the index, frames of the first shard, and how many records share one with another.
@@ -524,6 +609,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(lmdb_opens_with_liblmdb, setup, teardown),
         cmocka_unit_test_setup_teardown(shards_open_with_zstd_and_tar, setup, teardown),
         cmocka_unit_test_setup_teardown(small_images_share_frames, setup, teardown),
+        cmocka_unit_test(frames_of_raw_blocks_are_zstd),
         cmocka_unit_test_setup_teardown(shards_end_with_a_seek_table, setup, teardown),
         cmocka_unit_test_setup_teardown(datasets_of_version_1_open, setup, teardown),
         cmocka_unit_test_setup_teardown(a_dataset_of_version_2_opens, setup, teardown),

@@ -148,6 +148,43 @@ static void each_failing_call_leaves_the_old_file_alone(void **state)
     }
 }
 
+// A pipe takes as much as fits; what it holds is taken out before each write.
+static int pipe_ends[2];
+static uint8_t taken[300000];
+static size_t taken_len;
+
+static int take_from_pipe(const char *call, const char *file)
+{
+    (void)call, (void)file;
+    ssize_t got = read(pipe_ends[0], taken + taken_len, sizeof taken - taken_len);
+    taken_len += got > 0 ? (size_t)got : 0;
+    return 0;
+}
+
+static void short_writes_of_two_pieces_go_on(void **state)
+{
+    (void)state;
+    static uint8_t bytes[250000];
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        bytes[i] = (uint8_t)(i * i >> 7);
+    }
+    static const size_t cuts[] = {0, 1, 4096, 65535, 65536, 65537, 200000, sizeof bytes};
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+        assert_int_equal(pipe2(pipe_ends, O_NONBLOCK), 0);
+        taken_len = 0;
+        file_fault = take_from_pipe;
+        assert_int_equal(file_write_both(pipe_ends[1], "pipe", bytes, cuts[i], bytes + cuts[i],
+                                         sizeof bytes - cuts[i], NULL),
+                         STATUS_OK);
+        take_from_pipe(NULL, NULL);
+        file_fault = NULL;
+        assert_int_equal(taken_len, sizeof bytes);
+        assert_memory_equal(taken, bytes, sizeof bytes);
+        close(pipe_ends[0]);
+        close(pipe_ends[1]);
+    }
+}
+
 static int write_calls;
 
 static int interrupt_twice(const char *call, const char *file)
@@ -394,6 +431,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(each_failing_call_leaves_the_old_file_alone, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(interrupted_writes_go_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(short_writes_of_two_pieces_go_on, setup, teardown),
         cmocka_unit_test_setup_teardown(remains_of_a_killed_writer_are_no_obstacle, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(links_at_the_target_are_replaced_not_followed, setup,
