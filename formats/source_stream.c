@@ -130,11 +130,11 @@ enum status source_stream_open(struct source_stream **out, const char *path,
         return error_errno(error, errno, path, NOWHERE, "make a pipe");
     }
     enum status status = source_stream_from(out, path, ends[0], arguments[0], names_only, error);
-    if (status != STATUS_OK) {
+    struct source_stream *stream = *out;
+    if (stream == NULL) {
         close(ends[1]);
         return status;
     }
-    struct source_stream *stream = *out;
     int code = spawn(&stream->child, arguments, ends[1]);
     close(ends[1]);
     if (code == 0) {
