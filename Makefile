@@ -256,6 +256,8 @@ $(BUILD)/tests/pipeline/test_api: $(BUILD)/obj/tests/pipeline/test_api.o $(call 
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/$(SONAME) $(BUILD)/libbyol.a -Wl,-rpath,'$$ORIGIN/../..' -lcmocka $(LIBS)
 
 $(BUILD)/obj/trainer/cuda/%.o $(BUILD)/obj/tests/cuda_plans/%.o: private ALL_CPPFLAGS += -isystem $(CUDA_HOME)/include
+# Named here, or make takes the rule of all suites while one of the objects is still to be made.
+$(patsubst %.c,$(BUILD)/%,$(wildcard tests/cuda_plans/*.c)): $(call objects,$(PLAN_SOURCES))
 $(BUILD)/tests/cuda_plans/%: $(BUILD)/obj/tests/cuda_plans/%.o $(call objects,$(PLAN_SOURCES)) $(BUILD)/libbyol.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libbyol.a -lcmocka $(LIBS) \

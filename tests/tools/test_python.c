@@ -85,6 +85,7 @@ static void test_pip_installs_it(void **state)
         "assert Path(byol.__file__).parent == Path(sys.argv[1], \"byol\"); "
         "assert (Path(sys.argv[1]) / \"byol\" / \"libbyol.so.0\").exists(); "
         "assert (Path(sys.argv[1]) / \"byol\" / \"py.typed\").exists(); "
+        "assert len(list(Path(sys.argv[1]).glob(\"byol-*.dist-info/LICENSE\"))) == 1; "
         "assert byol.__version__.count(\".\") == 2; print(byol.__version__, byol.recipes())' "
         "\"$DIR/site\"");
 }

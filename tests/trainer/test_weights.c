@@ -409,6 +409,33 @@ static void test_onnx_damaged(void **state)
     free(bytes);
 }
 
+// Statistics of less than no batches would be no numbers.
+static void test_counts_below_zero_are_none(void **state)
+{
+    (void)state;
+    struct model_config model = tiny_model();
+    struct weights weights = open_filled(&model);
+    struct weights_entry *entries;
+    struct error error;
+    const int64_t below = -5;
+    size_t count, found = 0;
+    assert_status(weights_list(&entries, &count, weights.graph, WEIGHTS_TORCHVISION, "", &error),
+                  STATUS_OK, &error);
+    for (size_t i = 0; i < count; i++) {
+        if (entries[i].piece == WEIGHTS_COUNT) {
+            weights_put(&weights, &entries[i], &below);
+            found++;
+        }
+    }
+    weights_complete_state(&weights);
+    for (uint64_t i = 0; i < graph_state_floats(weights.graph); i++) {
+        assert_true(isfinite(weights.state[i]));
+    }
+    assert_true(found > 0);
+    free(entries);
+    weights_close(&weights);
+}
+
 static void test_compare_sees_a_weight(void **state)
 {
     (void)state;
@@ -483,6 +510,7 @@ int main(void)
         cmocka_unit_test(test_many_complaints),
         cmocka_unit_test(test_onnx_comes_back),
         cmocka_unit_test(test_onnx_damaged),
+        cmocka_unit_test(test_counts_below_zero_are_none),
         cmocka_unit_test(test_compare_sees_a_weight),
         cmocka_unit_test(test_fit),
     };
