@@ -48,7 +48,7 @@ static void store(uint8_t *to, uint64_t value, size_t count)
     }
 }
 
-uint32_t tfrecord_crc(const void *bytes, size_t len)
+static uint32_t masked_crc(const void *bytes, size_t len)
 {
     uint32_t crc = crc32c(0, bytes, len);
     return (crc >> 15 | crc << 17) + MASK;
@@ -57,7 +57,7 @@ uint32_t tfrecord_crc(const void *bytes, size_t len)
 bool tfrecord_starts(const void *bytes, size_t len)
 {
     return len >= TFRECORD_HEAD_BYTES &&
-           load((const uint8_t *)bytes + 8, 4) == tfrecord_crc(bytes, 8);
+           load((const uint8_t *)bytes + 8, 4) == masked_crc(bytes, 8);
 }
 
 // --- opening -------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ static enum status read_length(struct tfrecord_reader *reader, uint64_t *len, st
     if (!tfrecord_starts(head, sizeof head)) {
         return error_set(error, STATUS_CORRUPT, reader->path, reader->offset, reader->number,
                          "the checksum of a record's length is %08x, the file says %08x",
-                         (unsigned)tfrecord_crc(head, 8), (unsigned)load(head + 8, 4));
+                         (unsigned)masked_crc(head, 8), (unsigned)load(head + 8, 4));
     }
     return STATUS_OK;
 }
@@ -287,7 +287,7 @@ enum status tfrecord_next(struct tfrecord_reader *reader, const uint8_t **bytes,
     *bytes = reader->bytes;
     *len = (size_t)length;
     uint32_t stored = (uint32_t)load(reader->bytes + length, TFRECORD_FOOT_BYTES);
-    uint32_t crc = tfrecord_crc(reader->bytes, *len);
+    uint32_t crc = masked_crc(reader->bytes, *len);
     return crc == stored
                ? STATUS_OK
                : error_set(error, STATUS_CORRUPT, reader->path, reader->offset, reader->number,
@@ -319,12 +319,12 @@ bool tfrecord_compressed(const struct tfrecord_reader *reader)
 void tfrecord_head(uint8_t head[TFRECORD_HEAD_BYTES], size_t len)
 {
     store(head, len, 8);
-    store(head + 8, tfrecord_crc(head, 8), 4);
+    store(head + 8, masked_crc(head, 8), 4);
 }
 
 void tfrecord_foot(uint8_t foot[TFRECORD_FOOT_BYTES], const void *bytes, size_t len)
 {
-    store(foot, tfrecord_crc(bytes, len), TFRECORD_FOOT_BYTES);
+    store(foot, masked_crc(bytes, len), TFRECORD_FOOT_BYTES);
 }
 
 enum status tfrecord_append(int fd, const char *path, const void *bytes, size_t len,

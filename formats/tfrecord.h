@@ -15,8 +15,6 @@
 #define TFRECORD_HEAD_BYTES 12
 #define TFRECORD_FOOT_BYTES 4
 
-uint32_t tfrecord_crc(const void *bytes, size_t len); // masked
-
 // True when these first bytes of a file (16 are enough) are a record's length and its checksum.
 bool tfrecord_starts(const void *bytes, size_t len);
 

@@ -273,11 +273,6 @@ static void print_csv(FILE *stream, const struct ablate_table *table)
     }
 }
 
-char *ablate_table_csv(const struct ablate_table *table)
-{
-    return print_with(print_csv, table);
-}
-
 // --- JSON ----------------------------------------------------------------------------------------
 
 static json_t *number(double value)
@@ -355,7 +350,7 @@ enum status ablate_table_write(const struct ablate_table *table, const char *out
 {
     enum status status = write_text(ablate_table_text(table), output, "table.txt", error);
     if (status == STATUS_OK) {
-        status = write_text(ablate_table_csv(table), output, "table.csv", error);
+        status = write_text(print_with(print_csv, table), output, "table.csv", error);
     }
     if (status == STATUS_OK) {
         status = write_text(ablate_table_json(table), output, "table.json", error);

@@ -31,7 +31,6 @@ void ablate_table_free(struct ablate_table *table);
 
 // malloc'ed; NULL when there is no memory.
 char *ablate_table_text(const struct ablate_table *table);
-char *ablate_table_csv(const struct ablate_table *table);
 char *ablate_table_json(const struct ablate_table *table);
 
 // OUTPUT/table.txt, .csv, .json and .png.

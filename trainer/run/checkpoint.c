@@ -380,7 +380,8 @@ enum status checkpoint_latest(const char *run_directory, char *path, size_t capa
     status = list.count > 0
                  ? try_each(&list, run_directory, path, capacity, warning, warning_capacity, error)
                  : error_set(error, STATUS_NOT_FOUND, run_directory, NOWHERE, NOWHERE,
-                             "the run has no checkpoint");
+                             file_exists(run_directory) ? "the run has no checkpoint"
+                                                        : "there is no such run");
     free(list.steps);
     return status;
 }

@@ -369,7 +369,7 @@ static void tell_plan(struct run *run)
         snprintf(ranks, sizeof ranks, "; each of %u ranks", comm_ranks(run->comm));
     }
     run_notice(run,
-               "%" PRIu64 " images, %u classes; %" PRIu64 " steps an epoch, %" PRIu64
+               "%" PRIu64 " images, %u classes; steps: %" PRIu64 " an epoch, %" PRIu64
                " in all%s%s; %s; memory: device %.0f MiB%s, loader %.0f MiB",
                dataset_count(run->dataset), dataset_class_count(run->dataset), run->steps_per_epoch,
                run->total, pieces, ranks, device,
