@@ -156,10 +156,10 @@ static void draw_scale(struct image *canvas, const struct ablate_table *table, i
                        int64_t bottom, double end)
 {
     int64_t x = MARGIN + names_width(table);
-    for (double value = 0; value <= end; value += 10) {
+    for (int value = 0; value <= end; value += 10) {
         char text[16];
         int64_t at = x + llround(value / end * BAR_ROOM);
-        snprintf(text, sizeof text, "%.0f", value);
+        snprintf(text, sizeof text, "%d", value);
         canvas_fill(canvas, (struct canvas_box){at, top, 1, bottom - top}, grid);
         canvas_text(canvas, at - canvas_text_width(text, TEXT) / 2, bottom + 6, TEXT, pale, text);
     }

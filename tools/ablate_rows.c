@@ -211,13 +211,13 @@ static enum status cross(struct plan_reader *reader, const struct ablate_row *ro
 {
     const char *text = NULL;
     size_t line = 0;
-    struct ablate_row *made;
+    struct ablate_row *made = NULL;
     enum status status = plan_take_text(reader, value, key, &text, &line);
     reader->seen[value] = false; // for the next row
     if (status == STATUS_OK) {
         status = add_row(reader, line, &made);
     }
-    if (status != STATUS_OK) {
+    if (status != STATUS_OK || made == NULL) {
         return status;
     }
     int len = snprintf(made->name, sizeof made->name, "%s%s%s=%s", row->name,

@@ -335,11 +335,10 @@ static enum status write_text(char *text, const char *output, const char *name, 
 {
     char path[RUN_PATH];
     enum status status = run_directory_path(output, name, path, error);
-    if (status == STATUS_OK && text == NULL) {
-        status = error_set(error, STATUS_NO_MEMORY, path, NOWHERE, NOWHERE, "no memory for it");
-    }
     if (status == STATUS_OK) {
-        status = file_write_durably(path, text, strlen(text), error);
+        status =
+            text ? file_write_durably(path, text, strlen(text), error)
+                 : error_set(error, STATUS_NO_MEMORY, path, NOWHERE, NOWHERE, "no memory for it");
     }
     free(text);
     return status;

@@ -76,7 +76,7 @@ enum status plan_take_text(struct plan_reader *reader, int index, const char *wh
 enum status plan_take_string(struct plan_reader *reader, int index, const char *what, char *out,
                              size_t capacity)
 {
-    const char *text = NULL;
+    const char *text = "";
     size_t line = 0;
     enum status status = plan_take_text(reader, index, what, &text, &line);
     if (status == STATUS_OK && strlen(text) >= capacity) {
@@ -93,7 +93,7 @@ enum status plan_take_string(struct plan_reader *reader, int index, const char *
 
 enum status plan_take_number(struct plan_reader *reader, int index, const char *what, double *out)
 {
-    const char *text = NULL;
+    const char *text = "";
     size_t line = 0;
     enum status status = plan_take_text(reader, index, what, &text, &line);
     if (status != STATUS_OK) {
@@ -109,7 +109,7 @@ enum status plan_take_number(struct plan_reader *reader, int index, const char *
 // A path in the file is relative to the file.
 enum status plan_take_path(struct plan_reader *reader, int index, const char *what, char *out)
 {
-    char text[ABLATE_PATH];
+    char text[ABLATE_PATH] = "";
     enum status status = plan_take_string(reader, index, what, text, sizeof text);
     if (status != STATUS_OK) {
         return status;
@@ -134,7 +134,7 @@ enum status plan_each_member(struct plan_reader *reader, const yaml_node_t *mapp
     }
     for (const yaml_node_pair_t *pair = mapping->data.mapping.pairs.start;
          status == STATUS_OK && pair < mapping->data.mapping.pairs.top; pair++) {
-        const char *key = NULL;
+        const char *key = "";
         size_t line = 0;
         status = plan_take_text(reader, pair->key, "a key", &key, &line);
         for (const yaml_node_pair_t *other = mapping->data.mapping.pairs.start;

@@ -215,8 +215,8 @@ static enum status check_datasets(struct ablation *ablation, struct error *error
     for (size_t i = 0; status == STATUS_OK && i < ablation->work.count; i++) {
         struct ablate_job *job = &ablation->work.jobs[i];
         const struct run_config *config = &job->row->config;
-        double batch = (double)config->batch, steps = (double)(count / (uint64_t)config->batch);
-        steps *= (double)config->epochs;
+        uint64_t an_epoch = count / (uint64_t)config->batch;
+        double batch = (double)config->batch, steps = (double)an_epoch * (double)config->epochs;
         if (config->max_steps > 0 && (double)config->max_steps < steps) {
             steps = (double)config->max_steps;
         }

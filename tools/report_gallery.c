@@ -36,13 +36,25 @@ static void piece_close(struct piece *piece, FILE *out, enum status status,
     free(piece->text);
 }
 
+static bool same_recipe(const struct report_run *left, const struct report_run *right)
+{
+    for (size_t i = 0; i < left->setting_count; i++) {
+        const char *key = left->settings[i].key, *other = report_setting_of(right, key);
+        if (strncmp(key, "views.", 6) == 0 &&
+            (other == NULL || strcmp(left->settings[i].value, other) != 0)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 // But for the seed, which one sheet stands for.
 static bool same_views(const struct report_run *left, const struct report_run *right)
 {
     const json_t *a = json_object_get(json_object_get(left->end, "dataset"), "id");
     const json_t *b = json_object_get(json_object_get(right->end, "dataset"), "id");
     return left->has_config && right->has_config && a != NULL && json_equal(a, b) &&
-           memcmp(&left->config.recipe, &right->config.recipe, sizeof left->config.recipe) == 0;
+           same_recipe(left, right);
 }
 
 static bool was_shown(const struct report_page *page, size_t number)

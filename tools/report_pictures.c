@@ -147,8 +147,11 @@ static size_t list_checkpoints(const char *directory, uint64_t *steps)
 // The first, the last, and evenly between them.
 static size_t choose_checkpoints(const char *directory, int64_t wanted, uint64_t *chosen)
 {
-    uint64_t *steps = malloc(MOST_CHECKPOINTS * sizeof *steps);
-    size_t count = steps ? list_checkpoints(directory, steps) : 0;
+    uint64_t *steps = calloc(MOST_CHECKPOINTS, sizeof *steps);
+    if (steps == NULL) {
+        return 0;
+    }
+    size_t count = list_checkpoints(directory, steps);
     size_t most = wanted < (int64_t)count ? (size_t)wanted : count;
     for (size_t i = 0; i < most; i++) {
         chosen[i] = steps[most < 2 ? count - 1 : i * (count - 1) / (most - 1)];

@@ -386,7 +386,8 @@ static void a_large_grid_has_its_table(void **state)
         size_t len = strlen(text);
         snprintf(text + len, sizeof text - len, ", %.4f", 0.5 + i * 0.001);
     }
-    strcat(text, "]\n");
+    size_t len = strlen(text);
+    snprintf(text + len, sizeof text - len, "]\n");
     write_file("large.yaml", text);
     program_expect(&scratch, 0, "tau_base=0.7990",
                    "ablate \"$DIR/large.yaml\" -o \"$DIR/large\" --table && "
