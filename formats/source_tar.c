@@ -191,7 +191,7 @@ static enum status tar_open(void **state, const char *path, struct error *error)
 {
     enum status status = prepare(state, path, error);
     struct tar *tar = *state;
-    if (status != STATUS_OK) {
+    if (tar == NULL || status != STATUS_OK) {
         return status;
     }
     tar->fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -208,7 +208,7 @@ enum status source_tar_open_input(void **state, const char *path,
 {
     enum status status = prepare(state, path, error);
     struct tar *tar = *state;
-    if (status != STATUS_OK) {
+    if (tar == NULL || status != STATUS_OK) {
         return status;
     }
     tar->input = *input;

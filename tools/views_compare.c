@@ -86,7 +86,7 @@ static enum status from_rows(const char *path, struct views_variant **out, size_
         *out = calloc(plan.row_count, sizeof **out);
         status = *out ? STATUS_OK : no_memory(error);
     }
-    for (size_t i = 0; status == STATUS_OK && i < plan.row_count; i++) {
+    for (size_t i = 0; status == STATUS_OK && *out != NULL && i < plan.row_count; i++) {
         if (plan.rows[i].waits_for[0] == '\0') {
             struct views_variant *variant = &(*out)[(*count)++];
             memcpy(variant->label, plan.rows[i].name, sizeof variant->label);

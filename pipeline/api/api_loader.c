@@ -151,8 +151,10 @@ static enum status build(struct byol_loader *loader, struct byol_dataset *datase
         status = start(loader, error); // checks the number of slots
     }
     if (status == STATUS_OK) {
-        loader->lent = calloc(loader->config.slots, sizeof *loader->lent);
-        if (!loader->lent) {
+        if (loader->config.slots > 0) {
+            loader->lent = calloc(loader->config.slots, sizeof *loader->lent);
+        }
+        if (loader->lent == NULL) {
             status = error_set(error, STATUS_NO_MEMORY, NULL, NOWHERE, NOWHERE,
                                "no memory for a loader");
         }
